@@ -102,14 +102,13 @@ fn report() -> Result<ExitCode, Refused> {
     }
 }
 
-/// A file without a name: whatever happens, none is left behind.
-fn file() -> Result<(OwnedFd, String), Refused> {
+/// A file without a name: it is gone when this process is.
+fn file() -> Result<String, Refused> {
     let file = memfd_create("file", MFdFlags::MFD_CLOEXEC)
         .map_err(refused("memfd_create"))?;
     let this =
         fs::read_link("/proc/self").map_err(refused("readlink /proc/self"))?;
-    let path = format!("/proc/{}/fd/{}", this.display(), file.as_raw_fd());
-    Ok((file, path))
+    Ok(format!("/proc/{}/fd/{}", this.display(), file.into_raw_fd()))
 }
 
 /// What this process sees: the rows of the report.
