@@ -1,0 +1,452 @@
+//! The guest's side, as its PID 1: makes a realistic "outside", then runs what it is
+//! asked to run over the second serial port.
+//!
+//! What is outside matters. A claim that something is *not* seen there proves
+//! nothing where nothing could be seen: so mounts are shared, as systemd(1)
+//! makes them, and there is a network to be cut off from.
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
+
+use crate::wire::{
+    self, CHUNK, Decoder, End, FromGuest, Request, ToGuest, User,
+};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{OpenptyResult, openpty};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_settime};
+use nix::unistd::{Pid, chown, sethostname, setsid};
+
+/// Serves until the machine is switched off.
+///
+/// # Errors
+/// Where the wire to the harness is broken. When PID 1 ends the kernel
+/// panics, and the machine ends: just what should happen then.
+pub fn serve() -> io::Result<Infallible> {
+    let fit = prepare();
+    let mut wire = Wire::open()?;
+    wire.tell(&match fit {
+        Ok(()) => FromGuest::Ready,
+        Err(why) => FromGuest::Unfit(why),
+    })?;
+    let mut asked = Vec::new();
+    loop {
+        match wire.hear()? {
+            ToGuest::Part(part) => {
+                asked.extend(part);
+                wire.tell(&FromGuest::Taken)?;
+            }
+            ToGuest::Run => {
+                let end = match postcard::from_bytes(&asked) {
+                    Ok(request) => run(&mut wire, &request),
+                    Err(_) => Err(Errno::EBADMSG.into()),
+                };
+                let end = end.unwrap_or_else(|error: io::Error| {
+                    let errno = error.raw_os_error();
+                    End::NotStarted(errno.unwrap_or(libc::EIO))
+                });
+                asked.clear();
+                wire.tell(&FromGuest::End(end))?;
+            }
+            // To a command that has ended in the meantime.
+            ToGuest::Input(_) => wire.tell(&FromGuest::Taken)?,
+            ToGuest::Resize(..) | ToGuest::Hello { .. } => {}
+        }
+    }
+}
+
+/// What, where, which type, which options, and what it is good for.
+const MOUNTS: &[(&str, &str, &str, &str)] = &[
+    ("proc", "/proc", "proc", ""),
+    ("sysfs", "/sys", "sysfs", ""),
+    ("devtmpfs", "/dev", "devtmpfs", "mode=755"),
+    // Terminals, for job control and ^C.
+    ("devpts", "/dev/pts", "devpts", "gid=5,mode=620,ptmxmode=666"),
+    // POSIX shared memory, which an IPC namespace does not isolate.
+    ("tmpfs", "/dev/shm", "tmpfs", "mode=1777"),
+    // POSIX message queues, which it does.
+    ("mqueue", "/dev/mqueue", "mqueue", ""),
+    ("tmpfs", "/tmp", "tmpfs", "mode=1777"),
+    ("tmpfs", "/run", "tmpfs", "mode=755"),
+];
+
+/// Makes the machine what the claims take for granted.
+fn prepare() -> Result<(), String> {
+    let because = |what: &str| {
+        let what = what.to_string();
+        move |error: io::Error| format!("{what}: {error}")
+    };
+    for (source, target, kind, options) in MOUNTS {
+        fs::create_dir_all(target).map_err(because(target))?;
+        let (source, kind) = (Some(*source), Some(*kind));
+        mount(source, *target, kind, MsFlags::empty(), Some(*options))
+            .map_err(|error| because(target)(error.into()))?;
+    }
+    // As systemd does at every start. The kernel's default is private, and
+    // in a private tree no mount could ever be seen where it should not be.
+    let shared = MsFlags::MS_REC | MsFlags::MS_SHARED;
+    mount(None::<&str>, "/", None::<&str>, shared, None::<&str>)
+        .map_err(|error| because("mount / MS_SHARED")(error.into()))?;
+
+    for (link, to) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ] {
+        symlink(to, link).map_err(because(link))?;
+    }
+    for (home, id, mode) in [("/root", 0, 0o700), ("/home/reader", 1000, 0o755)]
+    {
+        fs::create_dir_all(home).map_err(because(home))?;
+        fs::set_permissions(home, Permissions::from_mode(mode))
+            .map_err(because(home))?;
+        chown(home, Some(id.into()), Some(id.into()))
+            .map_err(|error| because(home)(error.into()))?;
+    }
+    sethostname("outside").map_err(|e| because("sethostname")(e.into()))?;
+
+    // Its own network is what a claim "nothing but loopback" needs most.
+    // Loading the module makes dummy0, unless the kernel has it built in.
+    if let Ok(module) = File::open("/lib/modules/dummy.ko") {
+        nix::kmod::finit_module(
+            &module,
+            c"",
+            nix::kmod::ModuleInitFlags::empty(),
+        )
+        .map_err(|error| because("dummy.ko")(error.into()))?;
+    }
+    for line in [
+        "link set lo up",
+        "address add 192.0.2.1/24 dev dummy0",
+        "link set dummy0 up",
+    ] {
+        let ip = Command::new("/usr/bin/ip").args(line.split(' ')).output();
+        let ip = ip.map_err(because("ip"))?;
+        if !ip.status.success() {
+            let why = String::from_utf8_lossy(&ip.stderr);
+            return Err(format!("ip {line}: {}", why.trim()));
+        }
+    }
+    Ok(())
+}
+
+/// The second serial port, and the word that a child has ended.
+struct Wire {
+    port: File,
+    children: SignalFd,
+    decoder: Decoder,
+    heard: Vec<u8>,
+}
+
+impl Wire {
+    fn open() -> io::Result<Wire> {
+        let port =
+            OpenOptions::new().read(true).write(true).open("/dev/ttyS1")?;
+        let mut raw = tcgetattr(&port)?;
+        cfmakeraw(&mut raw);
+        tcsetattr(&port, SetArg::TCSANOW, &raw)?;
+        let signals = SigSet::from(Signal::SIGCHLD);
+        signals.thread_block()?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let children = SignalFd::with_flags(&signals, flags)?;
+        let decoder = Decoder::default();
+        Ok(Wire { port, children, decoder, heard: Vec::new() })
+    }
+
+    fn tell(&mut self, message: &FromGuest) -> io::Result<()> {
+        self.port.write_all(&wire::encode(message))
+    }
+
+    /// Waits for the next message, and buries orphans in the meantime.
+    fn hear(&mut self) -> io::Result<ToGuest> {
+        loop {
+            if let Some(message) = self.heard()? {
+                return Ok(message);
+            }
+            if self.wait(&[])? {
+                self.read()?;
+            }
+            self.reap(Pid::this())?;
+        }
+    }
+
+    /// Waits for the port, a child's end, or one of these. True when it is
+    /// the port.
+    fn wait(&self, more: &[(BorrowedFd, PollFlags)]) -> io::Result<bool> {
+        let mut fds = vec![
+            PollFd::new(self.port.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.children.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(more.iter().map(|(fd, what)| PollFd::new(*fd, *what)));
+        poll(&mut fds, PollTimeout::NONE)?;
+        Ok(fds[0].any().unwrap_or_default())
+    }
+
+    /// Buries all children that have ended; says if COMMAND is among them.
+    #[expect(unsafe_code, reason = "nix knows no real-time signals")]
+    fn reap(&self, command: Pid) -> io::Result<Option<End>> {
+        while self.children.read_signal()?.is_some() {}
+        let mut end = None;
+        loop {
+            let mut status = 0;
+            // SAFETY: the kernel writes the status, and nothing else.
+            let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+            match Errno::result(pid) {
+                Ok(0) | Err(Errno::ECHILD) => return Ok(end),
+                Ok(pid) if pid == command.as_raw() => {
+                    let status = ExitStatus::from_raw(status);
+                    end = status.code().map(|code| End::Exited(code as u8));
+                    end = end.or(status.signal().map(|n| End::Killed(n as u8)));
+                }
+                Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Takes what the port has, or waits for it.
+    fn read(&mut self) -> io::Result<()> {
+        let mut bytes = [0; 4096];
+        let n = self.port.read(&mut bytes)?;
+        self.heard.extend(&bytes[..n]);
+        Ok(())
+    }
+
+    /// The next message among the bytes that were read. Rubbish is passed
+    /// over: it can only be what the line made of a restored machine.
+    fn heard(&mut self) -> io::Result<Option<ToGuest>> {
+        let mut bytes = std::mem::take(&mut self.heard).into_iter();
+        while let Some(byte) = bytes.next() {
+            match self.decoder.push(byte) {
+                Some(Ok(ToGuest::Hello { nonce, time })) => {
+                    clock_settime(
+                        ClockId::CLOCK_REALTIME,
+                        TimeSpec::from_duration(time),
+                    )?;
+                    self.tell(&FromGuest::Hello(nonce))?;
+                }
+                Some(Ok(message)) => {
+                    self.heard = bytes.collect();
+                    return Ok(Some(message));
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// COMMAND's end of its standard streams, and ours.
+struct Streams {
+    input: Option<OwnedFd>,
+    output: Option<OwnedFd>,
+    errors: Option<OwnedFd>,
+}
+
+/// Runs a command to its end, and carries its input and output.
+fn run(wire: &mut Wire, request: &Request) -> io::Result<End> {
+    let (command, mut streams) = start(request)?;
+    let mut pending = Vec::new(); // Input that COMMAND has no room for yet.
+    let mut closing = false;
+
+    loop {
+        let ended = wire.reap(command)?;
+        // What was written before the end is in the pipes at the end: one
+        // more round empties them. What is still held open by a process left
+        // behind is no concern of COMMAND's any more.
+        streams.carry(wire)?;
+        if let Some(end) = ended {
+            return Ok(end);
+        }
+
+        let mut more = Vec::new();
+        for stream in [&streams.output, &streams.errors].into_iter().flatten() {
+            more.push((stream.as_fd(), PollFlags::POLLIN));
+        }
+        if let Some(input) = &streams.input
+            && !pending.is_empty()
+        {
+            more.push((input.as_fd(), PollFlags::POLLOUT));
+        }
+        if wire.wait(&more)? {
+            wire.read()?;
+        }
+        while let Some(message) = wire.heard()? {
+            match message {
+                ToGuest::Input(bytes) => {
+                    closing = bytes.is_empty();
+                    pending = bytes;
+                }
+                ToGuest::Resize(rows, columns) => {
+                    if let Some(terminal) = &streams.output {
+                        resize(terminal.as_fd(), rows, columns)?;
+                    }
+                }
+                ToGuest::Part(_) | ToGuest::Run | ToGuest::Hello { .. } => {}
+            }
+        }
+        if closing {
+            closing = false;
+            streams.input = None;
+            wire.tell(&FromGuest::Taken)?;
+        }
+        if !pending.is_empty() && streams.feed(&mut pending) {
+            wire.tell(&FromGuest::Taken)?;
+        }
+    }
+}
+
+impl Streams {
+    /// Carries all that COMMAND has written so far.
+    fn carry(&mut self, wire: &mut Wire) -> io::Result<()> {
+        for (stream, tell) in [
+            (&mut self.output, FromGuest::Out as fn(_) -> _),
+            (&mut self.errors, FromGuest::Err as fn(_) -> _),
+        ] {
+            while let Some(open) = &stream {
+                let mut bytes = [0; CHUNK];
+                match nix::unistd::read(open, &mut bytes) {
+                    Err(Errno::EAGAIN) => break,
+                    // A terminal that its last process has left: EIO.
+                    Ok(0) | Err(_) => *stream = None,
+                    Ok(n) => wire.tell(&tell(bytes[..n].to_vec()))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives COMMAND what it has room for. True when it has taken all.
+    fn feed(&mut self, pending: &mut Vec<u8>) -> bool {
+        let Some(input) = &self.input else {
+            pending.clear();
+            return true;
+        };
+        match nix::unistd::write(input, pending) {
+            Ok(n) => drop(pending.drain(..n)),
+            Err(Errno::EAGAIN) => {}
+            // It does not read any more; what is left has no reader.
+            Err(_) => {
+                pending.clear();
+                self.input = None;
+            }
+        }
+        pending.is_empty()
+    }
+}
+
+/// Starts COMMAND, as whom and where the request says.
+#[expect(unsafe_code, reason = "the child takes its terminal before exec")]
+fn start(request: &Request) -> io::Result<(Pid, Streams)> {
+    let mut argv = request.argv.iter().map(|arg| OsStr::from_bytes(arg));
+    let name = argv.next().unwrap_or_default();
+    let (id, home, user) = match request.user {
+        User::Root => (0, "/root", "root"),
+        User::Reader => (1000, "/home/reader", "reader"),
+    };
+    let dir = match &request.dir {
+        Some(dir) => OsString::from_vec(dir.clone()),
+        None => home.into(),
+    };
+    fs::create_dir_all(&dir)?;
+
+    let mut command = Command::new(name);
+    command
+        .args(argv)
+        .uid(id)
+        .gid(id)
+        .current_dir(dir)
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/usr/sbin")
+        .env("HOME", home)
+        .env("USER", user)
+        .env("LOGNAME", user)
+        .env("SHELL", "/bin/sh")
+        .env("LANG", "C.UTF-8");
+    // SAFETY: these are system calls only, safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            SigSet::empty().thread_set_mask()?;
+            setsid()?;
+            Ok(())
+        });
+    }
+    let Some((rows, columns, term)) = &request.terminal else {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let streams = Streams {
+            input: child.stdin.take().map(OwnedFd::from),
+            output: child.stdout.take().map(OwnedFd::from),
+            errors: child.stderr.take().map(OwnedFd::from),
+        };
+        for stream in [&streams.input, &streams.output, &streams.errors] {
+            nonblocking(stream.as_ref().expect("a pipe").as_fd())?;
+        }
+        return Ok((Pid::from_raw(child.id() as i32), streams));
+    };
+
+    let OpenptyResult { master, slave } = openpty(None, None)?;
+    for fd in [&master, &slave] {
+        fcntl(fd, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    }
+    nix::unistd::fchown(&slave, Some(id.into()), None)?;
+    resize(master.as_fd(), *rows, *columns)?;
+    // SAFETY: as above; standard input is the terminal by then.
+    unsafe {
+        command.pre_exec(|| {
+            let done = libc::ioctl(0, libc::TIOCSCTTY, 0);
+            Errno::result(done).map(drop).map_err(io::Error::from)
+        });
+    }
+    let child = command
+        .env("TERM", term)
+        .stdin(slave.try_clone()?)
+        .stdout(slave.try_clone()?)
+        .stderr(slave)
+        .spawn()?;
+    nonblocking(master.as_fd())?;
+    let streams = Streams {
+        input: Some(master.try_clone()?),
+        output: Some(master),
+        errors: None,
+    };
+    Ok((Pid::from_raw(child.id() as i32), streams))
+}
+
+fn nonblocking(fd: BorrowedFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "nix has no wrapper for TIOCSWINSZ")]
+fn resize(terminal: BorrowedFd, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the kernel reads the size, which lives as long as the call.
+    let done =
+        unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &size) };
+    Errno::result(done)?;
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! The guest's kernel: the reader's own, or else the distribution's, fetched
+//! and unpacked without root. Nothing of it is installed.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Failure;
+
+/// A kernel image and the one module that the guest wants.
+#[derive(Debug)]
+pub struct Kernel {
+    /// As the distribution ships it: a bzImage.
+    pub image: PathBuf,
+    /// What `uname -r` will say.
+    pub release: String,
+    /// `dummy.ko`, perhaps compressed; `None` where it is built in.
+    pub dummy: Option<PathBuf>,
+}
+
+impl Kernel {
+    /// `$HARNESS_KERNEL`; else the newest that is readable here; else the
+    /// distribution's package, unpacked below `cache`.
+    pub fn find(cache: &Path) -> Result<Kernel, Failure> {
+        if let Some(image) = env::var_os("HARNESS_KERNEL") {
+            return Kernel::at(image.into());
+        }
+        let mut here = installed();
+        here.retain(|image| File::open(image).is_ok());
+        match here.pop() {
+            Some(image) => Kernel::at(image),
+            None => Kernel::at(fetch(cache)?),
+        }
+    }
+
+    fn at(image: PathBuf) -> Result<Kernel, Failure> {
+        let release = release(&image).map_err(|why| {
+            Failure::new(format!("kernel {}: {why}", image.display()))
+        })?;
+        // .../boot/vmlinuz-6.1, .../lib/modules/6.1/vmlinuz: in both, the
+        // modules are in lib/modules of some directory above.
+        let dummy = image.ancestors().skip(1).find_map(|above| {
+            let net = format!("lib/modules/{release}/kernel/drivers/net");
+            ["", ".xz", ".zst", ".gz"]
+                .map(|end| above.join(&net).join(format!("dummy.ko{end}")))
+                .into_iter()
+                .find(|module| module.exists())
+        });
+        Ok(Kernel { image, release, dummy })
+    }
+
+    /// The kernel proper, which a bzImage holds compressed: a guest that
+    /// need not unpack it starts seconds sooner. `None` where that cannot be
+    /// done: then the guest unpacks it.
+    pub fn unpacked(&self) -> io::Result<Option<Vec<u8>>> {
+        let image = fs::read(&self.image)?;
+        // Documentation/arch/x86/boot.rst: setup_sects, payload_offset and
+        // payload_length, the latter two since protocol 2.08.
+        let sectors = usize::from(image[0x1f1]).max(4);
+        let field = |at| le32(&image, at).unwrap_or(0) as usize;
+        let start = (sectors + 1) * 512 + field(0x248);
+        let Some(payload) = image.get(start..start + field(0x24c)) else {
+            return Ok(None);
+        };
+        let Ok(kernel) = decompress(payload) else { return Ok(None) };
+        // QEMU enters an ELF kernel through this note (Xen's
+        // PHYS32_ENTRY, "PVH"), or not at all.
+        let note = b"\x12\0\0\0Xen\0";
+        let pvh = kernel.windows(note.len()).any(|bytes| bytes == note);
+        Ok(pvh.then_some(kernel))
+    }
+
+    /// The module's bytes.
+    pub fn module(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(path) = &self.dummy else { return Ok(None) };
+        let module = fs::read(path).and_then(|bytes| match bytes.get(..4) {
+            Some(b"\x7fELF") => Ok(bytes),
+            _ => decompress(&bytes),
+        });
+        module.map(Some).map_err(|error| {
+            Failure::new(format!("module {}: {error}", path.display()))
+        })
+    }
+}
+
+/// All kernels of this machine, the newest last.
+fn installed() -> Vec<PathBuf> {
+    let list = |dir: &str| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let mut kernels = list("/boot");
+    kernels.retain(|path| {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        name.starts_with(b"vmlinuz-")
+            && !name.windows(6).any(|part| part == b"rescue")
+    });
+    let modules = list("/usr/lib/modules").into_iter();
+    kernels.extend(modules.map(|dir| dir.join("vmlinuz")));
+    kernels.retain(|path| path.is_file());
+    kernels.sort_by_key(|path| {
+        fs::metadata(path).and_then(|found| found.modified()).ok()
+    });
+    kernels
+}
+
+/// What the image calls itself.
+fn release(image: &Path) -> Result<String, String> {
+    let mut head = Vec::new();
+    File::open(image)
+        .and_then(|file| file.take(64 * 1024).read_to_end(&mut head))
+        .map_err(|error| error.to_string())?;
+    if head.get(0x202..0x206) != Some(b"HdrS") {
+        return Err("not a Linux kernel for x86 (a bzImage)".into());
+    }
+    let at = head[0x20e] as usize + ((head[0x20f] as usize) << 8) + 0x200;
+    let text = head.get(at..).unwrap_or_default();
+    let end = text.iter().position(|byte| b" \0".contains(byte)).unwrap_or(0);
+    String::from_utf8(text[..end].to_vec())
+        .ok()
+        .filter(|release| !release.is_empty())
+        .ok_or("a kernel without a version".into())
+}
+
+/// Fetches the kernel's package and unpacks it below `cache`.
+fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
+    let dir = cache.join("package");
+    if let Some(image) = image_in(&dir) {
+        return Ok(image);
+    }
+    let missing = "no readable kernel in /boot or /usr/lib/modules";
+    // Debian's cloud kernel is the smallest; Ubuntu's is called virtual.
+    let package = ["linux-image-cloud-amd64", "linux-image-virtual"]
+        .into_iter()
+        .find_map(depends)
+        .ok_or_else(|| {
+            Failure::new(format!(
+                "{missing}, and apt knows none: run harness/setup, \
+                 or set HARNESS_KERNEL=/path/to/vmlinuz"
+            ))
+        })?;
+    crate::say(format_args!("fetching the package {package}"));
+    let fail = |why: String| {
+        Failure::new(format!("{missing}, and fetching {package} failed: {why}"))
+    };
+
+    // All in a folder of its own, which gets its name when it is whole.
+    let new = cache.join(format!("package.{}", std::process::id()));
+    fs::create_dir_all(&new).map_err(|error| fail(error.to_string()))?;
+    let unpacked = (|| {
+        apt_get_download(&new, &package)?;
+        // Ubuntu has the modules in a package of their own.
+        if let Some(release) = package.strip_prefix("linux-image-") {
+            let _ = apt_get_download(&new, &format!("linux-modules-{release}"));
+        }
+        let debs = fs::read_dir(&new).into_iter().flatten().flatten();
+        for deb in debs.map(|entry| entry.path()) {
+            if deb.extension().is_some_and(|end| end == "deb") {
+                let (deb, new) = (deb.as_os_str(), new.as_os_str());
+                output(Command::new("dpkg").arg("-x").arg(deb).arg(new))?;
+                fs::remove_file(deb).map_err(|error| error.to_string())?;
+            }
+        }
+        match fs::rename(&new, &dir) {
+            // Somebody else was faster.
+            Err(_) if image_in(&dir).is_some() => Ok(()),
+            done => done.map_err(|error| error.to_string()),
+        }
+    })();
+    let _ = fs::remove_dir_all(&new);
+    unpacked.map_err(fail)?;
+    image_in(&dir)
+        .ok_or_else(|| fail("there is no /boot/vmlinuz-* in it".into()))
+}
+
+fn image_in(package: &Path) -> Option<PathBuf> {
+    let boot = fs::read_dir(package.join("boot")).ok()?;
+    boot.flatten().map(|entry| entry.path()).find(|path| {
+        path.file_name().is_some_and(|name| {
+            name.as_encoded_bytes().starts_with(b"vmlinuz-")
+        })
+    })
+}
+
+/// The package that a meta package stands for today.
+fn depends(meta: &str) -> Option<String> {
+    let found =
+        output(Command::new("apt-cache").args(["depends", meta])).ok()?;
+    let name = found.lines().find_map(|line| {
+        let name = line.trim().strip_prefix("Depends: ")?;
+        name.starts_with("linux-image-").then(|| name.to_string())
+    });
+    name
+}
+
+/// As root, apt fetches as its own user, who cannot write here; it says so
+/// and does it as root then.
+fn apt_get_download(dir: &Path, package: &str) -> Result<(), String> {
+    let mut apt = Command::new("apt-get");
+    output(apt.args(["-q", "download", package]).current_dir(dir)).map(drop)
+}
+
+fn output(command: &mut Command) -> Result<String, String> {
+    let name = OsString::from(command.get_program());
+    let name = name.display();
+    let output =
+        command.output().map_err(|error| format!("{name}: {error}"))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        let last = why.trim().lines().last().unwrap_or("no reason given");
+        return Err(format!("{name}: {last}"));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// By the magic number in front.
+fn decompress(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let source = Cursor::new(bytes);
+    match bytes {
+        [0x1f, 0x8b, ..] => {
+            flate2::read::GzDecoder::new(source).read_to_end(&mut out)?;
+        }
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => {
+            // The kernel's size follows its payload: more than one stream
+            // would be taken for rubbish, so one it is.
+            lzma_rust2::XzReader::new(source, false).read_to_end(&mut out)?;
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            ruzstd::decoding::StreamingDecoder::new(source)
+                .map_err(io::Error::other)?
+                .read_to_end(&mut out)?;
+        }
+        [0x02, 0x21, 0x4c, 0x18, ..] => {
+            lz4_legacy(bytes, &mut out)?;
+        }
+        _ => return Err(io::Error::other("an unknown compression")),
+    }
+    Ok(out)
+}
+
+/// The format of `lz4 -l`: blocks of up to 8 MiB, each with its length in
+/// front, to the end. In a kernel four bytes more follow: its size.
+fn lz4_legacy(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let mut rest = &bytes[4..];
+    while rest.len() > 4 {
+        let length = le32(rest, 0).unwrap_or(0) as usize;
+        let Some(block) = rest.get(4..4 + length) else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        out.extend(
+            lz4_flex::block::decompress(block, 8 << 20)
+                .map_err(io::Error::other)?,
+        );
+        rest = &rest[4 + length..];
+    }
+    Ok(())
+}
+
+fn le32(bytes: &[u8], at: usize) -> Option<u32> {
+    let four = bytes.get(at..at + 4)?;
+    Some(u32::from_le_bytes(four.try_into().ok()?))
+}

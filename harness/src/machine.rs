@@ -1,0 +1,315 @@
+//! One QEMU process: its command line, its monitor, its end.
+//!
+//! All that depends on the architecture stands here.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
+use serde_json::{Value, json};
+
+use crate::Failure;
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the harness knows the x86-64 machine only, for now");
+
+/// The guest's memory. What it has never touched takes no room in a file.
+const MEMORY: &str = "192M";
+
+/// ttyS0 is the console, for the kernel's last words. `panic=-1`: a panic
+/// ends the machine at once. Tunnel drivers put no devices into new network
+/// namespaces, where they would not be "only loopback".
+const APPEND: &str = "console=ttyS0 quiet panic=-1 8250.nr_uarts=2 \
+                      net.core.fb_tunnels_only_for_init_net=2 rdinit=/init";
+
+/// How much of the console is kept.
+const CONSOLE: usize = 64 * 1024;
+
+/// Who computes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor.
+    Kvm,
+    /// QEMU.
+    Tcg,
+}
+
+impl Accelerator {
+    /// QEMU's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg",
+        }
+    }
+
+    /// `$HARNESS_ACCEL`; else KVM where it can be hoped for, else TCG.
+    ///
+    /// That `/dev/kvm` opens proves nothing: without the processor's flag
+    /// there are machines where it opens and no guest ever starts.
+    pub fn choose(no_kvm: &Path) -> Result<Accelerator, Failure> {
+        match env::var_os("HARNESS_ACCEL") {
+            Some(name) if name == "kvm" => return Ok(Accelerator::Kvm),
+            Some(name) if name == "tcg" => return Ok(Accelerator::Tcg),
+            Some(name) => {
+                let name = name.display();
+                let what = format!("HARNESS_ACCEL is {name}: kvm or tcg?");
+                return Err(Failure::new(what));
+            }
+            None => {}
+        }
+        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let able = flags.split_whitespace().any(|f| f == "svm" || f == "vmx");
+        let open = fs::File::options().read(true).write(true).open("/dev/kvm");
+        if able && open.is_ok() && !no_kvm.exists() {
+            return Ok(Accelerator::Kvm);
+        }
+        Ok(Accelerator::Tcg)
+    }
+}
+
+/// `$HARNESS_QEMU`, or QEMU's own name.
+pub fn qemu() -> OsString {
+    env::var_os("HARNESS_QEMU").unwrap_or("qemu-system-x86_64".into())
+}
+
+/// A running machine. It ends when this is dropped, and when the thread that
+/// started it ends, however that happens.
+#[derive(Debug)]
+pub struct Machine {
+    child: Child,
+    /// The second serial port.
+    pub wire: UnixStream,
+    monitor: BufReader<UnixStream>,
+    console: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// Whether a machine's memory is the file, or a copy of it that nobody sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// To be saved.
+    Shared,
+    /// To be thrown away.
+    Private,
+}
+
+impl Machine {
+    /// Starts QEMU in `dir`, which holds `kernel`, `initramfs`, and `memory`.
+    #[expect(unsafe_code, reason = "what the child does before exec")]
+    pub fn start(
+        dir: &Path,
+        accelerator: Accelerator,
+        memory: Memory,
+        incoming: bool,
+    ) -> Result<Machine, Failure> {
+        let fail = |what: &str, error: &dyn std::fmt::Display| {
+            Failure::new(format!("{what}: {error}"))
+        };
+        let pair = || UnixStream::pair().map_err(|e| fail("socketpair", &e));
+        let (wire, guest_wire) = pair()?;
+        let (monitor, guest_monitor) = pair()?;
+        let (console, guest_console) = pair()?;
+        let errors = guest_console.try_clone();
+        let errors = errors.map_err(|error| fail("dup", &error))?;
+        let inherited = [&guest_wire, &guest_monitor, &guest_console]
+            .map(|socket| socket.as_raw_fd());
+        let [wire_fd, monitor_fd, console_fd] = inherited;
+
+        let shared = if memory == Memory::Shared { "on" } else { "off" };
+        let cpu = match accelerator {
+            Accelerator::Kvm => "host",
+            Accelerator::Tcg => "max",
+        };
+        let chardev = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd}");
+        let mut qemu = Command::new(qemu());
+        qemu.current_dir(dir)
+            // Without ACPI: with it a microvm under TCG hangs in every third
+            // boot, where the kernel calibrates its clock.
+            .args(["-M", "microvm,acpi=off,memory-backend=memory"])
+            .args(["-accel", accelerator.name(), "-cpu", cpu, "-m", MEMORY])
+            .arg("-object")
+            .arg(format!(
+                "memory-backend-file,id=memory,size={MEMORY},\
+                 mem-path=memory,share={shared}"
+            ))
+            .args(["-nodefaults", "-no-user-config", "-no-reboot"])
+            .args(["-display", "none", "-nic", "none"])
+            .args(["-kernel", "kernel", "-initrd", "initramfs"])
+            .args(["-append", APPEND])
+            .args(["-chardev", &chardev("console", console_fd)])
+            .args(["-serial", "chardev:console"])
+            .args(["-chardev", &chardev("wire", wire_fd)])
+            .args(["-device", "isa-serial,iobase=0x2f8,irq=3,chardev=wire"])
+            .args(["-chardev", &chardev("monitor", monitor_fd)])
+            .args(["-mon", "chardev=monitor,mode=control"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(OwnedFd::from(errors));
+        if incoming {
+            qemu.args(["-incoming", "defer"]);
+        }
+        let parent = nix::unistd::getpid();
+        // SAFETY: these are system calls only, safe between fork and exec.
+        unsafe {
+            qemu.pre_exec(move || {
+                // No QEMU outlives the one who started it, SIGKILL or not.
+                set_pdeathsig(Signal::SIGKILL)?;
+                if getppid() != parent {
+                    return Err(io::ErrorKind::Other.into());
+                }
+                for fd in inherited {
+                    let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
+                    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+                }
+                Ok(())
+            });
+        }
+        let child = qemu.spawn().map_err(|error| {
+            let name = qemu.get_program().display();
+            let hint = match error.kind() {
+                ErrorKind::NotFound => ": run harness/setup",
+                _ => "",
+            };
+            Failure::new(format!("{name}: {error}{hint}"))
+        })?;
+        drop((guest_wire, guest_monitor, guest_console, qemu));
+
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let reader = thread::spawn({
+            let text = Arc::clone(&text);
+            move || keep_last(console, &text)
+        });
+        let monitor = BufReader::new(monitor);
+        let reader = Some(reader);
+        Ok(Machine { child, wire, monitor, console: text, reader })
+    }
+
+    /// Ends the machine, and makes an error of what its console said last.
+    pub fn fail(&mut self, what: impl Into<String>) -> Failure {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        let console = self.console();
+        Failure { what: what.into(), console }
+    }
+
+    /// What the console has said, the last of it.
+    pub fn console(&self) -> String {
+        let text = self.console.lock().unwrap_or_else(|e| e.into_inner());
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Agrees with the monitor on a language.
+    pub fn negotiate(&mut self) -> Result<(), Failure> {
+        self.reply(Duration::from_secs(30))?; // The greeting.
+        self.execute("qmp_capabilities", json!({}))?;
+        // The memory is a file already: it need not go into the state.
+        let ignore = json!([{"capability": "x-ignore-shared", "state": true}]);
+        self.execute(
+            "migrate-set-capabilities",
+            json!({ "capabilities": ignore }),
+        )?;
+        Ok(())
+    }
+
+    /// Writes the machine's state into the file `state`.
+    pub fn save(&mut self) -> Result<(), Failure> {
+        self.execute("migrate", json!({"uri": "exec:cat > state"}))?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let now = self.execute("query-migrate", json!({}))?;
+            match now["status"].as_str() {
+                Some("completed") => return Ok(()),
+                Some("failed" | "cancelled") => {
+                    return Err(self.fail(format!("saving the state: {now}")));
+                }
+                _ if Instant::now() > deadline => {
+                    return Err(self.fail("saving the state: no end"));
+                }
+                _ => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// Goes on from the file `state`.
+    pub fn restore(&mut self) -> Result<(), Failure> {
+        self.execute("migrate-incoming", json!({"uri": "exec:cat state"}))?;
+        Ok(())
+    }
+
+    /// One command to the monitor (QMP), and its answer.
+    fn execute(
+        &mut self,
+        command: &str,
+        arguments: Value,
+    ) -> Result<Value, Failure> {
+        let line = json!({"execute": command, "arguments": arguments});
+        if let Err(error) = writeln!(self.monitor.get_mut(), "{line}") {
+            return Err(self.fail(format!("QEMU's monitor: {error}")));
+        }
+        loop {
+            let mut reply = self.reply(Duration::from_secs(30))?;
+            if let Some(error) = reply.get("error") {
+                let what = format!("QEMU's monitor: {command}: {error}");
+                return Err(self.fail(what));
+            }
+            if let Some(value) = reply.get_mut("return") {
+                return Ok(value.take());
+            }
+        }
+    }
+
+    fn reply(&mut self, patience: Duration) -> Result<Value, Failure> {
+        let mut line = String::new();
+        let read = self
+            .monitor
+            .get_ref()
+            .set_read_timeout(Some(patience))
+            .and_then(|()| self.monitor.read_line(&mut line));
+        match read {
+            Ok(0) => Err(self.fail("QEMU ended at its start")),
+            Ok(_) => match serde_json::from_str(&line) {
+                Ok(reply) => Ok(reply),
+                Err(error) => {
+                    Err(self.fail(format!("QEMU's monitor: {error}")))
+                }
+            },
+            Err(error) => Err(self.fail(format!("QEMU's monitor: {error}"))),
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads to the end, and keeps the last of it.
+fn keep_last(mut console: UnixStream, text: &Mutex<Vec<u8>>) {
+    let mut bytes = [0; 4096];
+    while let Ok(n @ 1..) = console.read(&mut bytes) {
+        let mut text = text.lock().unwrap_or_else(|e| e.into_inner());
+        text.extend(&bytes[..n]);
+        if let Some(surplus) = text.len().checked_sub(CONSOLE) {
+            text.drain(..surplus);
+        }
+    }
+}

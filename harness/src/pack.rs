@@ -1,0 +1,313 @@
+//! The guest's files: an initramfs of the demos, this machine's own tools,
+//! and the libraries they need. Nothing else of this machine comes in.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::Failure;
+
+/// The tools that the book's chapters and the claims use, and the Debian
+/// package each is in: for the message when it is missing.
+const TOOLS: &[(&str, &str)] = &[
+    ("sh", "dash"),
+    ("bash", "bash"),
+    ("ps", "procps"),
+    ("sysctl", "procps"),
+    ("pstree", "psmisc"),
+    ("ipcs", "util-linux"),
+    ("ipcmk", "util-linux"),
+    ("ipcrm", "util-linux"),
+    ("hostname", "hostname"),
+    ("domainname", "hostname"),
+    ("mount", "mount"),
+    ("umount", "mount"),
+    ("findmnt", "util-linux"),
+    ("lsns", "util-linux"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("script", "util-linux"),
+    ("id", "coreutils"),
+    ("ls", "coreutils"),
+    ("cat", "coreutils"),
+    ("stat", "coreutils"),
+    ("readlink", "coreutils"),
+    ("sleep", "coreutils"),
+    ("env", "coreutils"),
+    ("nice", "coreutils"),
+    ("chroot", "coreutils"),
+    ("head", "coreutils"),
+    ("tail", "coreutils"),
+    ("sort", "coreutils"),
+    ("wc", "coreutils"),
+    ("tr", "coreutils"),
+    ("cut", "coreutils"),
+    ("seq", "coreutils"),
+    ("dd", "coreutils"),
+    ("touch", "coreutils"),
+    ("rm", "coreutils"),
+    ("rmdir", "coreutils"),
+    ("mkdir", "coreutils"),
+    ("mkfifo", "coreutils"),
+    ("ln", "coreutils"),
+    ("chmod", "coreutils"),
+    ("chown", "coreutils"),
+    ("timeout", "coreutils"),
+    ("true", "coreutils"),
+    ("false", "coreutils"),
+    ("stty", "coreutils"),
+    ("tty", "coreutils"),
+    ("kill", "procps"),
+    ("grep", "grep"),
+    ("sed", "sed"),
+    ("ip", "iproute2"),
+    ("ss", "iproute2"),
+    ("ifconfig", "net-tools"),
+];
+
+/// Comfort, for who has it: nothing depends on these.
+const COMFORT: &[&str] = &["tmux", "strace", "less", "vi", "nano", "clear"];
+
+/// Where to look for them, PATH or not.
+const PATH: &[&str] = &["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+
+/// What the files in `/etc` say.
+const ETC: &[(&str, u32, &str)] = &[
+    (
+        "/etc/passwd",
+        0o644,
+        "root:x:0:0:root:/root:/bin/sh\n\
+         reader:x:1000:1000:reader:/home/reader:/bin/sh\n\
+         nobody:x:65534:65534:nobody:/:/bin/false\n",
+    ),
+    (
+        "/etc/group",
+        0o644,
+        "root:x:0:\ntty:x:5:\nreader:x:1000:\nnogroup:x:65534:\n",
+    ),
+    // Closed, as everywhere: "root" inside a user namespace may not read it.
+    ("/etc/shadow", 0o600, "root:*:::::::\nreader:*:::::::\n"),
+    ("/etc/hosts", 0o644, "127.0.0.1 localhost\n::1 localhost\n"),
+    ("/etc/hostname", 0o644, "outside\n"),
+    (
+        "/etc/nsswitch.conf",
+        0o644,
+        "passwd: files\ngroup: files\nhosts: files\n",
+    ),
+];
+
+/// A file tree that becomes an initramfs.
+#[derive(Debug, Default)]
+pub struct Tree {
+    entries: BTreeMap<PathBuf, Entry>,
+    /// Every file of this machine that was read for it.
+    pub sources: Vec<PathBuf>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Directory(u32),
+    Link(PathBuf),
+    File(u32, Vec<u8>),
+}
+
+/// The tools' paths on this machine.
+///
+/// # Errors
+/// Names what is missing, and who installs it.
+pub fn tools() -> Result<Vec<PathBuf>, Failure> {
+    let find = |name: &str| {
+        let mut paths = PATH.iter().map(|dir| Path::new(dir).join(name));
+        paths.find(|path| path.exists())
+    };
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for (name, package) in TOOLS {
+        match find(name) {
+            Some(path) => found.push(path),
+            None => missing.push(format!("{name} ({package})")),
+        }
+    }
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        return Err(Failure::new(format!(
+            "missing on this machine: {missing}: run harness/setup"
+        )));
+    }
+    found.extend(COMFORT.iter().filter_map(|name| find(name)));
+    Ok(found)
+}
+
+impl Tree {
+    /// The directories and files that every guest has.
+    pub fn new() -> Tree {
+        let mut tree = Tree::default();
+        for (dir, mode) in [
+            ("/etc", 0o755),
+            ("/var", 0o755),
+            ("/mnt", 0o755),
+            ("/usr/bin", 0o755),
+        ] {
+            tree.directory(Path::new(dir), mode);
+        }
+        for (old, new) in [
+            ("/bin", "usr/bin"),
+            ("/sbin", "usr/sbin"),
+            ("/lib", "usr/lib"),
+            ("/lib64", "usr/lib64"),
+        ] {
+            tree.directory(&Path::new("/").join(new), 0o755);
+            tree.entries.insert(old.into(), Entry::Link(new.into()));
+        }
+        for (path, mode, text) in ETC {
+            tree.file(Path::new(path), *mode, text.as_bytes().to_vec());
+        }
+        tree
+    }
+
+    /// A directory, and those above it.
+    fn directory(&mut self, path: &Path, mode: u32) {
+        if let Some(above) = path.parent()
+            && above != Path::new("/")
+        {
+            self.directory(above, 0o755);
+        }
+        self.entries.entry(path.into()).or_insert(Entry::Directory(mode));
+    }
+
+    /// A file with these bytes.
+    pub fn file(&mut self, path: &Path, mode: u32, bytes: Vec<u8>) {
+        let path = merged(path);
+        self.directory(path.parent().unwrap_or(Path::new("/")), 0o755);
+        self.entries.insert(path, Entry::File(mode, bytes));
+    }
+
+    /// A program of this machine at a path in the guest, and all it needs to
+    /// run: libraries, program interpreter, the interpreter of a script.
+    pub fn program(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
+        let fail = |error: &dyn std::fmt::Display| {
+            Failure::new(format!("packing {}: {error}", source.display()))
+        };
+        // A link is packed as what it leads to, so nothing else comes in
+        // with it.
+        let real = source.canonicalize().map_err(|error| fail(&error))?;
+        let mut bytes = Vec::new();
+        let mode = File::open(&real)
+            .and_then(|mut file| {
+                file.read_to_end(&mut bytes)?;
+                Ok(file.metadata()?.permissions().mode() & 0o755)
+            })
+            .map_err(|error| fail(&error))?;
+        let head =
+            bytes.get(..bytes.len().min(256)).unwrap_or_default().to_vec();
+        self.file(at, mode, bytes);
+        self.sources.push(real.clone());
+
+        if head.starts_with(b"\x7fELF") {
+            self.libraries(&real).map_err(|error| fail(&error))?;
+        } else if let Some(line) = head.strip_prefix(b"#!") {
+            let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
+            let line = String::from_utf8_lossy(line);
+            for word in line.split_whitespace().filter(|w| w.starts_with('/')) {
+                if !self.entries.contains_key(&merged(Path::new(word))) {
+                    self.program(Path::new(word), Path::new(word))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the dynamic linker would load for this program, at the paths
+    /// where it would look.
+    fn libraries(&mut self, program: &Path) -> io::Result<()> {
+        let found = lddtree::DependencyAnalyzer::new(PathBuf::from("/"))
+            .analyze(program)
+            .map_err(io::Error::other)?;
+        let mut paths = Vec::from_iter(found.interpreter.map(PathBuf::from));
+        for library in found.libraries.into_values() {
+            if library.realpath.is_none() {
+                let name = library.name;
+                return Err(io::Error::other(format!("no library {name}")));
+            }
+            paths.push(library.path);
+        }
+        for path in paths {
+            if !self.entries.contains_key(&merged(&path)) {
+                let bytes = fs::read(&path)?;
+                self.file(&path, 0o755, bytes);
+                self.sources.push(path.canonicalize()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The tree in the format that the kernel unpacks at boot: cpio, "newc"
+    /// (Documentation/driver-api/early-userspace/buffer-format.rst).
+    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
+        let console = cpio::newc::Builder::new("dev/console")
+            .mode(0o600)
+            .rdev_major(5)
+            .rdev_minor(1)
+            .set_mode_file_type(cpio::newc::ModeFileType::Char);
+        let dev = cpio::newc::Builder::new("dev")
+            .mode(0o755)
+            .set_mode_file_type(cpio::newc::ModeFileType::Directory);
+        dev.write(&mut to, 0).finish()?;
+        console.write(&mut to, 0).finish()?;
+
+        for (number, (path, entry)) in self.entries.iter().enumerate() {
+            let name = path.strip_prefix("/").unwrap_or(path);
+            let name = name.to_str().ok_or_else(|| {
+                io::Error::other(format!("not UTF-8: {}", path.display()))
+            })?;
+            let (kind, mode, bytes) = match entry {
+                Entry::Directory(mode) => {
+                    (cpio::newc::ModeFileType::Directory, *mode, &[][..])
+                }
+                Entry::Link(target) => (
+                    cpio::newc::ModeFileType::Symlink,
+                    0o777,
+                    target.as_os_str().as_bytes(),
+                ),
+                Entry::File(mode, bytes) => {
+                    (cpio::newc::ModeFileType::Regular, *mode, &bytes[..])
+                }
+            };
+            let size = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+            let mut file = cpio::newc::Builder::new(name)
+                .ino(number as u32 + 10)
+                .mode(mode)
+                .set_mode_file_type(kind)
+                .write(&mut to, size);
+            file.write_all(bytes)?;
+            file.finish()?;
+        }
+        cpio::newc::trailer(to)?;
+        Ok(())
+    }
+}
+
+/// The guest's `/bin`, `/sbin`, `/lib*` are links into `/usr`; and dots are
+/// worked out, so that no path leaves the tree.
+fn merged(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(part) => clean.push(part),
+            Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    let inside = clean.strip_prefix("/").unwrap_or(&clean);
+    let first = inside.iter().next().unwrap_or_default();
+    match first.to_str() {
+        Some("bin" | "sbin" | "lib" | "lib64") => {
+            Path::new("/usr").join(inside)
+        }
+        _ => clean,
+    }
+}

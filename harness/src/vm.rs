@@ -1,0 +1,572 @@
+//! The machine as its users see it: made once, saved, started from the file,
+//! asked to run commands.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::DefaultHasher;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::kernel::Kernel;
+use crate::machine::{self, Accelerator, Machine, Memory};
+use crate::pack::{self, Tree};
+use crate::wire::{
+    self, CHUNK, Decoder, End, FromGuest, Request, Rubbish, ToGuest, User,
+};
+use crate::{Failure, programs};
+
+/// How long a boot may take, from the start of QEMU to the guest's hello.
+const BOOT: Duration = Duration::from_secs(60);
+
+/// The same for KVM, which either starts fast or not at all.
+const KVM_BOOT: Duration = Duration::from_secs(15);
+
+/// The same for a start from the saved state.
+const RESTORE: Duration = Duration::from_secs(20);
+
+/// So many saved states stay: of other kernels, other builds.
+const STATES: usize = 4;
+
+/// All that goes into a machine.
+#[derive(Debug)]
+pub struct Harness {
+    cache: PathBuf,
+    kernel: Kernel,
+    accelerator: Accelerator,
+    init: PathBuf,
+    /// Where in the guest, and what of this machine.
+    programs: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Harness {
+    /// Builds the demos, finds the kernel, QEMU and the tools. `init` is the
+    /// `harness` program, which is the guest's PID 1 too; `extra` a program
+    /// that goes in besides, at its own path.
+    pub fn new(init: &Path, extra: Option<&Path>) -> Result<Harness, Failure> {
+        let demos = programs::build()?;
+        // .../target/debug/uts-demo
+        let target = demos.first().and_then(|demo| demo.ancestors().nth(2));
+        let cache = target.unwrap_or(Path::new("target")).join("harness");
+        fs::create_dir_all(&cache).map_err(|error| {
+            Failure::new(format!("{}: {error}", cache.display()))
+        })?;
+
+        let named = |dir: &str, path: &Path| {
+            Path::new(dir).join(path.file_name().unwrap_or_default())
+        };
+        let mut programs = Vec::new();
+        for demo in demos {
+            programs.push((named("/usr/local/bin", &demo), demo));
+        }
+        for tool in pack::tools()? {
+            programs.push((named("/usr/bin", &tool), tool));
+        }
+        if let Some(path) = extra {
+            programs.push((path.to_path_buf(), path.to_path_buf()));
+        }
+        let kernel = Kernel::find(&cache)?;
+        let no_kvm = cache.join("no-kvm");
+        let accelerator = Accelerator::choose(&no_kvm)?;
+        let init = init.to_path_buf();
+        let mut harness =
+            Harness { cache, kernel, accelerator, init, programs };
+        let made = harness.state();
+        if let Err(failure) = &made
+            && accelerator == Accelerator::Kvm
+            && std::env::var_os("HARNESS_ACCEL").is_none()
+        {
+            // It opens, and no guest starts: not worth another try.
+            crate::say(format_args!("no KVM here: {failure}"));
+            let _ = fs::write(no_kvm, failure.to_string());
+            harness.accelerator = Accelerator::Tcg;
+            harness.state()?;
+            return Ok(harness);
+        }
+        made.map(|_| harness)
+    }
+
+    /// The kernel's release and the accelerator, in words.
+    pub fn describe(&self) -> String {
+        let accelerator = self.accelerator.name();
+        format!("Linux {} under {accelerator}", self.kernel.release)
+    }
+
+    /// A machine that nobody has touched.
+    pub fn start(&self) -> Result<Vm, Failure> {
+        let state = self.state()?;
+        match Vm::restore(&state, self.accelerator) {
+            Ok(vm) => Ok(vm),
+            Err(failure) => {
+                // Every file is as it was written, and yet it does not run.
+                eprintln!("harness: the saved machine is damaged: {failure}");
+                let _ = fs::remove_dir_all(&state);
+                Vm::restore(&self.state()?, self.accelerator)
+            }
+        }
+    }
+
+    /// The folder of the saved machine, which is made if there is none.
+    fn state(&self) -> Result<PathBuf, Failure> {
+        let text = self.inputs()?;
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let dir = self.cache.join(format!("state-{:016x}", hasher.finish()));
+        if whole(&dir, &text) {
+            return Ok(dir);
+        }
+
+        let fail = |error: io::Error| {
+            Failure::new(format!("{}: {error}", self.cache.display()))
+        };
+        let lock = File::create(self.cache.join("lock")).map_err(fail)?;
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| fail(errno.into()))?;
+        // Somebody else may have made it while we waited.
+        if !whole(&dir, &text) {
+            let new = self.cache.join("new");
+            let made = self.make(&new, &text);
+            if made.is_ok() {
+                let _ = fs::remove_dir_all(&dir);
+                fs::rename(&new, &dir).map_err(fail)?;
+                self.prune(&dir);
+            }
+            let _ = fs::remove_dir_all(&new);
+            made?;
+        }
+        Ok(dir)
+    }
+
+    /// Everything that the machine is made of, a line each.
+    fn inputs(&self) -> Result<String, Failure> {
+        let mut text = format!("{:?}\n", self.accelerator);
+        let qemu = machine::qemu();
+        let qemu = find_program(&qemu).ok_or_else(|| {
+            let name = qemu.display();
+            Failure::new(format!("{name}: not found: run harness/setup"))
+        })?;
+        let mut files = vec![&qemu, &self.init, &self.kernel.image];
+        files.extend(&self.kernel.dummy);
+        files.extend(self.programs.iter().map(|(_, source)| source));
+        for file in files {
+            text += &stamp(file)?;
+        }
+        for (at, _) in &self.programs {
+            let _ = writeln!(text, "{}", at.display());
+        }
+        Ok(text)
+    }
+
+    /// Boots a machine in the folder `new`, and saves it there.
+    fn make(&self, new: &Path, inputs: &str) -> Result<(), Failure> {
+        let begun = Instant::now();
+        crate::say(format_args!("booting {}", self.describe()));
+        let fail = |error: io::Error| {
+            Failure::new(format!("{}: {error}", new.display()))
+        };
+        let _ = fs::remove_dir_all(new);
+        fs::create_dir_all(new).map_err(fail)?;
+
+        let mut tree = Tree::new();
+        tree.program(Path::new("/init"), &self.init)?;
+        for (at, source) in &self.programs {
+            tree.program(at, source)?;
+        }
+        if let Some(module) = self.kernel.module()? {
+            tree.file(Path::new("/lib/modules/dummy.ko"), 0o644, module);
+        }
+        File::create(new.join("initramfs"))
+            .and_then(|file| tree.write(BufWriter::new(file)))
+            .map_err(fail)?;
+        match self.kernel.unpacked().map_err(fail)? {
+            Some(kernel) => fs::write(new.join("kernel"), kernel),
+            None => fs::copy(&self.kernel.image, new.join("kernel")).map(drop),
+        }
+        .map_err(fail)?;
+
+        let machine =
+            Machine::start(new, self.accelerator, Memory::Shared, false)?;
+        let mut vm = Vm::new(machine);
+        vm.machine.negotiate()?;
+        let patience = match self.accelerator {
+            Accelerator::Kvm => KVM_BOOT,
+            Accelerator::Tcg => BOOT,
+        };
+        vm.ready(patience)?;
+        vm.machine.save()?;
+        drop(vm);
+
+        // Written last: what has this file is whole. It names what went in,
+        // and what came out, so that damage to either is noticed.
+        let mut manifest = inputs.to_string();
+        for source in &tree.sources {
+            manifest += &stamp(source)?;
+        }
+        for made in ["kernel", "initramfs", "memory", "state"] {
+            manifest += &stamp(&new.join(made))?;
+        }
+        // The folder gets its real name afterwards.
+        fs::write(new.join("manifest"), manifest).map_err(fail)?;
+        crate::say(format_args!("saved after {:.1?}", begun.elapsed()));
+        Ok(())
+    }
+
+    /// Removes the oldest states, so that they do not pile up.
+    fn prune(&self, newest: &Path) {
+        let entries = fs::read_dir(&self.cache).into_iter().flatten().flatten();
+        let mut states: Vec<_> = entries
+            .filter(|e| e.file_name().as_bytes().starts_with(b"state-"))
+            .filter_map(|e| {
+                Some((e.metadata().ok()?.modified().ok()?, e.path()))
+            })
+            .filter(|(_, path)| path != newest)
+            .collect();
+        states.sort();
+        let surplus = states.len().saturating_sub(STATES - 1);
+        for (_, path) in &states[..surplus] {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// Whether a saved state is complete, and everything as it was then.
+fn whole(dir: &Path, inputs: &str) -> bool {
+    let Ok(manifest) = fs::read_to_string(dir.join("manifest")) else {
+        return false;
+    };
+    let Some(rest) = manifest.strip_prefix(inputs) else { return false };
+    rest.lines().all(|line| {
+        let Some((_, path)) = line.split_once(' ') else { return false };
+        let path = Path::new(path);
+        let name = path.file_name().unwrap_or_default();
+        let now = match path.parent().and_then(Path::file_name) {
+            Some(new) if new == "new" => stamp_as(path, &dir.join(name)),
+            _ => stamp(path),
+        };
+        now.is_ok_and(|now| now.trim_end() == line)
+    })
+}
+
+/// A file's identity: it changes whenever the file is written or replaced.
+fn stamp(path: &Path) -> Result<String, Failure> {
+    stamp_as(path, path)
+}
+
+fn stamp_as(name: &Path, path: &Path) -> Result<String, Failure> {
+    let found = fs::metadata(path).map_err(|error| {
+        Failure::new(format!("{}: {error}", path.display()))
+    })?;
+    let (seconds, nanos) = (found.mtime(), found.mtime_nsec());
+    let (node, length) = (found.ino(), found.len());
+    Ok(format!("{node}-{length}-{seconds}.{nanos} {}\n", name.display()))
+}
+
+/// As execvp(3) would find it.
+fn find_program(name: &OsStr) -> Option<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Some(name.into()).filter(|path: &PathBuf| path.exists());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+}
+
+/// A machine that waits for commands.
+#[derive(Debug)]
+pub struct Vm {
+    machine: Machine,
+    decoder: Decoder,
+    heard: VecDeque<FromGuest>,
+}
+
+/// Where a command's input comes from.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// These bytes, and then the end.
+    Bytes(&'a [u8]),
+    /// What can be read here.
+    Stream(BorrowedFd<'a>),
+}
+
+/// What has happened to the reader's terminal.
+pub type Event<'a> = dyn FnMut() -> Option<(u16, u16)> + 'a;
+
+/// A command's streams and its time.
+pub struct Io<'a> {
+    /// Standard input.
+    pub input: Input<'a>,
+    /// Standard output, or all that the terminal shows.
+    pub output: &'a mut dyn Write,
+    /// Standard error.
+    pub errors: &'a mut dyn Write,
+    /// How long the command may take, once the machine is ready.
+    pub patience: Option<Duration>,
+    /// Readable when something happens to the terminal; and what: its new
+    /// rows and columns, or `None` where it is time to stop.
+    pub events: Option<(BorrowedFd<'a>, &'a mut Event<'a>)>,
+}
+
+impl Vm {
+    fn new(machine: Machine) -> Vm {
+        let (decoder, heard) = (Decoder::default(), VecDeque::new());
+        Vm { machine, decoder, heard }
+    }
+
+    fn restore(dir: &Path, accelerator: Accelerator) -> Result<Vm, Failure> {
+        let deadline = Instant::now() + RESTORE;
+        let machine = Machine::start(dir, accelerator, Memory::Private, true)?;
+        let mut vm = Vm::new(machine);
+        vm.machine.negotiate()?;
+        vm.machine.restore()?;
+        vm.greet(deadline)?;
+        Ok(vm)
+    }
+
+    /// What the console has said, the last of it.
+    pub fn console(&self) -> String {
+        self.machine.console()
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// Where there is no verdict: the machine has died, or time is up, or
+    /// the streams on this side are broken.
+    pub fn run(
+        &mut self,
+        request: &Request,
+        mut io: Io,
+    ) -> Result<End, Failure> {
+        let deadline = io.patience.map(|patience| Instant::now() + patience);
+        let request = postcard::to_stdvec(request).expect("plain data");
+        for part in request.chunks(CHUNK) {
+            self.tell(&ToGuest::Part(part.to_vec()))?;
+            loop {
+                match self.hear(deadline)? {
+                    Some(FromGuest::Taken) => break,
+                    Some(_) => {} // Said twice, when shaking hands.
+                    None => return Err(self.late(io.patience)),
+                }
+            }
+        }
+        self.tell(&ToGuest::Run)?;
+
+        let mut open = true; // The input has not ended.
+        let mut free = true; // The guest has room for input.
+        loop {
+            if open
+                && free
+                && let Input::Bytes(bytes) = &mut io.input
+            {
+                let (now, later) = bytes.split_at(bytes.len().min(CHUNK));
+                let end = now.is_empty();
+                self.tell(&ToGuest::Input(now.to_vec()))?;
+                *bytes = later;
+                (open, free) = (!end, false);
+            }
+            let mut fds =
+                vec![PollFd::new(self.machine.wire.as_fd(), PollFlags::POLLIN)];
+            let mut input = None;
+            if open
+                && free
+                && let Input::Stream(stream) = &io.input
+            {
+                input = Some(fds.len());
+                fds.push(PollFd::new(*stream, PollFlags::POLLIN));
+            }
+            let mut event = None;
+            if let Some((fd, _)) = &io.events {
+                event = Some(fds.len());
+                fds.push(PollFd::new(*fd, PollFlags::POLLIN));
+            }
+            if !wait(&mut fds, deadline) {
+                return Err(self.late(io.patience));
+            }
+            let woken = |at: Option<usize>| {
+                at.is_some_and(|at| fds[at].any().unwrap_or_default())
+            };
+            let (wire, input, event) =
+                (woken(Some(0)), woken(input), woken(event));
+
+            if input && let Input::Stream(stream) = &io.input {
+                let mut bytes = vec![0; CHUNK];
+                // A terminal that is gone reads as an error: that is its end.
+                let n = nix::unistd::read(stream, &mut bytes).unwrap_or(0);
+                bytes.truncate(n);
+                self.tell(&ToGuest::Input(bytes))?;
+                (open, free) = (n > 0, false);
+            }
+            if event && let Some((_, what)) = &mut io.events {
+                let Some((rows, columns)) = what() else {
+                    return Err(self.machine.fail("ended by a signal"));
+                };
+                self.tell(&ToGuest::Resize(rows, columns))?;
+            }
+            if wire {
+                self.read()?;
+            }
+            while let Some(message) = self.heard.pop_front() {
+                let written = match message {
+                    FromGuest::Out(bytes) => io.output.write_all(&bytes),
+                    FromGuest::Err(bytes) => io.errors.write_all(&bytes),
+                    FromGuest::Taken => {
+                        free = true;
+                        Ok(())
+                    }
+                    FromGuest::End(end) => return Ok(end),
+                    // Said twice, when shaking hands.
+                    _ => Ok(()),
+                };
+                if let Err(error) = written {
+                    return Err(self.machine.fail(format!("write: {error}")));
+                }
+            }
+        }
+    }
+
+    /// Runs a command, and collects what it writes.
+    pub fn output(
+        &mut self,
+        user: User,
+        argv: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        input: &[u8],
+        patience: Duration,
+    ) -> Result<Output, Failure> {
+        let argv = argv.into_iter().map(|arg| arg.as_ref().as_bytes().to_vec());
+        let argv = argv.collect();
+        let request = Request { argv, user, dir: None, terminal: None };
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let io = Io {
+            input: Input::Bytes(input),
+            output: &mut stdout,
+            errors: &mut stderr,
+            patience: Some(patience),
+            events: None,
+        };
+        let status = match self.run(&request, io)? {
+            End::Exited(status) => i32::from(status) << 8,
+            End::Killed(signal) => i32::from(signal),
+            End::NotStarted(errno) => {
+                let error = io::Error::from_raw_os_error(errno);
+                let _ = write!(&mut stderr, "exec: {error}");
+                let status = if errno == libc::ENOENT { 127 } else { 126 };
+                status << 8
+            }
+        };
+        let status = ExitStatus::from_raw(status);
+        Ok(Output { status, stdout, stderr })
+    }
+
+    /// Waits for a machine that boots.
+    fn ready(&mut self, patience: Duration) -> Result<(), Failure> {
+        match self.hear(Some(Instant::now() + patience))? {
+            Some(FromGuest::Ready) => Ok(()),
+            Some(FromGuest::Unfit(why)) => {
+                Err(self.machine.fail(format!("the guest is unfit: {why}")))
+            }
+            Some(other) => {
+                Err(self.machine.fail(format!("the guest says {other:?}")))
+            }
+            None => Err(self.machine.fail("the guest does not come up")),
+        }
+    }
+
+    /// Shakes hands. The first byte into the port of a restored machine may
+    /// get lost, so what is not answered is said again.
+    fn greet(&mut self, deadline: Instant) -> Result<(), Failure> {
+        for nonce in 0.. {
+            let time = SystemTime::now().duration_since(UNIX_EPOCH);
+            let time = time.unwrap_or_default();
+            self.tell(&ToGuest::Hello { nonce, time })?;
+            let soon = Instant::now() + Duration::from_millis(10);
+            match self.hear(Some(soon))? {
+                Some(FromGuest::Hello(_)) => break,
+                _ if Instant::now() < deadline => {}
+                _ => return Err(self.machine.fail("the guest is silent")),
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, message: &ToGuest) -> Result<(), Failure> {
+        let sent = self.machine.wire.write_all(&wire::encode(message));
+        sent.map_err(|_| self.machine.fail("the machine has ended"))
+    }
+
+    /// The next message; `None` when the deadline comes first.
+    fn hear(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Option<FromGuest>, Failure> {
+        while self.heard.is_empty() {
+            let port = self.machine.wire.as_fd();
+            if !wait(&mut [PollFd::new(port, PollFlags::POLLIN)], deadline) {
+                return Ok(None);
+            }
+            self.read()?;
+        }
+        Ok(self.heard.pop_front())
+    }
+
+    /// Takes in what the wire has, or waits for it.
+    fn read(&mut self) -> Result<(), Failure> {
+        let mut bytes = [0; 16 * 1024];
+        match self.machine.wire.read(&mut bytes) {
+            Ok(0) => Err(self.machine.fail("the machine has ended")),
+            Ok(n) => {
+                for byte in &bytes[..n] {
+                    match self.decoder.push(*byte) {
+                        Some(Ok(message)) => self.heard.push_back(message),
+                        Some(Err(Rubbish)) => {
+                            let what = "the guest sends rubbish";
+                            return Err(self.machine.fail(what));
+                        }
+                        None => {}
+                    }
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(self.machine.fail(format!("the wire: {error}"))),
+        }
+    }
+
+    /// There is no verdict, and never will be.
+    fn late(&mut self, patience: Option<Duration>) -> Failure {
+        let patience = patience.unwrap_or_default();
+        self.machine.fail(format!("no verdict: no end after {patience:?}"))
+    }
+}
+
+/// Waits for one of these. False when the deadline has passed, whatever else
+/// has happened: a guest that never stops talking does not stop the clock.
+fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
+    let patience = match deadline {
+        None => PollTimeout::NONE,
+        Some(at) => {
+            let left = at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let left = left.as_millis() + 1;
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        }
+    };
+    // An error is EINTR: then nothing is ready, and the caller asks again.
+    match poll(fds, patience) {
+        Ok(0) => deadline.is_none(),
+        _ => true,
+    }
+}

@@ -1,0 +1,146 @@
+//! What the harness and the guest's PID 1 say to each other over the second
+//! serial port, and how: each message is one [COBS] frame of [postcard] bytes,
+//! closed by a zero byte. Who comes in late, or misses a byte, is in step
+//! again after the next zero.
+//!
+//! [COBS]: https://doi.org/10.1109/90.769765
+//! [postcard]: https://postcard.jamesmunns.com/wire-format
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The most data bytes in one message, so that a UART of 16 bytes and the
+/// 4096 of a terminal's buffer behind it never overflow.
+pub const CHUNK: usize = 1024;
+
+/// A longer frame is rubbish.
+const LONGEST: usize = 64 * 1024;
+
+/// To the guest.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToGuest {
+    /// Are you there? The time is the one outside, since the guest's own
+    /// stood still while its state was a file.
+    Hello {
+        /// Comes back in the answer: an old answer is no answer.
+        nonce: u64,
+        /// Since the epoch.
+        time: Duration,
+    },
+    /// A piece of a [`Request`]. Answered by [`FromGuest::Taken`].
+    Part(Vec<u8>),
+    /// The request is complete: start it.
+    Run,
+    /// For COMMAND's standard input; empty means its end. Answered by
+    /// [`FromGuest::Taken`] when COMMAND has room for more.
+    Input(Vec<u8>),
+    /// COMMAND's terminal has another size now: rows, columns.
+    Resize(u16, u16),
+}
+
+/// From the guest.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromGuest {
+    /// The machine has booted. Its state may be saved now.
+    Ready,
+    /// The machine cannot be made what it promises to be.
+    Unfit(String),
+    /// The answer to [`ToGuest::Hello`].
+    Hello(u64),
+    /// The next [`ToGuest::Part`] or [`ToGuest::Input`] may come.
+    Taken,
+    /// What COMMAND wrote to standard output, or to its terminal.
+    Out(Vec<u8>),
+    /// What COMMAND wrote to standard error.
+    Err(Vec<u8>),
+    /// The verdict: COMMAND has ended.
+    End(End),
+}
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// COMMAND and its arguments, as bytes.
+    pub argv: Vec<Vec<u8>>,
+    /// Who runs it.
+    pub user: User,
+    /// Where; a directory that is missing is made.
+    pub dir: Option<Vec<u8>>,
+    /// With a terminal of so many rows and columns, of this `$TERM`.
+    pub terminal: Option<(u16, u16, String)>,
+}
+
+/// Who runs a command in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum User {
+    /// uid 0.
+    Root,
+    /// uid 1000, without any privilege.
+    Reader,
+}
+
+/// How a command ended. That it ended is certain: the guest has said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// With this status.
+    Exited(u8),
+    /// By this signal.
+    Killed(u8),
+    /// It never began: execve(2) failed with this error number.
+    NotStarted(i32),
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(if *self == User::Root { "root" } else { "reader" })
+    }
+}
+
+/// A message as it goes over the wire.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    // A frame begins with a zero as well: it ends what came before, be it
+    // half a frame or what the line made of a restored machine.
+    let mut frame = vec![0];
+    frame.extend(
+        postcard::to_stdvec_cobs(message).expect("a message is plain data"),
+    );
+    frame
+}
+
+/// Takes bytes as they come, gives messages.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    frame: Vec<u8>,
+    rubbish: bool,
+}
+
+impl Decoder {
+    /// One byte more. `Some` when a frame is complete: a message, or `Err`
+    /// for what is none.
+    pub fn push<T: DeserializeOwned>(
+        &mut self,
+        byte: u8,
+    ) -> Option<Result<T, Rubbish>> {
+        if byte != 0 {
+            self.rubbish |= self.frame.len() == LONGEST;
+            if !self.rubbish {
+                self.frame.push(byte);
+            }
+            return None;
+        }
+        let mut frame = std::mem::take(&mut self.frame);
+        if std::mem::take(&mut self.rubbish) {
+            return Some(Err(Rubbish));
+        }
+        if frame.is_empty() {
+            return None;
+        }
+        Some(postcard::from_bytes_cobs(&mut frame).map_err(|_| Rubbish))
+    }
+}
+
+/// A frame that is no message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rubbish;
