@@ -1,0 +1,7 @@
+//! What the book says of namespaces, asserted against a real kernel. Each
+//! claim has a machine of its own that nobody has touched before it, and a
+//! control in the same test that shows that the claim could have failed.
+
+mod ground;
+
+mod uts;
