@@ -3,13 +3,13 @@
 //! All that depends on the architecture stands here.
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -33,7 +33,7 @@ const MEMORY: &str = "192M";
 /// ends the machine at once. Tunnel drivers put no devices into new network
 /// namespaces, where they would not be "only loopback".
 const APPEND: &str = "console=ttyS0 quiet panic=-1 8250.nr_uarts=2 \
-                      net.core.fb_tunnels_only_for_init_net=2 rdinit=/init";
+                      fb_tunnels=none rdinit=/init";
 
 /// How much of the console is kept.
 const CONSOLE: usize = 64 * 1024;
@@ -81,9 +81,20 @@ impl Accelerator {
     }
 }
 
-/// `$HARNESS_QEMU`, or QEMU's own name.
-pub fn qemu() -> OsString {
-    env::var_os("HARNESS_QEMU").unwrap_or("qemu-system-x86_64".into())
+/// The path of `$HARNESS_QEMU`, or of QEMU by its own name.
+pub fn qemu() -> Result<PathBuf, Failure> {
+    let name = env::var_os("HARNESS_QEMU");
+    let name = name.unwrap_or("qemu-system-x86_64".into());
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut found = env::split_paths(&path).map(|dir| dir.join(&name));
+    match name.as_bytes().contains(&b'/') {
+        true => Some(PathBuf::from(&name)).filter(|path| path.is_file()),
+        false => found.find(|path| path.is_file()),
+    }
+    .ok_or_else(|| {
+        let name = name.display();
+        Failure::new(format!("no {name} on this machine: run harness/setup"))
+    })
 }
 
 /// A running machine. It ends when this is dropped, and when the thread that
@@ -135,7 +146,7 @@ impl Machine {
             Accelerator::Tcg => "max",
         };
         let chardev = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd}");
-        let mut qemu = Command::new(qemu());
+        let mut qemu = Command::new(qemu()?);
         qemu.current_dir(dir)
             // Without ACPI: with it a microvm under TCG hangs in every third
             // boot, where the kernel calibrates its clock.
@@ -180,11 +191,7 @@ impl Machine {
         }
         let child = qemu.spawn().map_err(|error| {
             let name = qemu.get_program().display();
-            let hint = match error.kind() {
-                ErrorKind::NotFound => ": run harness/setup",
-                _ => "",
-            };
-            Failure::new(format!("{name}: {error}{hint}"))
+            Failure::new(format!("{name}: {error}"))
         })?;
         drop((guest_wire, guest_monitor, guest_console, qemu));
 

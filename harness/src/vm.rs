@@ -151,11 +151,7 @@ impl Harness {
     /// Everything that the machine is made of, a line each.
     fn inputs(&self) -> Result<String, Failure> {
         let mut text = format!("{:?}\n", self.accelerator);
-        let qemu = machine::qemu();
-        let qemu = find_program(&qemu).ok_or_else(|| {
-            let name = qemu.display();
-            Failure::new(format!("{name}: not found: run harness/setup"))
-        })?;
+        let qemu = machine::qemu()?;
         let mut files = vec![&qemu, &self.init, &self.kernel.image];
         files.extend(&self.kernel.dummy);
         files.extend(self.programs.iter().map(|(_, source)| source));
@@ -270,17 +266,6 @@ fn stamp_as(name: &Path, path: &Path) -> Result<String, Failure> {
     let (seconds, nanos) = (found.mtime(), found.mtime_nsec());
     let (node, length) = (found.ino(), found.len());
     Ok(format!("{node}-{length}-{seconds}.{nanos} {}\n", name.display()))
-}
-
-/// As execvp(3) would find it.
-fn find_program(name: &OsStr) -> Option<PathBuf> {
-    if name.as_bytes().contains(&b'/') {
-        return Some(name.into()).filter(|path: &PathBuf| path.exists());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|path| path.is_file())
 }
 
 /// A machine that waits for commands.

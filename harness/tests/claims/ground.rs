@@ -58,7 +58,7 @@ impl Outside {
     /// it prints. It must succeed.
     #[track_caller]
     pub fn sh(&self, user: User, script: &str) -> String {
-        let output = self.run(user, ["bash", "-euc", script], b"");
+        let output = self.run(user, ["sh", "-euc", script], b"");
         assert!(output.status.success(), "{user}: {script}: {output:?}");
         String::from_utf8(output.stdout).expect("text")
     }

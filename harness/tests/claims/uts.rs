@@ -7,9 +7,7 @@ use crate::ground::{Reader, Root, User, outside};
 
 /// U1
 #[rstest]
-fn hostname_set_inside_is_not_seen_outside(
-    #[values(Root, Reader)] user: User,
-) {
+fn hostname_set_inside_is_not_seen_outside(#[values(Root, Reader)] user: User) {
     let outside = outside();
     let script = "hostname -b sparrow && hostname";
     let inside = outside.run(user, ["uts-demo", "sh", "-c", script], b"");
