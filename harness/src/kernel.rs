@@ -189,11 +189,11 @@ fn image_in(package: &Path) -> Option<PathBuf> {
 fn depends(meta: &str) -> Option<String> {
     let found =
         output(Command::new("apt-cache").args(["depends", meta])).ok()?;
-    let name = found.lines().find_map(|line| {
-        let name = line.trim().strip_prefix("Depends: ")?;
-        name.starts_with("linux-image-").then(|| name.to_string())
-    });
-    name
+    found
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .find(|name| name.starts_with("linux-image-"))
+        .map(String::from)
 }
 
 /// As root, apt fetches as its own user, who cannot write here; it says so

@@ -70,7 +70,7 @@ const TOOLS: &[(&str, &str)] = &[
 ];
 
 /// Comfort, for who has it: nothing depends on these.
-const COMFORT: &[&str] = &["tmux", "strace", "less", "vi", "nano", "clear"];
+const COMFORT: &[&str] = &["tmux", "strace", "less", "clear"];
 
 /// Where to look for them, PATH or not.
 const PATH: &[&str] = &["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
