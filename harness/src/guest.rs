@@ -264,27 +264,7 @@ fn run(wire: &mut Wire, request: &Request) -> io::Result<End> {
     let mut closing = false;
 
     loop {
-        let ended = wire.reap(command)?;
-        // What was written before the end is in the pipes at the end: one
-        // more round empties them. What is still held open by a process left
-        // behind is no concern of COMMAND's any more.
-        streams.carry(wire)?;
-        if let Some(end) = ended {
-            return Ok(end);
-        }
-
-        let mut more = Vec::new();
-        for stream in [&streams.output, &streams.errors].into_iter().flatten() {
-            more.push((stream.as_fd(), PollFlags::POLLIN));
-        }
-        if let Some(input) = &streams.input
-            && !pending.is_empty()
-        {
-            more.push((input.as_fd(), PollFlags::POLLOUT));
-        }
-        if wire.wait(&more)? {
-            wire.read()?;
-        }
+        // Before any waiting: the first input may have come with the request.
         while let Some(message) = wire.heard()? {
             match message {
                 ToGuest::Input(bytes) => {
@@ -306,6 +286,27 @@ fn run(wire: &mut Wire, request: &Request) -> io::Result<End> {
         }
         if !pending.is_empty() && streams.feed(&mut pending) {
             wire.tell(&FromGuest::Taken)?;
+        }
+
+        let ended = wire.reap(command)?;
+        // What was written before the end is in the pipes at the end. What
+        // a process left behind still holds open is not COMMAND's any more.
+        streams.carry(wire)?;
+        if let Some(end) = ended {
+            return Ok(end);
+        }
+
+        let mut more = Vec::new();
+        for stream in [&streams.output, &streams.errors].into_iter().flatten() {
+            more.push((stream.as_fd(), PollFlags::POLLIN));
+        }
+        if let Some(input) = &streams.input
+            && !pending.is_empty()
+        {
+            more.push((input.as_fd(), PollFlags::POLLOUT));
+        }
+        if wire.wait(&more)? {
+            wire.read()?;
         }
     }
 }

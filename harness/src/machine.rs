@@ -213,7 +213,12 @@ impl Machine {
             let _ = reader.join();
         }
         let console = self.console();
-        Failure { what: what.into(), console }
+        let mut what = what.into();
+        if let Some(at) = console.find("Kernel panic") {
+            let line = console[at..].lines().next().unwrap_or_default();
+            what = format!("{what}: {line}");
+        }
+        Failure { what, console }
     }
 
     /// What the console has said, the last of it.

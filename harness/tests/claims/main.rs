@@ -4,4 +4,6 @@
 
 mod ground;
 
+mod contract;
 mod uts;
+mod vm;

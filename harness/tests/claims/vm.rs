@@ -1,0 +1,264 @@
+//! V: the promises of the machine that the other claims rely on.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use assert_cmd::assert::OutputAssertExt;
+use predicates::prelude::*;
+use rstest::rstest;
+
+use crate::ground::{HARNESS, Reader, Root, outside};
+
+/// The program that a reader types.
+fn harness() -> Command {
+    // The saved machine is made by now, so that no test has to wait for it.
+    assert!(HARNESS.is_ok(), "{:?}", HARNESS.as_ref().err());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The same, run to its end, which must come soon.
+fn typed(argv: &[&str]) -> assert_cmd::Command {
+    let mut command = assert_cmd::Command::from_std(harness());
+    command.args(argv).timeout(Duration::from_secs(60));
+    command
+}
+
+/// V1
+#[rstest]
+#[case::success("true", Some(0), None)]
+#[case::a_status("exit 7", Some(7), None)]
+#[case::the_largest_status("exit 255", Some(255), None)]
+#[case::a_signal("kill -9 $$", None, Some(9))]
+#[case::a_core_dump("kill -SEGV $$", None, Some(11))]
+fn verdict_is_the_commands_own(
+    #[case] script: &str,
+    #[case] code: Option<i32>,
+    #[case] signal: Option<i32>,
+) {
+    let status = outside().root(["sh", "-c", script]).status;
+    assert_eq!((status.code(), status.signal()), (code, signal));
+}
+
+/// V1
+#[test]
+fn harness_passes_status_and_streams_through() {
+    let input = &b"in\0\xff"[..];
+    typed(&["--", "sh", "-c", "cat; echo err >&2; exit 7"])
+        .write_stdin(input)
+        .assert()
+        .code(7)
+        .stdout(input)
+        .stderr("err\n");
+    typed(&["sh", "-c", "kill -TERM $$"]).assert().code(128 + 15);
+    typed(&["nosuch"])
+        .assert()
+        .code(127)
+        .stderr("harness: exec nosuch: ENOENT: No such file or directory\n");
+}
+
+/// V1
+#[test]
+fn a_mebibyte_that_is_no_text_comes_back_whole() {
+    let noise: Vec<u8> = (0..1u32 << 20)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let output = outside().run(Root, ["cat"], &noise[..128 * 1024]);
+    assert!(output.stdout == noise[..128 * 1024], "echoed otherwise");
+    let size = "head -c 1048576 /dev/zero | tr '\\0' '\\377'";
+    let output = outside().root(["sh", "-c", size]);
+    assert_eq!(output.stdout.len(), 1 << 20);
+    assert!(output.stdout.iter().all(|byte| *byte == 0xff));
+}
+
+/// V1: a process that is left behind and holds the streams open.
+#[test]
+fn command_has_ended_when_it_has_ended() {
+    let outside = outside();
+    let begun = Instant::now();
+    let output = outside.root(["sh", "-c", "sleep 1000 & echo done"]);
+    output.assert().success().stdout("done\n");
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    outside.root(["ps", "-C", "sleep"]).assert().success();
+}
+
+/// V2
+#[test]
+fn fresh_machine_knows_nothing_of_the_last_one() {
+    let mark = "echo was here > /root/mark; hostname marked; ipcmk -Q";
+    let look = "ls -A /root; hostname; ipcs -q | grep -c 0x";
+    let first = outside();
+    let fresh = first.root(["sh", "-c", look]);
+    first.sh(Root, mark);
+    let marked = first.root(["sh", "-c", look]);
+    assert_ne!(marked.stdout, fresh.stdout);
+    assert_eq!(outside().root(["sh", "-c", look]).stdout, fresh.stdout);
+}
+
+/// V3: each fault has one clear line, in bounded time, and status 125.
+#[rstest]
+#[case::no_qemu("HARNESS_QEMU", "/nosuch/qemu", "no /nosuch/qemu")]
+#[case::qemu_is_no_qemu("HARNESS_QEMU", "/bin/false", "QEMU ended")]
+#[case::no_kernel("HARNESS_KERNEL", "/nosuch/vmlinuz", "/nosuch/vmlinuz")]
+#[case::not_a_kernel("HARNESS_KERNEL", "/etc/passwd", "not a Linux kernel")]
+#[case::unknown_accelerator("HARNESS_ACCEL", "abacus", "kvm or tcg")]
+fn fault_is_told_apart_from_a_failed_claim(
+    #[case] variable: &str,
+    #[case] value: &str,
+    #[case] says: &str,
+) {
+    typed(&["false"])
+        .env(variable, value)
+        .assert()
+        .code(125)
+        .stdout("")
+        .stderr(
+            predicate::str::starts_with("harness: ")
+                .and(predicate::str::contains(says)),
+        );
+}
+
+/// V3
+#[test]
+fn panic_of_the_kernel_is_the_machines_failure() {
+    let crash = "echo c > /proc/sysrq-trigger; sleep 1000";
+    typed(&["sh", "-c", crash]).assert().code(125).stderr(
+        predicate::str::starts_with("harness: the machine has ended")
+            .and(predicate::str::contains("Kernel panic - not syncing: sysrq")),
+    );
+}
+
+/// V3
+#[test]
+fn command_without_end_is_no_verdict() {
+    let harness = HARNESS.as_ref().expect("a machine");
+    let mut vm = harness.start().expect("a machine");
+    let soon = Duration::from_millis(200);
+    let failure = vm.output(Root, ["sleep", "1000"], b"", soon);
+    let text = failure.expect_err("it does not end").to_string();
+    assert!(text.starts_with("no verdict: no end after 200ms"), "{text}");
+}
+
+/// V3: a QEMU that says nothing at all, and one that is killed.
+#[test]
+fn killed_qemu_is_the_machines_failure() {
+    let mut child = harness()
+        .args(["sh", "-c", "echo ready; sleep 1000"])
+        .spawn()
+        .expect("harness");
+    wait_for_a_line(&mut child);
+    for qemu in children_of(child.id()) {
+        kill(qemu);
+    }
+    let output = child.wait_with_output().expect("an end");
+    output
+        .assert()
+        .code(125)
+        .stderr(predicate::str::starts_with("harness: the machine has ended"));
+}
+
+/// V4
+#[test]
+fn no_qemu_outlives_a_killed_harness() {
+    let mut child = harness()
+        .args(["sh", "-c", "echo ready; sleep 1000"])
+        .spawn()
+        .expect("harness");
+    wait_for_a_line(&mut child);
+    let machines = children_of(child.id());
+    assert_eq!(machines.len(), 1);
+    assert!(alive(machines[0]));
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while alive(machines[0]) {
+        assert!(Instant::now() < deadline, "QEMU lives on");
+        std::thread::yield_now();
+    }
+}
+
+/// V5
+#[test]
+fn guest_has_no_file_of_this_machine_but_what_was_packed() {
+    let outside = outside();
+    let here = fs::canonicalize(env!("CARGO_MANIFEST_DIR")).expect("here");
+    let here = here.to_str().expect("text");
+    outside.root(["ls", here]).assert().failure();
+    outside.root(["ls", "/usr/local/bin/uts-demo"]).assert().success();
+    let kinds = outside.sh(Root, "findmnt -n -o FSTYPE | sort -u");
+    let kinds: Vec<&str> = kinds.split_whitespace().collect();
+    let own =
+        ["devpts", "devtmpfs", "mqueue", "proc", "rootfs", "sysfs", "tmpfs"];
+    assert_eq!(kinds, own);
+}
+
+/// V5
+#[test]
+fn guest_has_no_network_card() {
+    let devices = outside().sh(Root, "ls -l /sys/class/net");
+    let cards = devices.lines().filter(|line| line.contains("->"));
+    let cards: Vec<&str> =
+        cards.filter(|card| !card.contains("/virtual/")).collect();
+    assert!(cards.is_empty(), "{cards:?}");
+    assert!(devices.contains("/virtual/net/dummy0"), "{devices}");
+}
+
+/// V5: what the other claims take for granted of the outside.
+#[test]
+fn outside_is_realistic() {
+    let outside = outside();
+    let shared = outside.sh(Root, "findmnt -n -o PROPAGATION | sort -u");
+    assert_eq!(shared, "shared\n");
+    assert_eq!(outside.sh(Root, "hostname"), "outside\n");
+    let up = outside.sh(Root, "ip -o -4 address | cut -d' ' -f2");
+    assert_eq!(up, "lo\ndummy0\n");
+    let id = outside.sh(Reader, "id");
+    assert_eq!(id, "uid=1000(reader) gid=1000(reader) groups=1000(reader)\n");
+    outside.reader(["cat", "/etc/shadow"]).assert().failure();
+}
+
+fn wait_for_a_line(child: &mut std::process::Child) {
+    let mut byte = [0];
+    let output = child.stdout.as_mut().expect("a pipe");
+    while byte != *b"\n" {
+        output.read_exact(&mut byte).expect("a line");
+    }
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let children = fs::read_to_string(path).expect("a process");
+    children.split_whitespace().map(|pid| pid.parse().expect("PID")).collect()
+}
+
+fn alive(process: u32) -> bool {
+    Path::new(&format!("/proc/{process}")).exists()
+}
+
+fn kill(process: u32) {
+    let pid = nix::unistd::Pid::from_raw(process as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)
+        .expect("kill");
+}
+
+/// V1: a program of the reader's own, with its libraries.
+#[test]
+fn own_program_of_the_reader_runs_in_the_guest() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let script = dir.join("own");
+    fs::write(&script, "#!/bin/sh\necho own: \"$0\" \"$@\"; hostname\n")
+        .expect("a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
+        .expect("chmod");
+    typed(&["./own", "argument"])
+        .current_dir(&dir)
+        .assert()
+        .success()
+        .stdout("own: ./own argument\noutside\n");
+}
