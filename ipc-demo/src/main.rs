@@ -14,8 +14,8 @@ use std::{env, fs, ptr};
 use libc::{IPC_CREAT, O_CREAT, mq_attr, mq_open, msgget, semget, shmget};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork, getpid};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
 use user_demo::{Refused, refused};
 
 const USAGE: &str = "usage: ipc-demo [COMMAND [ARG]...]\n";
@@ -49,21 +49,22 @@ fn run() -> Result<ExitCode, Refused> {
 /// Leaves the outside's objects behind.
 fn enter() -> Result<(), Refused> {
     // It starts empty, and what is made in it goes with its last process.
-    match unshare(CloneFlags::CLONE_NEWIPC) {
+    let mut done = unshare(CloneFlags::CLONE_NEWIPC);
+    if done == Err(Errno::EPERM) {
         // Not root? A user namespace is free for all, and its root may.
-        Err(Errno::EPERM) => {
-            user_demo::enter()?;
-            unshare(CloneFlags::CLONE_NEWIPC)
-        }
-        done => done,
+        user_demo::enter()?;
+        done = unshare(CloneFlags::CLONE_NEWIPC);
     }
-    .map_err(refused("unshare(CLONE_NEWIPC)"))
+    done.map_err(refused("unshare(CLONE_NEWIPC)"))
 }
 
 /// The experiment: a child enters, while this process stays outside.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
 fn report() -> Result<ExitCode, Refused> {
-    let key = i32::from_be_bytes(*b"bird") ^ getpid().as_raw(); // No one's.
+    let mut key = i32::from_be_bytes(*b"bird");
+    while look(key, false)?.iter().any(|(_, value)| value == "found") {
+        key += 1; // Somebody outside has this one.
+    }
     let outside = look(key, false)?;
 
     let (seen, mut tell) = io::pipe().map_err(refused("pipe"))?;
@@ -81,13 +82,12 @@ fn report() -> Result<ExitCode, Refused> {
     };
     drop(tell); // Else the child's end would not be the end of the text.
     let text = io::read_to_string(seen).map_err(refused("read"))?;
-    let inside: Vec<&str> = text.split('\0').collect();
-    if inside.len() != outside.len() {
-        return Ok(ExitCode::from(125)); // The child has said why.
-    }
     let again = look(key, false)?; // As long as all of it exists inside.
     drop(go);
-    let _ = waitpid(child, None);
+    let Ok(WaitStatus::Exited(_, 0)) = waitpid(child, None) else {
+        return Ok(ExitCode::from(125)); // The child has said why.
+    };
+    let inside: Vec<&str> = text.split('\0').collect();
 
     let wanted = ["", "0", "0", "0", "found", "found", "found", "found"];
     let mut expected = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| inside[i] == wanted[i]);
@@ -139,8 +139,7 @@ fn row(fact: &str, outside: &str, inside: &str, again: &str) -> String {
 /// Writes to standard output. A full disk is a failure like others.
 fn print(text: &str) -> Result<ExitCode, Refused> {
     let written = io::stdout().write_all(text.as_bytes());
-    written.map_err(refused("write standard output"))?;
-    Ok(ExitCode::SUCCESS)
+    written.map_err(refused("write standard output")).and(Ok(ExitCode::SUCCESS))
 }
 
 /// In a chain, the name in front says which link it was.

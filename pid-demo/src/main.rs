@@ -54,15 +54,13 @@ fn run() -> Result<ExitCode, Refused> {
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
 fn enter() -> Result<Option<(Pid, Bond)>, Refused> {
     // A PID is for life. So unshare says only where children will be born.
-    match unshare(CloneFlags::CLONE_NEWPID) {
+    let mut done = unshare(CloneFlags::CLONE_NEWPID);
+    if done == Err(Errno::EPERM) {
         // Not root? A user namespace is free for all, and its root may.
-        Err(Errno::EPERM) => {
-            user_demo::enter()?;
-            unshare(CloneFlags::CLONE_NEWPID)
-        }
-        done => done,
+        user_demo::enter()?;
+        done = unshare(CloneFlags::CLONE_NEWPID);
     }
-    .map_err(refused("unshare(CLONE_NEWPID)"))?;
+    done.map_err(refused("unshare(CLONE_NEWPID)"))?;
 
     // The first child is PID 1. When it ends, the kernel kills all the others
     // inside, and a further fork says ENOMEM, with any amount of memory.
@@ -86,11 +84,10 @@ fn report() -> Result<ExitCode, Refused> {
     };
     drop(tell); // Else the child's end would not be the end of the text.
     let text = io::read_to_string(seen).map_err(refused("read"))?;
-    bond.wait(child)?;
-    let inside: Vec<&str> = text.split('\0').collect();
-    if inside.len() != outside.len() {
+    if bond.wait(child)? != ExitCode::SUCCESS {
         return Ok(ExitCode::from(125)); // The child has said why.
     }
+    let inside: Vec<&str> = text.split('\0').collect();
     let again = look()?;
 
     let levels = |numbers: &str| numbers.split(' ').count();
@@ -136,8 +133,7 @@ fn row(fact: &str, outside: &str, inside: &str, again: &str) -> String {
 /// Writes to standard output. A full disk is a failure like others.
 fn print(text: &str) -> Result<ExitCode, Refused> {
     let written = io::stdout().write_all(text.as_bytes());
-    written.map_err(refused("write standard output"))?;
-    Ok(ExitCode::SUCCESS)
+    written.map_err(refused("write standard output")).and(Ok(ExitCode::SUCCESS))
 }
 
 /// In a chain, the name in front says which link it was.

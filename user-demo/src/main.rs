@@ -134,8 +134,7 @@ fn row(fact: &str, outside: &str, inside: &str, again: &str) -> String {
 /// Writes to standard output. A full disk is a failure like others.
 fn print(text: &str) -> Result<ExitCode, Refused> {
     let written = io::stdout().write_all(text.as_bytes());
-    written.map_err(refused("write standard output"))?;
-    Ok(ExitCode::SUCCESS)
+    written.map_err(refused("write standard output")).and(Ok(ExitCode::SUCCESS))
 }
 
 /// In a chain, the name in front says which link it was.
