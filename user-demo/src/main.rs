@@ -55,17 +55,15 @@ fn report() -> Result<ExitCode, Refused> {
     let (seen, mut tell) = io::pipe().map_err(refused("pipe"))?;
     let (stay, go) = io::pipe().map_err(refused("pipe"))?;
     // SAFETY: there is one thread only, so the child may go on as we do.
-    let child = match unsafe { fork() }.map_err(refused("fork"))? {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            enter()?;
-            let path = file()?;
-            let text = look(&path)?.map(|(_, value)| value).join("\0");
-            write!(tell, "{text}\0{path}").map_err(refused("write"))?;
-            drop((tell, go));
-            let _ = io::read_to_string(stay); // Until outside has looked.
-            return Ok(ExitCode::SUCCESS);
-        }
+    let fork = unsafe { fork() }.map_err(refused("fork"))?;
+    let ForkResult::Parent { child } = fork else {
+        enter()?;
+        let path = file()?;
+        let text = look(&path)?.map(|(_, value)| value).join("\0");
+        write!(tell, "{text}\0{path}").map_err(refused("write"))?;
+        drop((tell, go));
+        let _ = io::read_to_string(stay); // Until outside has looked.
+        return Ok(ExitCode::SUCCESS);
     };
     drop(tell); // Else the child's end would not be the end of the text.
     let text = io::read_to_string(seen).map_err(refused("read"))?;
@@ -87,19 +85,14 @@ fn report() -> Result<ExitCode, Refused> {
         inside[5] != "0000000000000000",
         inside[6] == "0",
     ];
-    let mut table = row("", "outside", "inside", "outside again");
-    let mut broken = None;
+    let mut status = print(&row("", "outside", "inside", "outside again"))?;
     for (i, (fact, value)) in outside.iter().enumerate() {
-        table += &row(fact, value, inside[i], &again[i].1);
+        print(&row(fact, value, inside[i], &again[i].1))?;
         if !expected[i] || again[i].1 != *value {
-            broken.get_or_insert(fact);
+            status = fail(1, format!("not isolated: {fact}"));
         }
     }
-    print(&table)?;
-    match broken {
-        None => Ok(ExitCode::SUCCESS),
-        Some(fact) => Ok(fail(1, format!("not isolated: {fact}"))),
-    }
+    Ok(status)
 }
 
 /// A file without a name: it is gone when this process is.
@@ -141,8 +134,7 @@ fn row(fact: &str, outside: &str, inside: &str, again: &str) -> String {
 /// Writes to standard output. A full disk is a failure like others.
 fn print(text: &str) -> Result<ExitCode, Refused> {
     let written = io::stdout().write_all(text.as_bytes());
-    written.map_err(refused("write standard output"))?;
-    Ok(ExitCode::SUCCESS)
+    written.map_err(refused("write standard output")).and(Ok(ExitCode::SUCCESS))
 }
 
 /// In a chain, the name in front says which link it was.

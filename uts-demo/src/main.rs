@@ -13,7 +13,8 @@ use std::{env, fs};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::{utsname::uname, wait::waitpid};
+use nix::sys::utsname::uname;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, sethostname};
 use user_demo::{Refused, refused};
 
@@ -50,15 +51,13 @@ fn run() -> Result<ExitCode, Refused> {
 fn enter() -> Result<(), Refused> {
     // From here on this process has both names for itself: a new namespace
     // starts as a copy of the old one, and then each goes its own way.
-    match unshare(CloneFlags::CLONE_NEWUTS) {
+    let mut done = unshare(CloneFlags::CLONE_NEWUTS);
+    if done == Err(Errno::EPERM) {
         // Not root? A user namespace is free for all, and its root may.
-        Err(Errno::EPERM) => {
-            user_demo::enter()?;
-            unshare(CloneFlags::CLONE_NEWUTS)
-        }
-        done => done,
+        user_demo::enter()?;
+        done = unshare(CloneFlags::CLONE_NEWUTS);
     }
-    .map_err(refused("unshare(CLONE_NEWUTS)"))?;
+    done.map_err(refused("unshare(CLONE_NEWUTS)"))?;
 
     // `hostname -b bird`. Without unshare this would rename the machine for
     // everyone on it. /etc/hostname and an old prompt stay what they were.
@@ -78,39 +77,31 @@ fn report() -> Result<ExitCode, Refused> {
 
     let (seen, mut tell) = io::pipe().map_err(refused("pipe"))?;
     // SAFETY: there is one thread only, so the child may go on as we do.
-    let child = match unsafe { fork() }.map_err(refused("fork"))? {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            enter()?;
-            let text = look()?.map(|(_, value)| value).join("\0");
-            write!(tell, "{text}").map_err(refused("write"))?;
-            return Ok(ExitCode::SUCCESS);
-        }
+    let fork = unsafe { fork() }.map_err(refused("fork"))?;
+    let ForkResult::Parent { child } = fork else {
+        enter()?;
+        let text = look()?.map(|(_, value)| value).join("\0");
+        write!(tell, "{text}").map_err(refused("write"))?;
+        return Ok(ExitCode::SUCCESS);
     };
     drop(tell); // Else the child's end would not be the end of the text.
     let text = io::read_to_string(seen).map_err(refused("read"))?;
-    let _ = waitpid(child, None);
-    let inside: Vec<&str> = text.split('\0').collect();
-    if inside.len() != outside.len() {
+    let Ok(WaitStatus::Exited(_, 0)) = waitpid(child, None) else {
         return Ok(ExitCode::from(125)); // The child has said why.
-    }
+    };
+    let inside: Vec<&str> = text.split('\0').collect();
     let again = look()?;
 
     let moved = inside[0] != outside[0].1;
     let expected = [moved, inside[1] == "bird", inside[2] == "nest"];
-    let mut table = row("", "outside", "inside", "outside again");
-    let mut broken = None;
+    let mut status = print(&row("", "outside", "inside", "outside again"))?;
     for (i, (fact, value)) in outside.iter().enumerate() {
-        table += &row(fact, value, inside[i], &again[i].1);
+        print(&row(fact, value, inside[i], &again[i].1))?;
         if !expected[i] || again[i].1 != *value {
-            broken.get_or_insert(fact);
+            status = fail(1, format!("not isolated: {fact}"));
         }
     }
-    print(&table)?;
-    match broken {
-        None => Ok(ExitCode::SUCCESS),
-        Some(fact) => Ok(fail(1, format!("not isolated: {fact}"))),
-    }
+    Ok(status)
 }
 
 /// What this process sees: the rows of the report.
@@ -133,8 +124,7 @@ fn row(fact: &str, outside: &str, inside: &str, again: &str) -> String {
 /// Writes to standard output. A full disk is a failure like others.
 fn print(text: &str) -> Result<ExitCode, Refused> {
     let written = io::stdout().write_all(text.as_bytes());
-    written.map_err(refused("write standard output"))?;
-    Ok(ExitCode::SUCCESS)
+    written.map_err(refused("write standard output")).and(Ok(ExitCode::SUCCESS))
 }
 
 /// In a chain, the name in front says which link it was.
