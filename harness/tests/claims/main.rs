@@ -4,6 +4,15 @@
 
 mod ground;
 
+mod chain;
+mod clone;
 mod contract;
+mod ipc;
+mod mount;
+mod net;
+mod pages;
+mod pid;
+mod traces;
+mod user;
 mod uts;
 mod vm;

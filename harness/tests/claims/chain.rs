@@ -1,0 +1,1 @@
+//! Links combined, as root and as `reader`.

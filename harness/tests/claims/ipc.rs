@@ -1,0 +1,1 @@
+//! The IPC namespace: ipc_namespaces(7).

@@ -1,0 +1,1 @@
+//! The mount namespace: mount_namespaces(7).

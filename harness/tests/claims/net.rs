@@ -1,0 +1,1 @@
+//! The network namespace: network_namespaces(7).

@@ -1,0 +1,1 @@
+//! Every console block of every page is run, and compared.

@@ -1,0 +1,1 @@
+//! The PID namespace: pid_namespaces(7).

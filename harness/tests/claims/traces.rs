@@ -1,0 +1,1 @@
+//! A program that was killed leaves nothing behind.

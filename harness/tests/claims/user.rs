@@ -1,0 +1,1 @@
+//! The user namespace: user_namespaces(7).
