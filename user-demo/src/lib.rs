@@ -80,11 +80,7 @@ impl Refused {
                 "Is /proc this PID namespace's own? See `findmnt /proc`".into()
             }
             (call, Errno::ENOSPC) => exhausted(call),
-            ("mount /proc", Errno::EPERM) => {
-                "/proc belongs to a PID namespace, which must be ours too: \
-                 user-demo pid-demo mount-demo COMMAND, in this order"
-                    .into()
-            }
+            ("mount /proc", Errno::EPERM) => unmountable(),
             ("mount / MS_REC|MS_PRIVATE", Errno::EINVAL) => {
                 "/ is no mount point here: is this a chroot?".into()
             }
@@ -119,6 +115,25 @@ fn exhausted(call: &str) -> String {
         "No {kind} namespace is left here (or 32 are nested): \
          sudo sysctl -w user.max_{kind}_namespaces=10000"
     )
+}
+
+/// EPERM from a /proc: whose it would be, or what it would uncover.
+fn unmountable() -> String {
+    // A user namespace may not see more of /proc than was to be seen before.
+    // What covers an empty directory, as systemd's binfmt_misc, hides nothing.
+    let mounts = fs::read_to_string("/proc/self/mountinfo");
+    let covers = |line: &str| {
+        let at = line.split(' ').nth(4).unwrap_or_default();
+        at.starts_with("/proc/") && at != "/proc/sys/fs/binfmt_misc"
+    };
+    if mounts.is_ok_and(|mounts| mounts.lines().any(covers)) {
+        return "Parts of /proc are covered (is this a container?): \
+                leave it, or use `--privileged`"
+            .into();
+    }
+    "/proc belongs to a PID namespace, which must be ours too: \
+     user-demo pid-demo mount-demo COMMAND, in this order"
+        .into()
 }
 
 /// EPERM and EACCES: who forbids it, and who may lift that.
