@@ -58,7 +58,14 @@ impl Outside {
     /// it prints. It must succeed.
     #[track_caller]
     pub fn sh(&self, user: User, script: &str) -> String {
-        let output = self.run(user, ["sh", "-euc", script], b"");
+        self.sh_with(user, script, &[])
+    }
+
+    /// The same, with these as `$1`, `$2` and so on.
+    #[track_caller]
+    pub fn sh_with(&self, user: User, script: &str, args: &[&str]) -> String {
+        let argv = [&["sh", "-euc", script, "sh"], args].concat();
+        let output = self.run(user, argv, b"");
         assert!(output.status.success(), "{user}: {script}: {output:?}");
         String::from_utf8(output.stdout).expect("text")
     }
