@@ -152,3 +152,43 @@ fn without_privilege_and_user_namespaces_the_error_says_so() {
         );
     }
 }
+
+/// G6: a filter as containers have it, and no way round it.
+#[rstest]
+fn seccomp_filter_is_named_where_it_is_the_reason(
+    #[values(Root, Reader)] user: User,
+) {
+    let outside = outside();
+    for demo in DEMOS {
+        let refused = outside.run(user, ["no_unshare", demo, "true"], b"");
+        refused.assert().code(125).stdout("").stderr(
+            predicate::str::starts_with(format!(
+                "{demo}: unshare(CLONE_NEWUSER): EPERM: \
+                 Operation not permitted\nA seccomp filter forbids it"
+            )),
+        );
+    }
+}
+
+/// G6: what Debian and Ubuntu say no with. Not every kernel has these
+/// switches, so the guest gets files that look like them: the advice must
+/// come from the machine and not from a guess.
+#[rstest]
+#[case::debians_switch("unprivileged_userns_clone", "0", "=1")]
+#[case::ubuntus_apparmor("apparmor_restrict_unprivileged_userns", "1", "=0")]
+fn switch_that_forbids_user_namespaces_is_named(
+    #[case] switch: &str,
+    #[case] closed: &str,
+    #[case] opened: &str,
+) {
+    let outside = outside();
+    let script = "mount -t tmpfs sysctl /proc/sys/kernel; \
+         echo \"$2\" > \"/proc/sys/kernel/$1\"";
+    let says = predicate::str::contains(format!("kernel.{switch}{opened}"));
+    let other = outside.reader(["no_unshare", "uts-demo", "true"]);
+    other.assert().code(125).stderr(says.clone().not());
+
+    outside.sh_with(Root, script, &[switch, closed]);
+    let refused = outside.reader(["no_unshare", "uts-demo", "true"]);
+    refused.assert().code(125).stderr(says);
+}
