@@ -16,6 +16,7 @@ mod vm;
 pub mod wire;
 
 pub use machine::Accelerator;
+pub use programs::build as build_demos;
 pub use vm::{Harness, Input, Io, Vm};
 pub use wire::{End, Request, User};
 

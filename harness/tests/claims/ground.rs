@@ -1,9 +1,12 @@
 //! Where a claim is tried: a fresh VM, or with `HARNESS_GROUND=here` this
 //! machine.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
-use std::path::Path;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,6 +14,7 @@ use std::time::Duration;
 
 pub use harness::User::{self, Reader, Root};
 use harness::{Failure, Harness, Vm};
+use nix::unistd::geteuid;
 
 /// No command of a claim takes a tenth of this, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,18 +24,34 @@ pub static HARNESS: LazyLock<Result<Harness, Failure>> = LazyLock::new(|| {
     Harness::new(Path::new(env!("CARGO_BIN_EXE_harness")), None)
 });
 
+/// Where the demos and examples are, for `HARNESS_GROUND=here`.
+static PATH: LazyLock<OsString> = LazyLock::new(|| {
+    let programs = harness::build_demos().expect("the demos");
+    let dirs = programs.iter().filter_map(|path| path.parent());
+    let dirs: BTreeSet<PathBuf> = dirs.map(PathBuf::from).collect();
+    let rest = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(dirs.into_iter().chain(env::split_paths(&rest)));
+    path.expect("no colon in the target directory's name")
+});
+
 /// The machine a claim is tried on, seen from outside of any namespace.
 pub struct Outside {
-    vm: Mutex<Vm>,
+    /// `None`: this machine.
+    vm: Option<Mutex<Vm>>,
     /// What was done so far, for the report of a failure.
     story: Mutex<String>,
 }
 
 /// A machine that nobody has touched.
 pub fn outside() -> Outside {
+    let story = Mutex::default();
+    if cfg!(ground_here) {
+        assert!(geteuid().is_root(), "HARNESS_GROUND=here: only as root");
+        return Outside { vm: None, story };
+    }
     let vm = HARNESS.as_ref().map(Harness::start);
     match vm {
-        Ok(Ok(vm)) => Outside { vm: Mutex::new(vm), story: Mutex::default() },
+        Ok(Ok(vm)) => Outside { vm: Some(Mutex::new(vm)), story },
         Ok(Err(failure)) => panic!("the VM failed: {failure}"),
         Err(failure) => panic!("the VM failed: {failure}"),
     }
@@ -80,8 +100,12 @@ impl Outside {
         let argv: Vec<A> = argv.into_iter().collect();
         let name = |arg: &A| arg.as_ref().to_string_lossy().into_owned();
         let line = argv.iter().map(name).collect::<Vec<_>>().join(" ");
-        let run = unpoisoned(&self.vm).output(user, argv, input, PATIENCE);
-        let output = run.unwrap_or_else(|f| panic!("the VM failed: {f}"));
+        let output = match &self.vm {
+            Some(vm) => unpoisoned(vm)
+                .output(user, argv, input, PATIENCE)
+                .unwrap_or_else(|failure| panic!("the VM failed: {failure}")),
+            None => here(user, argv, input),
+        };
         let _ = write!(
             unpoisoned(&self.story),
             "{user}: {line}\n  {}\n  stdout: {}\n  stderr: {}\n",
@@ -91,6 +115,19 @@ impl Outside {
         );
         output
     }
+}
+
+/// Runs a command on this machine.
+fn here<A: AsRef<OsStr>>(user: User, argv: Vec<A>, input: &[u8]) -> Output {
+    let id = if user == Root { 0 } else { 1000 };
+    let mut command = assert_cmd::Command::from_std({
+        let mut command = std::process::Command::new("env");
+        command.uid(id).gid(id);
+        command
+    });
+    command.env("PATH", &*PATH).current_dir("/").args(argv);
+    let run = command.write_stdin(input).timeout(PATIENCE).output();
+    run.expect("env")
 }
 
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,8 +140,12 @@ impl Drop for Outside {
         if !thread::panicking() {
             return;
         }
+        let Some(vm) = &self.vm else {
+            eprintln!("what was done here:\n{}", unpoisoned(&self.story));
+            return;
+        };
         let machine = HARNESS.as_ref().map(Harness::describe);
-        let console = unpoisoned(&self.vm).console();
+        let console = unpoisoned(vm).console();
         let last = console.lines().rev().take(10).collect::<Vec<_>>();
         let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
         eprintln!(

@@ -7,6 +7,7 @@ mod ground;
 mod chain;
 mod clone;
 mod contract;
+mod facts;
 mod ipc;
 mod mount;
 mod net;

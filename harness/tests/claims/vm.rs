@@ -37,6 +37,7 @@ fn typed(argv: &[&str]) -> assert_cmd::Command {
 #[case::the_largest_status("exit 255", Some(255), None)]
 #[case::a_signal("kill -9 $$", None, Some(9))]
 #[case::a_core_dump("kill -SEGV $$", None, Some(11))]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn verdict_is_the_commands_own(
     #[case] script: &str,
     #[case] code: Option<i32>,
@@ -48,6 +49,7 @@ fn verdict_is_the_commands_own(
 
 /// V1
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn harness_passes_status_and_streams_through() {
     let input = &b"in\0\xff"[..];
     typed(&["--", "sh", "-c", "cat; echo err >&2; exit 7"])
@@ -65,6 +67,7 @@ fn harness_passes_status_and_streams_through() {
 
 /// V1
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn a_mebibyte_that_is_no_text_comes_back_whole() {
     let noise: Vec<u8> = (0..1u32 << 20)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
@@ -79,6 +82,7 @@ fn a_mebibyte_that_is_no_text_comes_back_whole() {
 
 /// V1: a process that is left behind and holds the streams open.
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn command_has_ended_when_it_has_ended() {
     let outside = outside();
     let begun = Instant::now();
@@ -90,6 +94,7 @@ fn command_has_ended_when_it_has_ended() {
 
 /// V2
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn fresh_machine_knows_nothing_of_the_last_one() {
     let mark = "echo was here > /root/mark; hostname marked; ipcmk -Q";
     let look = "ls -A /root; hostname; ipcs -q | grep -c 0x";
@@ -108,6 +113,7 @@ fn fresh_machine_knows_nothing_of_the_last_one() {
 #[case::no_kernel("HARNESS_KERNEL", "/nosuch/vmlinuz", "/nosuch/vmlinuz")]
 #[case::not_a_kernel("HARNESS_KERNEL", "/etc/passwd", "not a Linux kernel")]
 #[case::unknown_accelerator("HARNESS_ACCEL", "abacus", "kvm or tcg")]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn fault_is_told_apart_from_a_failed_claim(
     #[case] variable: &str,
     #[case] value: &str,
@@ -126,6 +132,7 @@ fn fault_is_told_apart_from_a_failed_claim(
 
 /// V3
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn panic_of_the_kernel_is_the_machines_failure() {
     let crash = "echo c > /proc/sysrq-trigger; sleep 1000";
     typed(&["sh", "-c", crash]).assert().code(125).stderr(
@@ -136,6 +143,7 @@ fn panic_of_the_kernel_is_the_machines_failure() {
 
 /// V3
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn command_without_end_is_no_verdict() {
     let harness = HARNESS.as_ref().expect("a machine");
     let mut vm = harness.start().expect("a machine");
@@ -147,6 +155,7 @@ fn command_without_end_is_no_verdict() {
 
 /// V3: a QEMU that says nothing at all, and one that is killed.
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn killed_qemu_is_the_machines_failure() {
     let mut child = harness()
         .args(["sh", "-c", "echo ready; sleep 1000"])
@@ -165,6 +174,7 @@ fn killed_qemu_is_the_machines_failure() {
 
 /// V4
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn no_qemu_outlives_a_killed_harness() {
     let mut child = harness()
         .args(["sh", "-c", "echo ready; sleep 1000"])
@@ -185,6 +195,7 @@ fn no_qemu_outlives_a_killed_harness() {
 
 /// V5
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn guest_has_no_file_of_this_machine_but_what_was_packed() {
     let outside = outside();
     let here = fs::canonicalize(env!("CARGO_MANIFEST_DIR")).expect("here");
@@ -200,6 +211,7 @@ fn guest_has_no_file_of_this_machine_but_what_was_packed() {
 
 /// V5
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn guest_has_no_network_card() {
     let devices = outside().sh(Root, "ls -l /sys/class/net");
     let cards = devices.lines().filter(|line| line.contains("->"));
@@ -211,6 +223,7 @@ fn guest_has_no_network_card() {
 
 /// V5: what the other claims take for granted of the outside.
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn outside_is_realistic() {
     let outside = outside();
     let shared = outside.sh(Root, "findmnt -n -o PROPAGATION | sort -u");
@@ -249,6 +262,7 @@ fn kill(process: u32) {
 
 /// V1: a program of the reader's own, with its libraries.
 #[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn own_program_of_the_reader_runs_in_the_guest() {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let script = dir.join("own");

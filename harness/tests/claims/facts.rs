@@ -1,0 +1,74 @@
+//! The list of facts and the list of tests are one and the same.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::{env, fs};
+
+/// Every test that names a fact in its doc comment: `/// U1`, `/// G2, G3`,
+/// `/// V3: and some words`.
+fn proofs() -> BTreeMap<String, Vec<String>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/claims");
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .expect("claims")
+        .flatten()
+        .map(|e| e.path())
+        .collect();
+    files.sort();
+    let mut proofs = BTreeMap::<String, Vec<String>>::new();
+    for file in files {
+        let module = file.file_stem().expect("a name").to_string_lossy();
+        let text = fs::read_to_string(&file).expect("text");
+        let mut doc: Option<&str> = None;
+        for line in text.lines() {
+            if let Some(words) = line.strip_prefix("/// ") {
+                doc = doc.or(Some(words));
+            } else if let Some(rest) = line.strip_prefix("fn ") {
+                let name = rest.split('(').next().unwrap_or_default();
+                for id in doc.into_iter().flat_map(ids) {
+                    let proof = format!("`{module}::{name}`");
+                    proofs.entry(id.to_string()).or_default().push(proof);
+                }
+                doc = None;
+            } else if line.is_empty() {
+                doc = None;
+            }
+        }
+    }
+    proofs
+}
+
+/// The ids that a doc comment begins with.
+fn ids(words: &str) -> impl Iterator<Item = &str> {
+    let head = words.split([':', '.']).next().unwrap_or_default();
+    head.split(", ").filter(|word| {
+        let (letter, number) = word.split_at_checked(1).unwrap_or(("", ""));
+        "GCUIPMSNV".contains(letter) && number.parse::<u32>().is_ok()
+    })
+}
+
+#[test]
+fn every_fact_has_a_test_and_every_test_its_fact() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("FACTS.md");
+    let page = fs::read_to_string(&path).expect("FACTS.md");
+    let mut proofs = proofs();
+    let mut blessed = String::new();
+    for line in page.lines() {
+        let columns: Vec<&str> = line.split(" | ").collect();
+        let id = columns[0].trim_start_matches("| ");
+        if ids(id).next().is_none() || columns.len() < 4 {
+            blessed += &format!("{line}\n");
+            continue;
+        }
+        let tests = proofs.remove(id);
+        assert!(tests.is_some(), "{id} has no test");
+        let tests = tests.unwrap_or_default().join(", ");
+        let [fact, control] = [columns[1], columns[2]];
+        blessed += &format!("| {id} | {fact} | {control} | {tests} |\n");
+    }
+    assert!(proofs.is_empty(), "not in FACTS.md: {proofs:?}");
+    if env::var_os("HARNESS_BLESS").is_some() {
+        fs::write(&path, &blessed).expect("FACTS.md");
+    }
+    let hint = "run it with HARNESS_BLESS=1, and look at the difference";
+    assert!(fs::read_to_string(&path).expect("FACTS.md") == blessed, "{hint}");
+}
