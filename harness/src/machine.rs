@@ -4,7 +4,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -34,6 +34,9 @@ const MEMORY: &str = "192M";
 /// namespaces, where they would not be "only loopback".
 const APPEND: &str = "console=ttyS0 quiet panic=-1 8250.nr_uarts=2 \
                       fb_tunnels=none rdinit=/init";
+
+/// How long QEMU's monitor may think about an answer.
+const MONITOR: Duration = Duration::from_secs(10);
 
 /// How much of the console is kept.
 const CONSOLE: usize = 64 * 1024;
@@ -229,7 +232,7 @@ impl Machine {
 
     /// Agrees with the monitor on a language.
     pub fn negotiate(&mut self) -> Result<(), Failure> {
-        self.reply(Duration::from_secs(30))?; // The greeting.
+        self.reply(MONITOR)?; // The greeting.
         self.execute("qmp_capabilities", json!({}))?;
         // The memory is a file already: it need not go into the state.
         let ignore = json!([{"capability": "x-ignore-shared", "state": true}]);
@@ -276,7 +279,7 @@ impl Machine {
             return Err(self.fail(format!("QEMU's monitor: {error}")));
         }
         loop {
-            let mut reply = self.reply(Duration::from_secs(30))?;
+            let mut reply = self.reply(MONITOR)?;
             if let Some(error) = reply.get("error") {
                 let what = format!("QEMU's monitor: {command}: {error}");
                 return Err(self.fail(what));
@@ -302,6 +305,9 @@ impl Machine {
                     Err(self.fail(format!("QEMU's monitor: {error}")))
                 }
             },
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(self.fail(format!("QEMU says nothing for {patience:?}")))
+            }
             Err(error) => Err(self.fail(format!("QEMU's monitor: {error}"))),
         }
     }

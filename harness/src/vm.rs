@@ -103,6 +103,11 @@ impl Harness {
         format!("Linux {} under {accelerator}", self.kernel.release)
     }
 
+    /// The kernel's image, as the distribution ships it.
+    pub fn kernel(&self) -> &Path {
+        &self.kernel.image
+    }
+
     /// A machine that nobody has touched.
     pub fn start(&self) -> Result<Vm, Failure> {
         let state = self.state()?;
@@ -553,5 +558,36 @@ fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
     match poll(fds, patience) {
         Ok(0) => deadline.is_none(),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_file_makes_a_saved_state_worthless() {
+        let dir = std::env::temp_dir();
+        let dir = dir.join(format!("harness-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a folder");
+        let memory = dir.join("memory");
+        fs::write(&memory, "1234").expect("a file");
+        let made = stamp_as(Path::new("/cache/new/memory"), &memory);
+        let made = made.expect("a stamp");
+        fs::write(dir.join("manifest"), format!("inputs\n{made}"))
+            .expect("a file");
+
+        assert!(whole(&dir, "inputs\n"));
+        assert!(!whole(&dir, "others\n"));
+        File::options()
+            .write(true)
+            .open(&memory)
+            .and_then(|file| file.set_len(3))
+            .expect("a file");
+        assert!(!whole(&dir, "inputs\n"));
+        fs::remove_file(&memory).expect("a file");
+        assert!(!whole(&dir, "inputs\n"));
+        fs::remove_dir_all(&dir).expect("a folder");
+        assert!(!whole(&dir, "inputs\n"));
     }
 }

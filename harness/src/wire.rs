@@ -144,3 +144,61 @@ impl Decoder {
 /// A frame that is no message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rubbish;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decode(bytes: &[u8]) -> Vec<Result<FromGuest, Rubbish>> {
+        let mut decoder = Decoder::default();
+        bytes.iter().filter_map(|byte| decoder.push(*byte)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_said_is_heard(
+            chunks in prop::collection::vec(
+                prop::collection::vec(any::<u8>(), 0..CHUNK), 0..8),
+        ) {
+            let said: Vec<_> = chunks.into_iter().map(FromGuest::Out).collect();
+            let bytes: Vec<u8> = said.iter().flat_map(encode).collect();
+            let heard: Result<Vec<_>, _> = decode(&bytes).into_iter().collect();
+            prop_assert_eq!(heard, Ok(said));
+        }
+
+        #[test]
+        fn after_any_rubbish_the_next_message_is_heard(
+            rubbish in prop::collection::vec(any::<u8>(), 0..3 * CHUNK),
+        ) {
+            let mut bytes = rubbish;
+            bytes.extend(encode(&FromGuest::Taken));
+            let heard = decode(&bytes);
+            prop_assert_eq!(heard.last(), Some(&Ok(FromGuest::Taken)));
+        }
+
+        #[test]
+        fn half_a_message_is_never_another_one(cut in 2..40usize) {
+            let whole = encode(&FromGuest::Out(vec![7; 40]));
+            let mut bytes = whole[..cut].to_vec();
+            bytes.push(0);
+            prop_assert!(decode(&bytes).iter().all(Result::is_err));
+        }
+    }
+
+    #[test]
+    fn endless_frame_takes_no_endless_memory() {
+        let mut decoder = Decoder::default();
+        for _ in 0..3 * LONGEST {
+            assert_eq!(decoder.push::<FromGuest>(1), None);
+            assert!(decoder.frame.len() <= LONGEST);
+        }
+        assert_eq!(decoder.push::<FromGuest>(0), Some(Err(Rubbish)));
+        for byte in encode(&FromGuest::Ready) {
+            if let Some(message) = decoder.push::<FromGuest>(byte) {
+                assert_eq!(message, Ok(FromGuest::Ready));
+            }
+        }
+    }
+}

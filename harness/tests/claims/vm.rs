@@ -1,6 +1,6 @@
 //! V: the promises of the machine that the other claims rely on.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -130,6 +130,22 @@ fn fault_is_told_apart_from_a_failed_claim(
         );
 }
 
+/// V3: a program in QEMU's place that never says a word.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn silent_qemu_is_given_up() {
+    let silent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("silent");
+    fs::write(&silent, "#!/bin/sh\nexec sleep 1000\n").expect("a file");
+    fs::set_permissions(&silent, fs::Permissions::from_mode(0o755))
+        .expect("chmod");
+    let kernel = HARNESS.as_ref().expect("a machine").kernel();
+    typed(&["true"])
+        .envs([("HARNESS_QEMU", &*silent), ("HARNESS_KERNEL", kernel)])
+        .assert()
+        .code(125)
+        .stderr("harness: QEMU says nothing for 10s\n");
+}
+
 /// V3
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
@@ -153,7 +169,7 @@ fn command_without_end_is_no_verdict() {
     assert!(text.starts_with("no verdict: no end after 200ms"), "{text}");
 }
 
-/// V3: a QEMU that says nothing at all, and one that is killed.
+/// V3
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn killed_qemu_is_the_machines_failure() {
@@ -275,4 +291,48 @@ fn own_program_of_the_reader_runs_in_the_guest() {
         .assert()
         .success()
         .stdout("own: ./own argument\noutside\n");
+}
+
+/// V6
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn interrupted_or_damaged_saved_state_is_made_anew() {
+    // A harness with a target directory of its own.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("damaged");
+    let _ = fs::remove_dir_all(&target);
+    fs::create_dir_all(target.join("debug")).expect("a folder");
+    let program = target.join("debug/harness");
+    fs::copy(env!("CARGO_BIN_EXE_harness"), &program).expect("a copy");
+    let kernel = HARNESS.as_ref().expect("a machine").kernel();
+    let run = || {
+        let mut command = assert_cmd::Command::new(&program);
+        command.env("HARNESS_KERNEL", kernel).args(["echo", "alive"]);
+        command.timeout(Duration::from_secs(120)).assert()
+    };
+
+    // Somebody was killed while making it.
+    let cache = target.join("harness-cache");
+    fs::create_dir_all(cache.join("new")).expect("a folder");
+    fs::write(cache.join("new/memory"), "half").expect("a file");
+    run().success().stdout("alive\n").stderr("");
+    assert!(!cache.join("new").exists());
+
+    // Rubbish, of the same length and age as the real one.
+    let states = fs::read_dir(&cache).expect("a folder").flatten();
+    let saved = states.map(|entry| entry.path().join("state"));
+    let saved: Vec<PathBuf> = saved.filter(|path| path.exists()).collect();
+    assert_eq!(saved.len(), 1);
+    let found = fs::metadata(&saved[0]).expect("a file");
+    let rubbish = vec![0x55; found.len() as usize];
+    fs::write(&saved[0], rubbish).expect("a file");
+    File::options()
+        .write(true)
+        .open(&saved[0])
+        .and_then(|file| file.set_modified(found.modified()?))
+        .expect("a file");
+    run().success().stdout("alive\n").stderr(predicate::str::starts_with(
+        "harness: the saved machine is damaged: ",
+    ));
+    run().success().stdout("alive\n").stderr("");
+    fs::remove_dir_all(&target).expect("a folder");
 }
