@@ -26,8 +26,12 @@ use crate::Failure;
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the harness knows the x86-64 machine only, for now");
 
-/// The guest's memory. What it has never touched takes no room in a file.
-const MEMORY: &str = "192M";
+/// The guest's memory in MiB, for an initramfs of so many bytes: the kernel
+/// gives half of the memory to the files, and has them twice while it unpacks
+/// them. What is never touched takes no room on this machine.
+fn memory_for(initramfs: u64) -> u64 {
+    (128 + 4 * (initramfs >> 20)).next_multiple_of(64)
+}
 
 /// ttyS0 is the console, for the kernel's last words. `panic=-1`: a panic
 /// ends the machine at once. Tunnel drivers put no devices into new network
@@ -143,6 +147,9 @@ impl Machine {
             .map(|socket| socket.as_raw_fd());
         let [wire_fd, monitor_fd, console_fd] = inherited;
 
+        let initramfs = fs::metadata(dir.join("initramfs"))
+            .map_err(|error| fail("initramfs", &error))?;
+        let size = format!("{}M", memory_for(initramfs.len()));
         let shared = if memory == Memory::Shared { "on" } else { "off" };
         let cpu = match accelerator {
             Accelerator::Kvm => "host",
@@ -154,10 +161,10 @@ impl Machine {
             // Without ACPI: with it a microvm under TCG hangs in every third
             // boot, where the kernel calibrates its clock.
             .args(["-M", "microvm,acpi=off,memory-backend=memory"])
-            .args(["-accel", accelerator.name(), "-cpu", cpu, "-m", MEMORY])
+            .args(["-accel", accelerator.name(), "-cpu", cpu, "-m", &size])
             .arg("-object")
             .arg(format!(
-                "memory-backend-file,id=memory,size={MEMORY},\
+                "memory-backend-file,id=memory,size={size},\
                  mem-path=memory,share={shared}"
             ))
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
