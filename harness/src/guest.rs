@@ -79,8 +79,6 @@ const MOUNTS: &[(&str, &str, &str, &str)] = &[
     ("tmpfs", "/dev/shm", "tmpfs", "mode=1777"),
     // POSIX message queues, which it does.
     ("mqueue", "/dev/mqueue", "mqueue", ""),
-    ("tmpfs", "/tmp", "tmpfs", "mode=1777"),
-    ("tmpfs", "/run", "tmpfs", "mode=755"),
 ];
 
 /// Makes the machine what the claims take for granted.

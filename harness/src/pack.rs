@@ -157,11 +157,13 @@ impl Tree {
     /// The directories and files that every guest has.
     pub fn new() -> Tree {
         let mut tree = Tree::default();
+        // No file system is mounted over /tmp: what is packed may be there.
         for (dir, mode) in [
             ("/etc", 0o755),
-            ("/var", 0o755),
             ("/mnt", 0o755),
-            ("/usr/bin", 0o755),
+            ("/run", 0o755),
+            ("/tmp", 0o1777),
+            ("/var", 0o755),
         ] {
             tree.directory(Path::new(dir), mode);
         }

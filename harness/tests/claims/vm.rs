@@ -1,5 +1,6 @@
 //! V: the promises of the machine that the other claims rely on.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -280,7 +281,9 @@ fn kill(process: u32) {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn own_program_of_the_reader_runs_in_the_guest() {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    // Below /tmp, where programs that are tried out are.
+    let dir = env::temp_dir().join(format!("own-{}", std::process::id()));
+    fs::create_dir_all(&dir).expect("a folder");
     let script = dir.join("own");
     fs::write(&script, "#!/bin/sh\necho own: \"$0\" \"$@\"; hostname\n")
         .expect("a file");
@@ -291,6 +294,7 @@ fn own_program_of_the_reader_runs_in_the_guest() {
         .assert()
         .success()
         .stdout("own: ./own argument\noutside\n");
+    fs::remove_dir_all(&dir).expect("a folder");
 }
 
 /// V6
