@@ -13,6 +13,7 @@ mod mount;
 mod net;
 mod pages;
 mod pid;
+mod report;
 mod traces;
 mod user;
 mod uts;

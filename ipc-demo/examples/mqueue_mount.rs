@@ -1,0 +1,80 @@
+//! A mounted `mqueue` file system shows the IPC namespace that it was mounted
+//! in, whoever looks; mq_open(3) goes by the caller's.
+//!
+//!     cargo run -p ipc-demo --example mqueue_mount
+//!
+//! Man pages: mq_overview(7), ipc_namespaces(7).
+
+use std::{ffi::CStr, fs, process::ExitCode};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::mqueue::{MQ_OFlag, MqAttr, mq_open};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, stat};
+use user_demo::{Refused, refused};
+
+const NONE: Option<&str> = None;
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|refused| {
+        eprintln!("mqueue_mount: {refused}");
+        ExitCode::from(125)
+    })
+}
+
+fn run() -> Result<ExitCode, Refused> {
+    // These two play the outside: queues and mounts go with this process.
+    let flags = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNS;
+    let mut done = unshare(flags);
+    if done == Err(Errno::EPERM) {
+        user_demo::enter()?; // Not root.
+        done = unshare(flags);
+    }
+    done.map_err(refused("unshare(CLONE_NEWIPC|CLONE_NEWNS)"))?;
+    // Mounts are shared as a rule: without this, ours would be the machine's.
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+        .map_err(refused("mount / MS_REC|MS_PRIVATE"))?;
+    let (none, create) = (MQ_OFlag::empty(), MQ_OFlag::O_CREAT);
+    new("/tmp", "tmpfs")?;
+    new("/tmp/before", "mqueue")?;
+    let outside = [open(c"/outside", create), open(c"/inside", none)];
+
+    unshare(CloneFlags::CLONE_NEWIPC)
+        .map_err(refused("unshare(CLONE_NEWIPC)"))?;
+    new("/tmp/after", "mqueue")?;
+    let inside = [open(c"/outside", none), open(c"/inside", create)];
+    let both = |at| ["outside", "inside"].map(|it| find(at, it));
+    let (before, after) = (both("/tmp/before"), both("/tmp/after"));
+
+    println!("{:18}  {:18}  queue inside", "", "queue outside");
+    let held = row("mq_open outside", outside, ["found", "ENOENT"])
+        & row("mq_open inside", inside, ["ENOENT", "found"])
+        & row("mounted outside", before, ["found", "ENOENT"])
+        & row("mounted inside", after, ["ENOENT", "found"]);
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+/// Prints what was measured. True if it is what the fact says.
+fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
+    println!("{what:18}  {:18}  {}", measured[0], measured[1]);
+    measured == fact
+}
+
+/// A new file system of this kind, in a directory that may have to be made.
+fn new(at: &str, kind: &str) -> Result<(), Refused> {
+    fs::create_dir_all(at).map_err(refused(format!("mkdir {at}")))?;
+    mount(Some(kind), at, Some(kind), MsFlags::empty(), NONE)
+        .map_err(refused(format!("mount {at}")))
+}
+
+fn open(name: &CStr, how: MQ_OFlag) -> String {
+    let queue =
+        mq_open(name, how, Mode::S_IRUSR, Some(&MqAttr::new(0, 1, 1, 0)));
+    queue.map_or_else(|error| format!("{error:?}"), |_| "found".into())
+}
+
+fn find(at: &str, name: &str) -> String {
+    let found = stat(format!("{at}/{name}").as_str());
+    found.map_or_else(|error| format!("{error:?}"), |_| "found".into())
+}

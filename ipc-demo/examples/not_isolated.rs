@@ -1,0 +1,79 @@
+//! What an IPC namespace does not isolate: POSIX shared memory and sockets
+//! with a path. These are files, so that is a mount namespace's business.
+//!
+//!     cargo run -p ipc-demo --example not_isolated
+//!
+//! Man pages: ipc_namespaces(7), shm_overview(7), unix(7).
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::{io, process::ExitCode};
+
+use libc::IPC_CREAT;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::{mman::shm_open, stat::Mode};
+use user_demo::{Refused, refused};
+
+const NONE: Option<&str> = None;
+const SOCKET: &str = "/dev/shm/socket";
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|refused| {
+        eprintln!("not_isolated: {refused}");
+        ExitCode::from(125)
+    })
+}
+
+fn run() -> Result<ExitCode, Refused> {
+    // These two play the outside: objects and mounts go with this process.
+    let flags = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNS;
+    let mut done = unshare(flags);
+    if done == Err(Errno::EPERM) {
+        user_demo::enter()?; // Not root.
+        done = unshare(flags);
+    }
+    done.map_err(refused("unshare(CLONE_NEWIPC|CLONE_NEWNS)"))?;
+    // Mounts are shared as a rule: without this, ours would be the machine's.
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+        .map_err(refused("mount / MS_REC|MS_PRIVATE"))?;
+    let (at, kind) = ("/dev/shm", Some("tmpfs"));
+    mount(kind, at, kind, MsFlags::empty(), NONE)
+        .map_err(refused("mount /dev/shm"))?;
+
+    let _listener = UnixListener::bind(SOCKET).map_err(refused("bind"))?;
+    let outside = [
+        queue(IPC_CREAT),
+        show(shm_open("/bird", OFlag::O_CREAT, Mode::empty())),
+        show(UnixStream::connect(SOCKET)),
+    ];
+    unshare(CloneFlags::CLONE_NEWIPC)
+        .map_err(refused("unshare(CLONE_NEWIPC)"))?;
+    let inside = [
+        queue(0),
+        show(shm_open("/bird", OFlag::empty(), Mode::empty())),
+        show(UnixStream::connect(SOCKET)),
+    ];
+
+    let whats = ["System V queue", "POSIX shared memory", "socket"];
+    let fact = [["found", "ENOENT"], ["found", "found"], ["found", "found"]];
+    let mut held = true;
+    println!("{:20}  {:18}  inside", "made outside", "outside");
+    for i in 0..whats.len() {
+        println!("{:20}  {:18}  {}", whats[i], outside[i], inside[i]);
+        held &= fact[i] == [&outside[i], &inside[i]];
+    }
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+fn show<T, E: Into<io::Error>>(done: Result<T, E>) -> String {
+    let errno = |e: E| Errno::try_from(e.into()).unwrap_or(Errno::EIO);
+    done.map_or_else(|e| format!("{:?}", errno(e)), |_| "found".into())
+}
+
+#[expect(unsafe_code, reason = "nix has no System V IPC")]
+fn queue(flags: i32) -> String {
+    // SAFETY: numbers go in, and a number comes out.
+    show(Errno::result(unsafe { libc::msgget(0x62697264, flags) }))
+}

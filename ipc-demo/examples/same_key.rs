@@ -1,0 +1,77 @@
+//! The same key names two different queues: a message sent to one does not
+//! arrive in the other. Their ids are the same too, and say nothing.
+//!
+//!     cargo run -p ipc-demo --example same_key
+//!
+//! Man pages: ipc_namespaces(7), sysvipc(7).
+#![expect(unsafe_code, reason = "nix has no System V IPC")]
+
+use std::{fs::File, process::ExitCode};
+
+use libc::{IPC_CREAT, IPC_NOWAIT, c_long, msgget, msgrcv, msgsnd};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+use user_demo::{Refused, refused};
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|refused| {
+        eprintln!("same_key: {refused}");
+        ExitCode::from(125)
+    })
+}
+
+fn run() -> Result<ExitCode, Refused> {
+    // This one plays the outside: what is made in it goes with this process.
+    let mut done = unshare(CloneFlags::CLONE_NEWIPC);
+    if done == Err(Errno::EPERM) {
+        user_demo::enter()?; // Not root.
+        done = unshare(CloneFlags::CLONE_NEWIPC);
+    }
+    done.map_err(refused("unshare(CLONE_NEWIPC)"))?;
+    let outside = File::open("/proc/self/ns/ipc").map_err(refused("open"))?;
+    let made = queue(IPC_CREAT | 0o600);
+    send(1);
+
+    unshare(CloneFlags::CLONE_NEWIPC)
+        .map_err(refused("unshare(CLONE_NEWIPC)"))?;
+    let one = [made.clone(), queue(0)];
+    let two = [made, queue(IPC_CREAT | 0o600)];
+    send(2);
+    let here = receive() + ", then " + &receive();
+
+    // One queue would have no message left by now.
+    setns(outside, CloneFlags::CLONE_NEWIPC).map_err(refused("setns"))?;
+    let got = [receive() + ", then " + &receive(), here];
+
+    println!("{:18}  {:18}  inside", "key 0x62697264", "outside");
+    let held = row("queue made outside", one, ["id 0", "ENOENT"])
+        & row("queue made inside", two, ["id 0", "id 0"])
+        & row("1 and 2 are sent", got, ["1, then ENOMSG", "2, then ENOMSG"]);
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+/// Prints what was measured. True if it is what the fact says.
+fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
+    println!("{what:18}  {:18}  {}", measured[0], measured[1]);
+    measured == fact
+}
+
+/// The queue with our key.
+fn queue(flags: i32) -> String {
+    // SAFETY: numbers go in, and a number comes out.
+    let id = Errno::result(unsafe { msgget(0x62697264, flags) });
+    id.map_or_else(|error| format!("{error:?}"), |id| format!("id {id}"))
+}
+
+/// A message may be a type, any number above 0, and no text at all.
+fn send(kind: c_long) {
+    // SAFETY: the kernel reads the type, and no text.
+    unsafe { msgsnd(0, (&raw const kind).cast(), 0, 0) };
+}
+
+fn receive() -> String {
+    let mut kind: c_long = 0;
+    // SAFETY: the kernel writes the type, and no text.
+    let n = unsafe { msgrcv(0, (&raw mut kind).cast(), 0, 0, IPC_NOWAIT) };
+    Errno::result(n).map_or_else(|e| format!("{e:?}"), |_| kind.to_string())
+}

@@ -1,0 +1,80 @@
+//! Abstract unix sockets belong to a network namespace. Those with a path do
+//! not: they are found where their file is found.
+//!
+//!     cargo run -p net-demo --example abstract_socket
+//!
+//! Man pages: unix(7), network_namespaces(7).
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::{io, process::ExitCode};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use user_demo::{Refused, refused};
+
+const NONE: Option<&str> = None;
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|refused| {
+        eprintln!("abstract_socket: {refused}");
+        ExitCode::from(125)
+    })
+}
+
+fn run() -> Result<ExitCode, Refused> {
+    // These two play the outside: names and mounts go with this process.
+    let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+    let mut done = unshare(flags);
+    if done == Err(Errno::EPERM) {
+        user_demo::enter()?; // Not root.
+        done = unshare(flags);
+    }
+    done.map_err(refused("unshare(CLONE_NEWNET|CLONE_NEWNS)"))?;
+    // Mounts are shared as a rule: without this, ours would be the machine's.
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+        .map_err(refused("mount / MS_REC|MS_PRIVATE"))?;
+    mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), NONE)
+        .map_err(refused("mount /tmp"))?;
+
+    // An abstract name begins with a zero byte, which tools show as @.
+    let name = SocketAddr::from_abstract_name("bird").map_err(refused("@"))?;
+    let path = SocketAddr::from_pathname("/tmp/bird").map_err(refused("/"))?;
+    let _one = UnixListener::bind_addr(&name).map_err(refused("bind @bird"))?;
+    let _two = UnixListener::bind_addr(&path).map_err(refused("bind /tmp"))?;
+    let outside = [connect(&name), bind(&name), connect(&path), bind(&path)];
+
+    unshare(CloneFlags::CLONE_NEWNET)
+        .map_err(refused("unshare(CLONE_NEWNET)"))?;
+    let inside = [connect(&name), bind(&name), connect(&path), bind(&path)];
+
+    println!("{:20}  {:18}  inside", "listener outside", "outside");
+    let mut held = true;
+    for (i, (what, fact)) in [
+        ("connect to @bird", ["done", "ECONNREFUSED"]),
+        ("bind @bird as well", ["EADDRINUSE", "done"]),
+        ("connect to /tmp/bird", ["done", "done"]),
+        ("bind /tmp/bird too", ["EADDRINUSE", "EADDRINUSE"]),
+    ]
+    .iter()
+    .enumerate()
+    {
+        println!("{what:20}  {:18}  {}", outside[i], inside[i]);
+        held &= [&outside[i], &inside[i]] == *fact;
+    }
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+fn connect(to: &SocketAddr) -> String {
+    show(UnixStream::connect_addr(to))
+}
+
+fn bind(to: &SocketAddr) -> String {
+    show(UnixListener::bind_addr(to))
+}
+
+fn show<T>(done: io::Result<T>) -> String {
+    let errno = |error| Errno::try_from(error).unwrap_or(Errno::EIO);
+    done.map_or_else(|it| format!("{:?}", errno(it)), |_| "done".into())
+}

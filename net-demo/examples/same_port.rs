@@ -1,0 +1,77 @@
+//! Each network namespace has its own 127.0.0.1, and its own ports: who
+//! listens outside is not there inside, and the port is free.
+//!
+//!     cargo run -p net-demo --example same_port
+//!
+//! Man page: network_namespaces(7).
+
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::{io, mem, os::fd::AsRawFd, process::ExitCode};
+
+use libc::{IFF_UP, SIOCSIFFLAGS, ifreq, ioctl};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use user_demo::{Refused, refused};
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|refused| {
+        eprintln!("same_port: {refused}");
+        ExitCode::from(125)
+    })
+}
+
+fn run() -> Result<ExitCode, Refused> {
+    // Any port that is free outside; it is free again when this process goes.
+    let listener = TcpListener::bind("127.0.0.1:0");
+    let listener = listener.map_err(refused("bind 127.0.0.1"))?;
+    let port = listener.local_addr().map_err(refused("getsockname"))?;
+    let outside = [connect(port), bind(port)];
+
+    let mut done = unshare(CloneFlags::CLONE_NEWNET);
+    if done == Err(Errno::EPERM) {
+        user_demo::enter()?; // Not root.
+        done = unshare(CloneFlags::CLONE_NEWNET);
+    }
+    done.map_err(refused("unshare(CLONE_NEWNET)"))?;
+    let down = [connect(port), bind(port)];
+    bring_up_lo()?;
+    let inside = [connect(port), bind(port)];
+
+    println!("{:18}  {:18}  bind the same port", "", "connect");
+    let held = row("outside", outside, ["done", "EADDRINUSE"])
+        & row("inside, lo is down", down, ["ENETUNREACH", "done"])
+        & row("inside, lo is up", inside, ["ECONNREFUSED", "done"]);
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+/// Prints what was measured. True if it is what the fact says.
+fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
+    println!("{what:18}  {:18}  {}", measured[0], measured[1]);
+    measured == fact
+}
+
+fn connect(to: SocketAddr) -> String {
+    show(TcpStream::connect(to))
+}
+
+fn bind(to: SocketAddr) -> String {
+    show(TcpListener::bind(to))
+}
+
+fn show<T>(done: io::Result<T>) -> String {
+    let errno = |error| Errno::try_from(error).unwrap_or(Errno::EIO);
+    done.map_or_else(|it| format!("{:?}", errno(it)), |_| "done".into())
+}
+
+/// As net-demo does it.
+#[expect(unsafe_code, reason = "nix has no ifreq")]
+fn bring_up_lo() -> Result<(), Refused> {
+    let socket = UdpSocket::bind("0.0.0.0:0").map_err(refused("socket"))?;
+    // SAFETY: an ifreq may be all zero, and the kernel only reads it.
+    let mut lo: ifreq = unsafe { mem::zeroed() };
+    lo.ifr_name[..2].copy_from_slice(&[b'l' as _, b'o' as _]);
+    lo.ifr_ifru.ifru_flags = IFF_UP as _;
+    Errno::result(unsafe { ioctl(socket.as_raw_fd(), SIOCSIFFLAGS, &lo) })
+        .map_err(refused("ioctl(SIOCSIFFLAGS)"))?;
+    Ok(())
+}

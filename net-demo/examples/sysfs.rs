@@ -1,0 +1,75 @@
+//! /proc/net follows the caller into a new network namespace. /sys/class/net
+//! shows that of who mounted /sys, until it is mounted anew.
+//!
+//!     cargo run -p net-demo --example sysfs
+//!
+//! Man pages: network_namespaces(7), sysfs(5). There must be more than `lo`
+//! outside, or there is no difference to see.
+
+use std::{collections::BTreeSet, fs, process::ExitCode};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use user_demo::{Refused, refused};
+
+const NONE: Option<&str> = None;
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|refused| {
+        eprintln!("sysfs: {refused}");
+        ExitCode::from(125)
+    })
+}
+
+fn run() -> Result<ExitCode, Refused> {
+    let outside = [proc()?, sys()?];
+
+    // With a mount namespace: the machine keeps its /sys.
+    let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+    let mut done = unshare(flags);
+    if done == Err(Errno::EPERM) {
+        user_demo::enter()?; // Not root.
+        done = unshare(flags);
+    }
+    done.map_err(refused("unshare(CLONE_NEWNET|CLONE_NEWNS)"))?;
+    let inside = [proc()?, sys()?];
+
+    // Mounts are shared as a rule: without this, ours would be the machine's.
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+        .map_err(refused("mount / MS_REC|MS_PRIVATE"))?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE)
+        .map_err(refused("mount /sys"))?;
+    let anew = [proc()?, sys()?];
+
+    println!("{:18}  {:26}  /sys/class/net", "", "/proc/net/dev");
+    for (when, [proc, sys]) in
+        [("outside", &outside), ("inside", &inside), ("/sys anew", &anew)]
+    {
+        println!("{when:18}  {:26}  {}", short(proc), short(sys));
+    }
+    let follows = inside[0] != outside[0] && inside[0] == anew[0];
+    let stays = inside[1] == outside[1] && inside[1] != inside[0];
+    let held = follows && stays && anew[1] == anew[0];
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+fn proc() -> Result<BTreeSet<String>, Refused> {
+    let text = fs::read_to_string("/proc/net/dev");
+    let text = text.map_err(refused("read /proc/net/dev"))?;
+    let names = text.lines().skip(2).filter_map(|line| line.split(':').next());
+    Ok(names.map(|name| name.trim().into()).collect())
+}
+
+fn sys() -> Result<BTreeSet<String>, Refused> {
+    let dir = fs::read_dir("/sys/class/net");
+    let dir = dir.map_err(refused("read /sys/class/net"))?.flatten();
+    Ok(dir.map(|it| it.file_name().display().to_string()).collect())
+}
+
+/// A list that fits into its column.
+fn short(names: &BTreeSet<String>) -> String {
+    let more = names.len().saturating_sub(3);
+    let all = names.iter().take(3).cloned().collect::<Vec<_>>().join(" ");
+    if more == 0 { all } else { format!("{all} and {more} more") }
+}

@@ -1,0 +1,75 @@
+//! A new user namespace gives all capabilities at once, and no ids: those
+//! come with the map. A program started before it has no capability at all.
+//!
+//!     cargo run -p user-demo --example before_the_map
+//!
+//! Man pages: user_namespaces(7), capabilities(7).
+
+use std::process::{Command, ExitCode};
+use std::{fs, io};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid};
+use user_demo::{Refused, refused};
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|refused| {
+        eprintln!("before_the_map: {refused}");
+        ExitCode::from(125)
+    })
+}
+
+fn run() -> Result<ExitCode, Refused> {
+    let (uid, gid) = (geteuid(), getegid());
+    println!("{:20}  {:7}  {:7}  capabilities", "", "uid", "gid");
+    row("outside", this()?, "", "");
+
+    unshare(CloneFlags::CLONE_NEWUSER)
+        .map_err(refused("unshare(CLONE_NEWUSER)"))?;
+    // No id means anything here yet, so each is seen as "overflowuid".
+    let nobody = fs::read_to_string("/proc/sys/kernel/overflowuid");
+    let nobody = nobody.map_err(refused("read overflowuid"))?;
+    let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap");
+    let last = last.map_err(refused("read cap_last_cap"))?;
+    let all = u64::MAX >> (63 - last.trim().parse().unwrap_or(63));
+    let (all, none) = (format!("{all:016x}"), "0".repeat(16));
+    let mut held = row("before the map", this()?, nobody.trim(), &all);
+    // execve(2) leaves capabilities to uid 0 only, and this is not 0.
+    held &= row("  and a program", program()?, nobody.trim(), &none);
+
+    for (file, text) in [
+        ("setgroups", "deny".into()),
+        ("uid_map", format!("0 {uid} 1")),
+        ("gid_map", format!("0 {gid} 1")),
+    ] {
+        fs::write(format!("/proc/self/{file}"), text)
+            .map_err(refused(format!("write /proc/self/{file}")))?;
+    }
+    held &= row("after the map", this()?, "0", &all);
+    held &= row("  and a program", program()?, "0", &all);
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+/// Prints what was measured. True if it is what the fact says.
+fn row(when: &str, status: String, id: &str, capabilities: &str) -> bool {
+    // "Uid:" and "Gid:" have four numbers: real, effective, saved, fsuid.
+    let word = |name: &str, n: usize| {
+        let line = status.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_whitespace().nth(n)).unwrap_or("?")
+    };
+    let (uid, gid, set) =
+        (word("Uid:", 2), word("Gid:", 2), word("CapEff:", 1));
+    println!("{when:20}  {uid:7}  {gid:7}  {set}");
+    [uid, gid, set] == [id, id, capabilities]
+}
+
+fn this() -> Result<String, Refused> {
+    fs::read_to_string("/proc/self/status").map_err(refused("read status"))
+}
+
+/// The same of a program that this process has started.
+fn program() -> Result<String, Refused> {
+    let output = Command::new("cat").arg("/proc/self/status").output();
+    let text = output.and_then(|it| io::read_to_string(&*it.stdout));
+    text.map_err(refused("exec cat"))
+}

@@ -1,0 +1,79 @@
+//! Without privilege outside there is one map to be had: one line of length
+//! one, for one's own id, once; and for groups after setgroups(2) is denied.
+//!
+//!     cargo run -p user-demo --example map_rules
+//!
+//! Man page: user_namespaces(7).
+
+use std::{fs, io, process::ExitCode};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_dumpable;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, getgid, getuid, setgroups, setuid};
+use user_demo::{Refused, refused};
+
+/// In each row the last step counts. U and G are one's own ids, V is not.
+const ROWS: &[(&str, &str)] = &[
+    ("uid_map 0 U 1; setgroups deny; gid_map 0 G 1", "done"),
+    ("uid_map 0 U 1; gid_map 0 G 1", "EPERM"), // Since Linux 3.19.
+    ("uid_map 0 V 1", "EPERM"),
+    ("uid_map 0 U 1, 1 V 1", "EPERM"),
+    ("uid_map 0 U 2", "EPERM"),
+    ("uid_map 0 U 1; uid_map 0 U 1", "EPERM"),
+    ("setgroups deny; setgroups allow", "EPERM"),
+    ("uid_map 0 U 1; setgroups deny; gid_map 0 G 1; setgroups()", "EPERM"),
+    ("uid_map 0 U 0", "EINVAL"),
+    ("uid_map 0 U 1, 0 U 1", "EINVAL"),
+];
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|refused| {
+        eprintln!("map_rules: {refused}");
+        ExitCode::from(125)
+    })
+}
+
+#[expect(unsafe_code, reason = "fork has no safe wrapper")]
+fn run() -> Result<ExitCode, Refused> {
+    if getuid().is_root() {
+        // The rules are for others, so be one of them. Who has changed its
+        // uid may write to its own files in /proc only after the second call.
+        setuid(65534.into()).map_err(refused("setuid"))?;
+        set_dumpable(true).map_err(refused("prctl(PR_SET_DUMPABLE)"))?;
+    }
+    let mut held = true;
+    for (steps, fact) in ROWS {
+        // SAFETY: there is one thread only, so the child may go on as we do.
+        let fork = unsafe { fork() }.map_err(refused("fork"))?;
+        let ForkResult::Parent { child } = fork else { return attempt(steps) };
+        let Ok(WaitStatus::Exited(_, n @ 0..125)) = waitpid(child, None) else {
+            return Ok(ExitCode::from(125)); // The child has said why.
+        };
+        let error = format!("{:?}", Errno::from_raw(n));
+        let end = if n == 0 { "done" } else { &error };
+        println!("{steps:60}  {end}");
+        held &= end == *fact;
+    }
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+/// In a user namespace of its own. The status is the last step's error.
+fn attempt(steps: &str) -> Result<ExitCode, Refused> {
+    let (uid, gid) = (getuid().as_raw(), getgid().to_string());
+    let steps = steps.replace('U', &uid.to_string()).replace('G', &gid);
+    let steps = steps.replace('V', &(uid + 1).to_string());
+    unshare(CloneFlags::CLONE_NEWUSER)
+        .map_err(refused("unshare(CLONE_NEWUSER)"))?;
+    let mut done = Ok(());
+    for step in steps.split("; ") {
+        done.map_err(refused("a step before the last"))?;
+        done = match step.replace(", ", "\n").split_once(' ') {
+            Some((file, map)) => fs::write(format!("/proc/self/{file}"), map),
+            None => setgroups(&[]).map_err(io::Error::from),
+        };
+    }
+    let errno = done.map_or_else(|error| error.raw_os_error(), |()| Some(0));
+    Ok(ExitCode::from(errno.unwrap_or(125) as u8))
+}

@@ -1,0 +1,54 @@
+//! A process of more than one thread cannot enter a user namespace: its
+//! threads share one memory, and would differ in what they may do.
+//!
+//!     cargo run -p user-demo --example threads
+//!
+//! So a runtime that starts threads has to do it before. Man page:
+//! unshare(2), EINVAL.
+
+use std::sync::mpsc;
+use std::{fs, process::ExitCode, thread};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use user_demo::{Refused, refused};
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|refused| {
+        eprintln!("threads: {refused}");
+        ExitCode::from(125)
+    })
+}
+
+fn run() -> Result<ExitCode, Refused> {
+    println!("{:8}  unshare(CLONE_NEWUSER)", "threads");
+    let (go, stay) = mpsc::channel::<()>();
+    let second = thread::spawn(move || stay.recv());
+    let mut held = row("EINVAL")?;
+
+    drop(go);
+    let _ = second.join();
+    // What join waits for is not quite the thread's last act.
+    while threads()? > 1 {
+        thread::yield_now();
+    }
+    held &= row("done")?;
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+/// Tries it, and prints what happens. True if it is what the fact says.
+fn row(fact: &str) -> Result<bool, Refused> {
+    let threads = threads()?;
+    let end = match unshare(CloneFlags::CLONE_NEWUSER) {
+        Ok(()) => "done",
+        Err(Errno::EINVAL) => "EINVAL",
+        Err(other) => Err(refused("unshare(CLONE_NEWUSER)")(other))?,
+    };
+    println!("{threads:<8}  {end}");
+    Ok(end == fact)
+}
+
+fn threads() -> Result<usize, Refused> {
+    let tasks = fs::read_dir("/proc/self/task");
+    Ok(tasks.map_err(refused("read /proc/self/task"))?.count())
+}

@@ -1,0 +1,77 @@
+//! A new UTS namespace starts as a copy of the caller's names, and from then
+//! on each goes its own way.
+//!
+//!     cargo run -p uts-demo --example copies
+//!
+//! Man page: uts_namespaces(7).
+
+use std::{fs::File, process::ExitCode};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::utsname::uname;
+use nix::unistd::sethostname;
+use user_demo::{Refused, refused};
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|refused| {
+        eprintln!("copies: {refused}");
+        ExitCode::from(125)
+    })
+}
+
+fn run() -> Result<ExitCode, Refused> {
+    // This one plays the outside, so that the machine keeps its names.
+    let mut done = unshare(CloneFlags::CLONE_NEWUTS);
+    if done == Err(Errno::EPERM) {
+        user_demo::enter()?; // Not root.
+        done = unshare(CloneFlags::CLONE_NEWUTS);
+    }
+    done.map_err(refused("unshare(CLONE_NEWUTS)"))?;
+    let outside = File::open("/proc/self/ns/uts").map_err(refused("open"))?;
+    rename("tree", "wood")?;
+
+    // Here the kernel copies both names: now, and never again.
+    unshare(CloneFlags::CLONE_NEWUTS)
+        .map_err(refused("unshare(CLONE_NEWUTS)"))?;
+    let inside = File::open("/proc/self/ns/uts").map_err(refused("open"))?;
+
+    let born = [names(&outside)?, names(&inside)?];
+    rename("bird", "nest")?;
+    let first = [names(&outside)?, names(&inside)?];
+    go_to(&outside)?;
+    rename("hill", "field")?;
+    let then = [names(&outside)?, names(&inside)?];
+
+    println!("{:18}  {:18}  inside", "", "outside");
+    let held = row("at birth", born, ["tree, wood", "tree, wood"])
+        & row("inside renamed", first, ["tree, wood", "bird, nest"])
+        & row("outside renamed", then, ["hill, field", "bird, nest"]);
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+/// Prints what was measured. True if it is what the fact says.
+fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
+    println!("{what:18}  {:18}  {}", measured[0], measured[1]);
+    measured == fact
+}
+
+/// Both names of a namespace, seen from within.
+fn names(namespace: &File) -> Result<String, Refused> {
+    go_to(namespace)?;
+    let it = uname().map_err(refused("uname"))?;
+    Ok(format!("{}, {}", it.nodename().display(), it.domainname().display()))
+}
+
+fn go_to(namespace: &File) -> Result<(), Refused> {
+    setns(namespace, CloneFlags::CLONE_NEWUTS).map_err(refused("setns"))
+}
+
+#[expect(unsafe_code, reason = "nix has no setdomainname")]
+fn rename(host: &str, domain: &str) -> Result<(), Refused> {
+    sethostname(host).map_err(refused("sethostname"))?;
+    // SAFETY: the kernel reads this many bytes and keeps no pointer.
+    let done =
+        unsafe { libc::setdomainname(domain.as_ptr().cast(), domain.len()) };
+    Errno::result(done).map(drop).map_err(refused("setdomainname"))
+}
