@@ -18,13 +18,15 @@ use crate::ground::{HARNESS, Reader, Root};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What each shell reads at its start: a prompt is the shell's own, `$ ` or
-/// `# ` (bash says more), behind a mark that nobody else prints.
-const PROMPT: &str = r#"case $PS1 in *'\$ ') PS1='\$ ' ;; esac
+/// `# ` (bash says more), behind a mark that nobody else prints. No shell
+/// edits its lines, so that each is echoed just as it is typed.
+const PROMPT: &str = r#"set +o emacs +o vi
+case $PS1 in *'\$ ') PS1='\$ ' ;; esac
 PS1="MARK$PS1"
 "#;
 
-/// The user's shell. What is typed is not echoed: the page has it.
-const SHELL: &str = "stty -echo; ENV=/run/prompt exec sh";
+/// The user's shell.
+const SHELL: [&str; 3] = ["env", "ENV=/run/prompt", "sh"];
 
 /// Types a block, on the page's machine, which is started for the first.
 pub fn session(
@@ -47,9 +49,8 @@ pub fn session(
         done: Vec::new(),
     };
     let user = if block.turns[0].prompt == '#' { Root } else { Reader };
-    let argv = ["sh", "-c", SHELL].map(|arg| arg.as_bytes().to_vec());
     let request = Request {
-        argv: argv.to_vec(),
+        argv: SHELL.map(|arg| arg.as_bytes().to_vec()).to_vec(),
         user,
         dir: None,
         terminal: Some((24, 80, "dumb".into())),
@@ -112,6 +113,8 @@ impl<'a, Page: Iterator<Item = &'a Turn>> Typist<'_, Page> {
         let shown = mem::take(&mut self.shown);
         if let Some(mut turn) = self.now.take() {
             let text = String::from_utf8_lossy(&shown);
+            let echo = turn.translated() + "\r\n";
+            let text = text.strip_prefix(&echo).unwrap_or(&text);
             turn.output = text.lines().map(column).collect();
             self.same.really(&turn);
             self.done.push(turn);
