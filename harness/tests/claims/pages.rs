@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::{env, fs, thread};
 
-use rstest::rstest;
-
 use same::Same;
 use text::{Block, Kind, Page};
 
@@ -156,6 +154,9 @@ fn every_page_has_a_session() {
 /// What is not run is known, and each has a reason.
 #[test]
 fn blocks_that_are_not_run_are_listed() {
+    for (page, block, why) in NOT_RUN {
+        println!("{page}: `{block}` is not run: {why}");
+    }
     let mut found = Vec::new();
     for path in pages() {
         for block in read(&path).blocks {
@@ -168,26 +169,55 @@ fn blocks_that_are_not_run_are_listed() {
     assert_eq!(found, listed.collect::<Vec<_>>());
 }
 
-/// The control: the same page, right, and wrong in one place.
-#[rstest]
-#[case::it_is_right("", "", true)]
-#[case::a_line_is_wrong("outside\n", "inside\n", false)]
-#[case::a_number_is_wrong("0\n", "1000\n", false)]
-#[case::a_line_is_missing("0\n", "", false)]
-#[case::a_prompt_is_wrong("# id", "$ id", false)]
-#[case::two_pids_are_one("78", "77", false)]
-#[case::the_session_is_longer("# exit\n", "# exit\n$ exit\n", false)]
+/// The page that the two controls are about.
+const RIGHT: &str = "\
+```console
+$ hostname
+outside
+$ echo $$
+77
+$ cargo run -q -p user-demo -- sh
+# id -u
+0
+# echo $$
+78
+# exit
+$ echo $$
+77
+```
+";
+
+/// The control: the page is typed once, and is wrong in one place only.
+#[test]
 #[cfg_attr(ground_here, ignore = "pages are typed on throw-away machines only")]
-fn wrong_page_is_noticed(
-    #[case] right: &str,
-    #[case] wrong: &str,
-    #[case] passes: bool,
-) {
-    let text = "```console\n$ hostname\noutside\n$ echo $$\n77\n\
-                $ cargo run -q -p user-demo -- sh\n# id -u\n0\n\
-                # echo $$\n78\n# exit\n$ echo $$\n77\n```\n";
-    assert!(text.contains(right));
-    let page = Page::parse(&text.replacen(right, wrong, 1)).expect("a page");
-    let (_, complaint) = typed(Path::new("README.md"), &page);
-    assert_eq!(complaint.is_empty(), passes, "{complaint}");
+fn page_that_is_wrong_in_one_place_is_noticed() {
+    let page = Page::parse(RIGHT).expect("a page");
+    let (real, complaint) = typed(Path::new("README.md"), &page);
+    assert_eq!(complaint, "");
+    for (what, right, wrong) in [
+        ("a line", "outside\n", "inside\n"),
+        ("a number", "\n0\n", "\n1000\n"),
+        ("a line less", "\n0\n", "\n"),
+        ("a line more", "outside\n", "outside\noutside\n"),
+        ("a prompt", "# id", "$ id"),
+        ("two processes are one", "78", "77"),
+        ("one process is two", "$\n77\n```", "$\n79\n```"),
+    ] {
+        assert!(RIGHT.contains(right), "{what}");
+        let text = RIGHT.replacen(right, wrong, 1);
+        let page = Page::parse(&text).expect("a page");
+        let difference = same::difference(&page.blocks[0], &real[0]);
+        assert!(difference.is_some(), "{what}");
+    }
+}
+
+/// The control: who goes away too early does not see the rest.
+#[test]
+#[cfg_attr(ground_here, ignore = "pages are typed on throw-away machines only")]
+fn session_that_ends_too_early_is_noticed() {
+    let text = RIGHT.replacen("# exit\n", "# exit\n$ exit\n", 1);
+    let page = Page::parse(&text).expect("a page");
+    let (seen, complaint) = typed(Path::new("README.md"), &page);
+    assert!(seen.is_empty());
+    assert!(complaint.contains("and ends, before"), "{complaint}");
 }
