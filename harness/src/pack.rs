@@ -83,6 +83,30 @@ const TOOLS: &[(&str, &str)] = &[
 /// Comfort, for who has it: nothing depends on these.
 const COMFORT: &[&str] = &["tmux", "strace", "less", "clear"];
 
+/// The same, as files: what a terminal can do, by its `$TERM`, and letters
+/// that are not ASCII. `tmux` does not start without the two, and `pstree`
+/// draws no lines.
+const TERMINALS: &[&str] = &[
+    "dumb",
+    "linux",
+    "vt100",
+    "vt220",
+    "xterm",
+    "xterm-256color",
+    "xterm-kitty",
+    "xterm-ghostty",
+    "alacritty",
+    "foot",
+    "rxvt-unicode-256color",
+    "screen",
+    "screen-256color",
+    "tmux",
+    "tmux-256color",
+];
+const TERMINFO: &[&str] =
+    &["/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo"];
+const LOCALE: &str = "/usr/lib/locale/C.utf8";
+
 /// Where to look for them, PATH or not.
 const PATH: &[&str] = &["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
@@ -151,6 +175,30 @@ pub fn tools() -> Result<Vec<PathBuf>, Failure> {
     }
     found.extend(COMFORT.iter().filter_map(|name| find(name)));
     Ok(found)
+}
+
+/// The files that terminals need, as far as this machine has them.
+pub fn comfort() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for name in TERMINALS {
+        let mut paths = TERMINFO.iter().map(|dir| {
+            let dir = Path::new(dir).join(&name[..1]);
+            dir.join(name)
+        });
+        files.extend(paths.find(|path| path.is_file()));
+    }
+    let mut dirs = vec![PathBuf::from(LOCALE)];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match path.is_dir() {
+                true => dirs.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files.sort();
+    files
 }
 
 impl Tree {

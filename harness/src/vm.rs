@@ -73,6 +73,9 @@ impl Harness {
         for tool in pack::tools()? {
             programs.push((named("/usr/bin", &tool), tool));
         }
+        for file in pack::comfort() {
+            programs.push((file.clone(), file));
+        }
         if let Some(path) = extra {
             programs.push((path.to_path_buf(), path.to_path_buf()));
         }

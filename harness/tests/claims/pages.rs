@@ -1,1 +1,223 @@
-//! Every console block of every page is run, and compared.
+//! Every page of this repository is typed, and what comes is compared.
+//!
+//! A page is a README. It has a fresh machine for itself, and each of its
+//! `console` blocks is a session at a terminal there: of `reader` where it
+//! begins with `$ `, of root where it begins with `# `. What stands behind a
+//! prompt is typed, everything else is what the terminal showed.
+//! `HARNESS_BLESS=1` writes into the pages what it shows now.
+
+mod same;
+mod terminal;
+mod text;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::{env, fs, thread};
+
+use same::Same;
+use text::{Block, Kind, Page};
+
+/// Blocks that no machine runs: page, first line, and why not.
+const NOT_RUN: &[(&str, &str, &str)] = &[
+    (
+        "README.md",
+        "cargo run -p pid-demo",
+        "the two commands; the second is what runs this very test",
+    ),
+    (
+        "README.zh-CN.md",
+        "cargo run -p pid-demo",
+        "the two commands; the second is what runs this very test",
+    ),
+    (
+        "harness/README.md",
+        "cargo run -p harness",
+        "a shell that waits for its reader",
+    ),
+];
+
+/// The folder of the workspace.
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace")
+}
+
+/// All pages, by their paths from the workspace.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = Vec::new();
+    let mut dirs = vec![workspace().to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy();
+            if path.is_dir() {
+                if !name.starts_with('.') && name != "target" {
+                    dirs.push(path);
+                }
+            } else if name.starts_with("README") && name.ends_with(".md") {
+                let path = path.strip_prefix(workspace()).expect("below");
+                pages.push(path.to_path_buf());
+            }
+        }
+    }
+    pages.sort();
+    pages
+}
+
+fn read(path: &Path) -> Page {
+    let text = fs::read_to_string(workspace().join(path)).expect("a page");
+    let page = Page::parse(&text);
+    page.unwrap_or_else(|why| panic!("{}:{why}", path.display()))
+}
+
+/// What a reader types is what he gets, on every page.
+#[test]
+#[cfg_attr(ground_here, ignore = "pages are typed on throw-away machines only")]
+fn pages_show_what_a_terminal_shows() {
+    let bless = env::var_os("HARNESS_BLESS").is_some_and(|it| it == "1");
+    let mut left = pages();
+    // The longest is the last, and so is the first to be taken.
+    left.sort_by_key(|path| read(path).sessions().count());
+    let left = Mutex::new(left);
+    let wrong = Mutex::new(String::new());
+    let work = || {
+        loop {
+            let Some(path) = left.lock().expect("pages").pop() else { return };
+            let page = read(&path);
+            let (seen, complaint) = typed(&path, &page);
+            if bless && seen.len() == page.sessions().count() {
+                let text = page.with(&seen);
+                fs::write(workspace().join(&path), text).expect("a page");
+            } else {
+                wrong.lock().expect("text").push_str(&complaint);
+            }
+        }
+    };
+    // One for each processor, as the test runner has it.
+    let workers = thread::available_parallelism().map_or(1, |n| n.get());
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(work);
+        }
+    });
+    let wrong = wrong.into_inner().expect("text");
+    assert!(
+        wrong.is_empty(),
+        "{wrong}\n`HARNESS_BLESS=1 cargo test -p harness --test claims pages` \
+         writes into the pages what is shown now: look at `git diff` then"
+    );
+}
+
+/// Types a page's sessions. Returns them as they went, and what is wrong.
+/// After a session that does not come to its end there is no further one.
+fn typed(path: &Path, page: &Page) -> (Vec<Block>, String) {
+    let mut machine = None;
+    let mut complaint = String::new();
+    let mut seen = Vec::new();
+    for block in page.sessions() {
+        let mut same = Same::default();
+        let real = match block.is_for_this_machine() {
+            true => terminal::here(block),
+            false => terminal::session(&mut machine, block, &mut same),
+        };
+        let (path, line) = (path.display(), block.line);
+        match real {
+            Ok(real) => {
+                if let Some(difference) = same::difference(block, &real) {
+                    complaint += &format!("\n{path}:{line}: {difference}");
+                }
+                seen.push(real);
+            }
+            Err(why) => {
+                complaint += &format!("\n{path}:{line}: it goes\n{why}\n");
+                break;
+            }
+        }
+    }
+    (seen, complaint)
+}
+
+/// A page with nothing to type cannot be wrong, and so is worth nothing.
+#[test]
+fn every_page_has_a_session() {
+    let pages = pages();
+    assert!(pages.len() >= 9, "{pages:?}");
+    for path in pages {
+        let page = read(&path);
+        let count =
+            |kind| page.blocks.iter().filter(|b| b.kind == kind).count();
+        let (run, not) = (count(Kind::Console), count(Kind::Shell));
+        println!("{}: {run} sessions, {not} not run", path.display());
+        assert!(run > 0, "{}: no console block", path.display());
+    }
+}
+
+/// What is not run is known, and each has a reason.
+#[test]
+fn blocks_that_are_not_run_are_listed() {
+    for (page, block, why) in NOT_RUN {
+        println!("{page}: `{block}` is not run: {why}");
+    }
+    let mut found = Vec::new();
+    for path in pages() {
+        for block in read(&path).blocks {
+            if block.kind == Kind::Shell {
+                found.push((path.display().to_string(), block.first()));
+            }
+        }
+    }
+    let listed = NOT_RUN.iter().map(|it| (it.0.to_string(), it.1.to_string()));
+    assert_eq!(found, listed.collect::<Vec<_>>());
+}
+
+/// The page that the two controls are about.
+const RIGHT: &str = "\
+```console
+$ hostname
+outside
+$ echo $$
+77
+$ cargo run -q -p user-demo -- sh
+# id -u
+0
+# echo $$
+78
+# exit
+$ echo $$
+77
+```
+";
+
+/// The control: the page is typed once, and is wrong in one place only.
+#[test]
+#[cfg_attr(ground_here, ignore = "pages are typed on throw-away machines only")]
+fn page_that_is_wrong_in_one_place_is_noticed() {
+    let page = Page::parse(RIGHT).expect("a page");
+    let (real, complaint) = typed(Path::new("README.md"), &page);
+    assert_eq!(complaint, "");
+    for (what, right, wrong) in [
+        ("a line", "outside\n", "inside\n"),
+        ("a number", "\n0\n", "\n1000\n"),
+        ("a line less", "\n0\n", "\n"),
+        ("a line more", "outside\n", "outside\noutside\n"),
+        ("a prompt", "# id", "$ id"),
+        ("two processes are one", "78", "77"),
+        ("one process is two", "$\n77\n```", "$\n79\n```"),
+    ] {
+        assert!(RIGHT.contains(right), "{what}");
+        let text = RIGHT.replacen(right, wrong, 1);
+        let page = Page::parse(&text).expect("a page");
+        let difference = same::difference(&page.blocks[0], &real[0]);
+        assert!(difference.is_some(), "{what}");
+    }
+}
+
+/// The control: who goes away too early does not see the rest.
+#[test]
+#[cfg_attr(ground_here, ignore = "pages are typed on throw-away machines only")]
+fn session_that_ends_too_early_is_noticed() {
+    let text = RIGHT.replacen("# exit\n", "# exit\n$ exit\n", 1);
+    let page = Page::parse(&text).expect("a page");
+    let (seen, complaint) = typed(Path::new("README.md"), &page);
+    assert!(seen.is_empty());
+    assert!(complaint.contains("and ends, before"), "{complaint}");
+}

@@ -1,0 +1,208 @@
+//! A page as text: its blocks, what is typed in them, what is shown.
+
+/// A page, and what can be run of it.
+#[derive(Debug)]
+pub struct Page {
+    lines: Vec<String>,
+    /// In their order.
+    pub blocks: Vec<Block>,
+}
+
+/// What a block is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A session: run and compared.
+    Console,
+    /// Commands that are not run, because they cannot be.
+    Shell,
+    /// A drawing.
+    Text,
+}
+
+/// A fenced block.
+#[derive(Debug, Clone)]
+pub struct Block {
+    pub kind: Kind,
+    /// Of the opening fence, counted from 1.
+    pub line: usize,
+    /// How many lines are between the fences.
+    length: usize,
+    first: String,
+    /// Of a session.
+    pub turns: Vec<Turn>,
+}
+
+/// A prompt, what is typed there, and what is shown until the next prompt.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    /// `$` or `#`.
+    pub prompt: char,
+    pub typed: String,
+    pub output: Vec<String>,
+}
+
+impl Page {
+    /// # Errors
+    /// What is wrong, after the number of the line where it is.
+    pub fn parse(text: &str) -> Result<Page, String> {
+        let lines: Vec<String> = text.lines().map(String::from).collect();
+        let mut blocks = Vec::new();
+        let mut numbered = lines.iter().zip(1..);
+        while let Some((fence, line)) = numbered.next() {
+            let kind = match fence.as_str() {
+                "```console" => Kind::Console,
+                "```sh" => Kind::Shell,
+                "```text" => Kind::Text,
+                text if text.trim_start().starts_with("```") => {
+                    return Err(format!("{line}: console, sh or text?"));
+                }
+                _ => continue,
+            };
+            let inner: Vec<&str> = numbered
+                .by_ref()
+                .map(|(text, _)| text.as_str())
+                .take_while(|text| *text != "```")
+                .collect();
+            let length = inner.len();
+            if lines.get(line + length).is_none() {
+                return Err(format!("{line}: a block without end"));
+            }
+            let first = inner.first().copied().unwrap_or_default().to_string();
+            let prompts = inner.iter().any(|text| Turn::begin(text).is_some());
+            let turns = match kind {
+                Kind::Console => turns(&inner)
+                    .ok_or(format!("{line}: it begins without a prompt"))?,
+                _ if prompts => {
+                    return Err(format!("{line}: a session is a console"));
+                }
+                _ => Vec::new(),
+            };
+            blocks.push(Block { kind, line, length, first, turns });
+        }
+        Ok(Page { lines, blocks })
+    }
+
+    /// The blocks that are run.
+    pub fn sessions(&self) -> impl Iterator<Item = &Block> {
+        self.blocks.iter().filter(|block| block.kind == Kind::Console)
+    }
+
+    /// The page's text with these sessions in place of its own.
+    pub fn with(&self, sessions: &[Block]) -> String {
+        let mut sessions = sessions.iter();
+        let mut from = 0;
+        let mut text = Vec::new();
+        for block in self.sessions() {
+            text.extend_from_slice(&self.lines[from..block.line]);
+            let session = sessions.next().expect("as many as on the page");
+            text.extend(session.turns.iter().flat_map(Turn::lines));
+            from = block.line + block.length;
+        }
+        text.extend_from_slice(&self.lines[from..]);
+        text.join("\n") + "\n"
+    }
+}
+
+impl Block {
+    /// The first line between the fences.
+    pub fn first(&self) -> String {
+        self.first.clone()
+    }
+
+    /// Whether the harness itself is what is typed, and nothing besides.
+    pub fn is_for_this_machine(&self) -> bool {
+        let harness = "cargo run -q -p harness -- ";
+        self.turns.iter().all(|turn| turn.typed.starts_with(harness))
+    }
+}
+
+impl Turn {
+    /// What a line that begins with a prompt says.
+    fn begin(line: &str) -> Option<Turn> {
+        let mut chars = line.chars();
+        let prompt = chars.next().filter(|it| ['$', '#'].contains(it))?;
+        let typed = chars.as_str().strip_prefix(' ')?.to_string();
+        Some(Turn { prompt, typed, output: Vec::new() })
+    }
+
+    /// As they stand on a page.
+    pub fn lines(&self) -> Vec<String> {
+        let first = format!("{} {}", self.prompt, self.typed);
+        std::iter::once(first).chain(self.output.iter().cloned()).collect()
+    }
+
+    /// What is really typed: there is no Cargo in the guest, but all that it
+    /// would build is on PATH.
+    pub fn translated(&self) -> String {
+        let mut parts = self.typed.split("cargo run -q -p ");
+        let mut line = parts.next().unwrap_or_default().to_string();
+        for part in parts {
+            let (mut name, mut rest) = word(part);
+            if let Some(example) = rest.strip_prefix(" --example ") {
+                (name, rest) = word(example);
+            }
+            line += name;
+            line += rest.strip_prefix(" --").unwrap_or(rest);
+        }
+        line
+    }
+}
+
+/// The first word, and what follows it.
+fn word(text: &str) -> (&str, &str) {
+    text.split_at(text.find(' ').unwrap_or(text.len()))
+}
+
+fn turns(lines: &[&str]) -> Option<Vec<Turn>> {
+    let mut turns: Vec<Turn> = Vec::new();
+    for line in lines {
+        match Turn::begin(line) {
+            Some(turn) => turns.push(turn),
+            None => turns.last_mut()?.output.push(line.to_string()),
+        }
+    }
+    (!turns.is_empty()).then_some(turns)
+}
+
+#[test]
+fn cargo_run_is_the_program_itself_and_nothing_else_is_translated() {
+    let turn = |typed: &str| Turn::begin(&format!("$ {typed}")).expect("turn");
+    for (typed, real) in [
+        ("cargo run -q -p pid-demo", "pid-demo"),
+        (
+            "cargo run -q -p pid-demo -- sh -c 'a -- b'",
+            "pid-demo sh -c 'a -- b'",
+        ),
+        ("cargo run -q -p pid-demo | cat", "pid-demo | cat"),
+        ("cargo run -q -p pid-demo --example orphan", "orphan"),
+        ("cargo run -q -p pid-demo --example orphan -- x", "orphan x"),
+        ("cargo test -p harness", "cargo test -p harness"),
+        ("echo -- x", "echo -- x"),
+    ] {
+        assert_eq!(turn(typed).translated(), real);
+    }
+}
+
+#[test]
+fn blessed_page_differs_in_its_sessions_only() {
+    let text = "a\n```console\n$ b\nc\n# d\n```\ne\n```text\nf\n```\ng\n";
+    let page = Page::parse(text).expect("a page");
+    let mut blocks: Vec<Block> = page.sessions().cloned().collect();
+    assert_eq!(page.with(&blocks), text);
+    blocks[0].turns[0].output = vec!["C".into(), "CC".into()];
+    assert_eq!(page.with(&blocks), text.replace("\nc\n", "\nC\nCC\n"));
+}
+
+#[test]
+fn block_that_would_not_be_run_is_refused() {
+    for (text, why) in [
+        ("```\n$ x\n```\n", "1: console, sh or text?"),
+        ("a\n  ```console\n$ x\n  ```\n", "2: console, sh or text?"),
+        ("```text\n$ x\n```\n", "1: a session is a console"),
+        ("```console\nx\n```\n", "1: it begins without a prompt"),
+        ("```console\n```\n", "1: it begins without a prompt"),
+        ("```console\n$ x\n", "1: a block without end"),
+    ] {
+        assert_eq!(Page::parse(text).expect_err("refused"), why);
+    }
+}
