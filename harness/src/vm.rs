@@ -56,9 +56,9 @@ impl Harness {
     /// that goes in besides, at its own path.
     pub fn new(init: &Path, extra: Option<&Path>) -> Result<Harness, Failure> {
         let demos = programs::build()?;
-        // .../target/debug/uts-demo
-        let target = demos.first().and_then(|demo| demo.ancestors().nth(2));
-        let cache = target.unwrap_or(Path::new("target")).join("harness");
+        // .../target/debug/harness
+        let target = init.ancestors().nth(2).unwrap_or(init);
+        let cache = target.join("harness-cache");
         fs::create_dir_all(&cache).map_err(|error| {
             Failure::new(format!("{}: {error}", cache.display()))
         })?;
