@@ -1,0 +1,64 @@
+//! Where PID 1 is dead, no process can be started: fork(2) says ENOMEM.
+//!
+//!     cargo run -p pid-demo --example dead_init
+//!
+//! It is what `unshare --pid sh`, without --fork, ends in: the first command
+//! is PID 1, and every later one fails. Man page: pid_namespaces(7).
+
+use std::fs;
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork};
+use user_demo::{Refused, refused};
+
+fn main() -> ExitCode {
+    ExitCode::from(run().unwrap_or_else(|refused| {
+        eprintln!("dead_init: {refused}");
+        125
+    }))
+}
+
+fn run() -> Result<u8, Refused> {
+    if unshare(CloneFlags::CLONE_NEWPID).is_err() {
+        user_demo::enter()?;
+        unshare(CloneFlags::CLONE_NEWPID)
+            .map_err(refused("unshare(CLONE_NEWPID)"))?;
+    }
+
+    let Some(init) = child().map_err(refused("fork"))? else {
+        return Ok(0); // PID 1 ends at once.
+    };
+    let end = waitpid(init, None).map_err(refused("waitpid"))?;
+    println!("first fork    {end:?}");
+
+    // A PID namespace does not get another PID 1. The kernel has no errno of
+    // its own for that: the memory that is missing is a PID.
+    let second = child();
+    let error = match second {
+        Ok(None) => return Ok(0),
+        Ok(Some(child)) => {
+            let end = waitpid(child, None).map_err(refused("waitpid"))?;
+            println!("second fork   {end:?}");
+            return Ok(1);
+        }
+        Err(error) => error,
+    };
+    println!("second fork   {error}");
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = memory.lines().find(|line| line.starts_with("MemAvailable"));
+    println!("and yet       {}", free.unwrap_or_default());
+    Ok(u8::from(error != Errno::ENOMEM))
+}
+
+/// None in the child.
+#[expect(unsafe_code, reason = "fork has no safe wrapper")]
+fn child() -> nix::Result<Option<Pid>> {
+    // SAFETY: there is one thread only, so the child may go on as we do.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}

@@ -1,0 +1,80 @@
+//! PID 1 cannot be killed from inside, not even with SIGKILL.
+//!
+//!     cargo run -p pid-demo --example init_is_immune
+//!
+//! From its own namespace PID 1 gets only the signals that it has a handler
+//! for, and SIGKILL can have none. Man page: pid_namespaces(7).
+
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use user_demo::{Refused, refused};
+
+fn main() -> ExitCode {
+    ExitCode::from(run().unwrap_or_else(|refused| {
+        eprintln!("init_is_immune: {refused}");
+        125
+    }))
+}
+
+fn run() -> Result<u8, Refused> {
+    if unshare(CloneFlags::CLONE_NEWPID).is_err() {
+        user_demo::enter()?;
+        unshare(CloneFlags::CLONE_NEWPID)
+            .map_err(refused("unshare(CLONE_NEWPID)"))?;
+    }
+    let (mut question, mut ask) = io::pipe().map_err(refused("pipe"))?;
+    let (mut answer, mut tell) = io::pipe().map_err(refused("pipe"))?;
+    let Some(init) = child()? else {
+        // PID 1: answers each question, until nobody asks any more.
+        drop((ask, answer));
+        let _ = tell.write_all(&[kill_with_sigkill(1)]);
+        while question.read(&mut [0]).map_err(refused("read"))? == 1 {
+            let _ = tell.write_all(b"!");
+        }
+        return Ok(0);
+    };
+    drop((question, tell));
+
+    println!("kill(1, SIGKILL)  returned  PID 1 then");
+    let mut returned = [0];
+    let _ = answer.read(&mut returned);
+    let mut lives = |from: &str, returned: u8| {
+        let _ = ask.write_all(b"?"); // If it is dead: EPIPE.
+        let lives = answer.read(&mut [0]).is_ok_and(|bytes| bytes == 1);
+        let then = if lives { "answers" } else { "is dead" };
+        println!("{from:16}  {returned:<8}  {then}");
+        lives
+    };
+    let by_itself = lives("by itself", returned[0]);
+
+    let Some(other) = child()? else { return Ok(kill_with_sigkill(1)) };
+    let end = waitpid(other, None).map_err(refused("waitpid"))?;
+    let WaitStatus::Exited(_, returned) = end else { return Ok(125) };
+    let by_another = lives("by PID 2", returned as u8);
+
+    // Outside it has another PID, and is a process like others.
+    let returned = kill_with_sigkill(init.as_raw());
+    waitpid(init, None).map_err(refused("waitpid"))?;
+    Ok(u8::from(lives("from outside", returned) || !by_itself || !by_another))
+}
+
+/// What the call returns: 0, or the number of the error.
+fn kill_with_sigkill(process: i32) -> u8 {
+    let killed = kill(Pid::from_raw(process), Signal::SIGKILL);
+    killed.map_or_else(|error| error as u8, |()| 0)
+}
+
+/// None in the child.
+#[expect(unsafe_code, reason = "fork has no safe wrapper")]
+fn child() -> Result<Option<Pid>, Refused> {
+    // SAFETY: there is one thread only, so the child may go on as we do.
+    match unsafe { fork() }.map_err(refused("fork"))? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}

@@ -1,0 +1,75 @@
+//! An orphan is adopted by PID 1 of its own namespace.
+//!
+//!     cargo run -p pid-demo --example orphan
+//!
+//! A process whose parent has ended gets another one, since somebody has to
+//! wait for it. Man page: pid_namespaces(7), "The namespace init process".
+
+use std::io::{self, Read};
+use std::process::ExitCode;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
+use user_demo::{Refused, refused};
+
+fn main() -> ExitCode {
+    ExitCode::from(run().unwrap_or_else(|refused| {
+        eprintln!("orphan: {refused}");
+        125
+    }))
+}
+
+/// Each process starts the next one: this one, which stays outside, PID 1,
+/// the parent, and the one that becomes an orphan and says what it sees.
+fn run() -> Result<u8, Refused> {
+    if unshare(CloneFlags::CLONE_NEWPID).is_err() {
+        user_demo::enter()?;
+        unshare(CloneFlags::CLONE_NEWPID)
+            .map_err(refused("unshare(CLONE_NEWPID)"))?;
+    }
+    if let Some(init) = child()? {
+        return status(Some(init));
+    }
+
+    let (mut looked, looks) = io::pipe().map_err(refused("pipe"))?;
+    let (mut ended, ends) = io::pipe().map_err(refused("pipe"))?;
+    if let Some(parent) = child()? {
+        drop(looks);
+        status(Some(parent))?;
+        drop(ends); // Now the orphan is one.
+        return status(None); // Only a parent can wait: it is ours.
+    }
+    drop(ends);
+    if let Some(_orphan) = child()? {
+        drop(looks);
+        let _ = looked.read(&mut [0]); // Until it has looked.
+        return Ok(0); // And to wait for it is left to another.
+    }
+
+    let before = getppid();
+    println!("its parent       PID  parent's PID");
+    println!("lives      {:>9}  {before:>12}", getpid());
+    drop(looks);
+    let _ = ended.read(&mut [0]);
+    println!("has ended  {:>9}  {:>12}", getpid(), getppid());
+    Ok(u8::from(before.as_raw() == 1 || getppid().as_raw() != 1))
+}
+
+/// Waits for a child, or for any.
+fn status(child: Option<Pid>) -> Result<u8, Refused> {
+    match waitpid(child, None).map_err(refused("waitpid"))? {
+        WaitStatus::Exited(_, status) => Ok(status as u8),
+        _ => Ok(125),
+    }
+}
+
+/// None in the child.
+#[expect(unsafe_code, reason = "fork has no safe wrapper")]
+fn child() -> Result<Option<Pid>, Refused> {
+    // SAFETY: there is one thread only, so the child may go on as we do.
+    match unsafe { fork() }.map_err(refused("fork"))? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}

@@ -1,0 +1,80 @@
+//! A zombie stays until its parent waits for it: inside, that is PID 1.
+//!
+//!     cargo run -p pid-demo --example zombie
+//!
+//! What is left of it until then is its status, and its PID: wait(2), NOTES.
+
+use std::fs::{read_link, read_to_string};
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use user_demo::{Refused, refused};
+
+fn main() -> ExitCode {
+    ExitCode::from(run().unwrap_or_else(|refused| {
+        eprintln!("zombie: {refused}");
+        125
+    }))
+}
+
+/// Outside, PID 1, its child, and the child's child, the orphan.
+fn run() -> Result<u8, Refused> {
+    if unshare(CloneFlags::CLONE_NEWPID).is_err() {
+        user_demo::enter()?;
+        unshare(CloneFlags::CLONE_NEWPID)
+            .map_err(refused("unshare(CLONE_NEWPID)"))?;
+    }
+    if let Some(init) = child()? {
+        let end = waitpid(init, None).map_err(refused("waitpid"))?;
+        return Ok(u8::from(end != WaitStatus::Exited(init, 0)));
+    }
+    let (told, mut tell) = io::pipe().map_err(refused("pipe"))?;
+    let (mut stay, end) = io::pipe().map_err(refused("pipe"))?;
+    let Some(parent) = child()? else {
+        drop(end);
+        if child()?.is_none() {
+            // In the old /proc it stands under its PID of the outside.
+            let this = read_link("/proc/self").map_err(refused("proc"))?;
+            let _ = write!(tell, "{}", this.display());
+            drop(tell);
+            let _ = stay.read(&mut [0]); // Until the other end is closed.
+        }
+        return Ok(0);
+    };
+    drop((tell, stay));
+    let orphan = io::read_to_string(told).map_err(refused("read"))?;
+    waitpid(parent, None).map_err(refused("waitpid"))?;
+    let before = state(&orphan);
+    drop(end);
+    // WNOWAIT: to learn that it has ended, and to leave it as it is.
+    waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+        .map_err(refused("waitid"))?;
+    let ended = state(&orphan);
+    waitpid(None, None).map_err(refused("waitpid"))?;
+    let after = state(&orphan);
+    println!("it lives          {before}");
+    println!("it has ended      {ended}");
+    println!("PID 1 has waited  {after}");
+    Ok(u8::from(before == ended || ended != "Z (zombie)" || after != "gone"))
+}
+
+/// As `ps` reads it.
+fn state(process: &str) -> String {
+    let path = format!("/proc/{process}/status");
+    let status = read_to_string(path).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:\t"));
+    state.unwrap_or("gone").to_string()
+}
+
+/// None in the child.
+#[expect(unsafe_code, reason = "fork has no safe wrapper")]
+fn child() -> Result<Option<Pid>, Refused> {
+    // SAFETY: there is one thread only, so the child may go on as we do.
+    match unsafe { fork() }.map_err(refused("fork"))? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
