@@ -8,10 +8,10 @@ use std::{env, fs};
 /// `/// V3: and some words`.
 fn proofs() -> BTreeMap<String, Vec<String>> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/claims");
-    let mut files: Vec<_> = fs::read_dir(dir)
-        .expect("claims")
-        .flatten()
-        .map(|e| e.path())
+    let entries = fs::read_dir(dir).expect("claims").flatten();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "rs"))
         .collect();
     files.sort();
     let mut proofs = BTreeMap::<String, Vec<String>>::new();
