@@ -254,7 +254,7 @@ fn user_namespace_makes_shared_mounts_slaves(
     #[values(Root, Reader)] user: User,
 ) {
     let outside = outside();
-    let command = "findmnt -n -o PROPAGATION /tmp";
+    let command = "findmnt -n -o PROPAGATION /sys";
     let unshare = "unshare --propagation unchanged -m";
     let copy = outside.sh(Root, &format!("{unshare} {command}"));
     assert_eq!(copy, "shared\n");
