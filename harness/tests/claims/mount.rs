@@ -326,3 +326,65 @@ fn report_of_mount_demo_is_what_the_tools_say(
     assert_eq!(rows[5], ["/proc/self", pid, "1", pid]);
     assert_eq!(rows.len(), 6);
 }
+
+/// M3 to M7: what the examples print, line by line.
+#[rstest]
+#[case::m3(
+    "propagation",
+    r"inside      in -> out   out -> in   bind mount
+shared      true        true        Ok\(\(\)\)
+private     false       false       Ok\(\(\)\)
+slave       false       true        Ok\(\(\)\)
+unbindable  false       false       Err\(EINVAL\)"
+)]
+#[case::m4_to_m6(
+    "pitfall",
+    r"\$ ps
+ +PID .*
+.* pitfall\n.* sh\n.* ps
+
+# a new /proc was mounted inside
+\$ ps
+Error, do this: mount -t proc proc /proc
+\$ mount
+mount: failed to read mtab: No such file or directory
+
+# the usual repair
+\$ mount -t proc proc /proc
+\$ ps
+ +PID .*
+.* pitfall\n.* sh\n.* ps
+\$ grep ' / /proc ' /proc/self/mountinfo \| tail -n 3
+(?:.* / /proc .* shared:.* - proc proc .*\n){3}
+# the right repair
+\$ umount /proc
+\$ ps
+Error, do this: mount -t proc proc /proc
+\$ umount /proc
+\$ ps
+ +PID .*
+.* pitfall\n.* sh\n.* ps"
+)]
+#[case::m7(
+    "fixes",
+    r"before /proc is mounted inside  /proc/self outside, afterwards
+nothing                         gone
+MS_PRIVATE on /                 gone
+MS_PRIVATE on /proc             there
+MS_REC\|MS_PRIVATE on /          there
+MS_REC\|MS_SLAVE on /            there
+new user namespace              there"
+)]
+fn examples_print_what_they_measure_and_leave_nothing(
+    #[values(Root, Reader)] user: User,
+    #[case] example: &str,
+    #[case] lines: &str,
+) {
+    let outside = outside();
+    let before = outside.sh(Root, "cat /proc/self/mountinfo; ls /tmp");
+    let lines = predicate::str::is_match(format!("^{lines}\n$"));
+    let output = outside.run(user, [example], b"");
+    output.assert().success().stdout(lines.expect("regex")).stderr("");
+    let after = outside.sh(Root, "cat /proc/self/mountinfo; ls /tmp");
+    assert_eq!(before, after);
+}

@@ -397,3 +397,74 @@ fn report_of_pid_demo_is_what_the_tools_say(
     assert_eq!(rows[4], ["NSpid", pid, both, pid]);
     assert_eq!(rows.len(), 5);
 }
+
+/// P4 to P8: what the examples print, line by line.
+#[rstest]
+#[case::p4(
+    "init_is_immune",
+    r"kill\(1, SIGKILL\)  returned  PID 1 then
+by itself         0         answers
+by PID 2          0         answers
+from outside      0         is dead"
+)]
+#[case::p5(
+    "dead_init",
+    r"first fork    Exited\(Pid\([0-9]+\), 0\)
+second fork   ENOMEM: Out of memory
+and yet       MemAvailable: +[0-9]{5,} kB"
+)]
+#[case::p6(
+    "orphan",
+    r"its parent       PID  parent's PID
+lives              3             2
+has ended          3             1"
+)]
+#[case::p7(
+    "zombie",
+    r"it lives          [RS] \([a-z]+\)
+it has ended      Z \(zombie\)
+PID 1 has waited  gone"
+)]
+#[case::p8(
+    "nested",
+    r"level  0  PID [0-9]+
+level  1   PID 32
+level  2    PID 31
+(level .*\n){29}level 32 +PID 1
+level 33 unshare\(CLONE_NEWPID\): ENOSPC: No space left on device"
+)]
+fn examples_print_what_they_measure(
+    #[values(Root, Reader)] user: User,
+    #[case] example: &str,
+    #[case] lines: &str,
+) {
+    let lines = predicate::str::is_match(format!("^{lines}\n$"));
+    let output = outside().run(user, [example], b"");
+    output.assert().success().stdout(lines.expect("regex")).stderr("");
+}
+
+/// An example that is refused says so as the demos do.
+#[rstest]
+fn examples_that_are_refused_name_the_call_and_the_way_out(
+    #[values(
+        "clone",
+        "dead_init",
+        "init_is_immune",
+        "nested",
+        "orphan",
+        "zombie",
+        "fixes",
+        "pitfall",
+        "propagation"
+    )]
+    example: &str,
+) {
+    let outside = outside();
+    outside.sh(Root, "sysctl -q user.max_user_namespaces=0");
+    outside.reader([example]).assert().code(125).stdout("").stderr(
+        predicate::str::starts_with(format!(
+            "{example}: unshare(CLONE_NEWUSER): ENOSPC: No space left on device\n"
+        ))
+        .and(predicate::str::contains("user.max_user_namespaces=")),
+    );
+}

@@ -1,0 +1,79 @@
+//! What keeps a new /proc inside: six ways, tried on trees of their own.
+//!
+//!     cargo run -p mount-demo --example fixes
+//!
+//! From what is shown by the example `pitfall`. Man page: mount_namespaces(7).
+
+use std::{fs, io, io::Write, process::ExitCode};
+
+use nix::mount::{MsFlags as Ms, mount};
+use nix::sched::{CloneFlags, clone};
+use nix::sys::wait::{WaitStatus, waitpid};
+use user_demo::{Refused, refused};
+
+type Status = Result<u8, Refused>;
+type Fix = (&'static str, fn() -> Status, bool);
+
+/// What is done inside before /proc is mounted, and if that is enough.
+const FIXES: [Fix; 6] = [
+    ("nothing", || Ok(0), false),
+    ("MS_PRIVATE on /", || set("/", Ms::MS_PRIVATE), false),
+    ("MS_PRIVATE on /proc", || set("/proc", Ms::MS_PRIVATE), true),
+    ("MS_REC|MS_PRIVATE on /", || set("/", Ms::MS_REC | Ms::MS_PRIVATE), true),
+    ("MS_REC|MS_SLAVE on /", || set("/", Ms::MS_REC | Ms::MS_SLAVE), true),
+    ("new user namespace", || user_demo::enter().map(|()| 0), true),
+];
+
+fn main() -> ExitCode {
+    ExitCode::from(run().unwrap_or_else(fail))
+}
+
+fn run() -> Status {
+    if inside(|| Ok(0)).is_err() {
+        user_demo::enter()?; // Not root? A user namespace is free for all.
+    }
+    println!("before /proc is mounted inside  /proc/self outside, afterwards");
+    let worst = |worst, fix| Ok(inside(|| outside(fix))?.max(worst));
+    FIXES.into_iter().try_fold(0, worst)
+}
+
+/// A machine to be broken: all mounts are shared, and /proc is its own.
+fn outside((name, fix, enough): Fix) -> Status {
+    set("/", Ms::MS_REC | Ms::MS_PRIVATE)?; // Nothing leaves it.
+    set("/proc", Ms::empty())?;
+    set("/", Ms::MS_REC | Ms::MS_SHARED)?;
+    // In a copy of its mounts, and in a copy of that: a user namespace makes
+    // slaves of shared mounts, but only of those that are copied in it.
+    let proc = || set("/proc", Ms::empty());
+    let status = inside(|| fix().and_then(|_| inside(proc)))?;
+    let gone = fs::read_link("/proc/self").is_err();
+    let seen = if gone { "gone" } else { "there" };
+    writeln!(io::stdout(), "{name:30}  {seen}").map_err(refused("write"))?;
+    Ok(status.max(u8::from(gone == enough)))
+}
+
+/// Changes the propagation, or else mounts a /proc.
+fn set(path: &str, how: Ms) -> Status {
+    let done = mount(Some("proc"), path, Some("proc"), how, None::<&str>);
+    done.map_err(refused(format!("mount {path}"))).map(|()| 0)
+}
+
+/// Runs this as PID 1 of new PID and mount namespaces, to its end.
+#[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
+fn inside(mut run: impl FnMut() -> Status) -> Status {
+    let mut stack = vec![0; 256 * 1024];
+    let main = Box::new(|| run().unwrap_or_else(fail).into());
+    let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    let signal = Some(nix::libc::SIGCHLD);
+    // SAFETY: the new process has a copy of all our memory, and there is one
+    // thread only, so it may go on as we do.
+    let child = unsafe { clone(main, &mut stack, both, signal) }
+        .map_err(refused("clone"))?;
+    let end = waitpid(child, None).map_err(refused("waitpid"))?;
+    Ok(if let WaitStatus::Exited(_, it) = end { it as u8 } else { 125 })
+}
+
+fn fail(refused: Refused) -> u8 {
+    eprintln!("fixes: {refused}");
+    125
+}

@@ -1,0 +1,80 @@
+//! The book's pitfall: a new /proc inside breaks the one outside.
+//!
+//!     cargo run -p mount-demo --example pitfall
+//!
+//! Here the outside is a namespace, too: nothing else is broken. How to avoid
+//! it is shown by the example `fixes`. Man page: mount_namespaces(7).
+
+use std::{io, process::Command, process::ExitCode};
+
+use nix::libc::SIGCHLD;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, clone};
+use nix::sys::wait::{WaitStatus, waitpid};
+use user_demo::{Refused, refused};
+
+type Status = Result<u8, Refused>;
+
+fn main() -> ExitCode {
+    let may = inside(|| Ok(0)).or_else(|_| user_demo::enter().map(|()| 0));
+    ExitCode::from(may.and_then(|_| inside(outside)).unwrap_or_else(fail))
+}
+
+/// A machine to be broken: all mounts are shared, and /proc is its own.
+fn outside() -> Status {
+    set("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // Nothing leaves it.
+    set("/proc", MsFlags::empty())?;
+    set("/", MsFlags::MS_REC | MsFlags::MS_SHARED)?;
+    let before = works("ps")?;
+
+    // It has ended when this returns, and its PID namespace, too. We have got
+    // the mount all the same: a /proc of no process.
+    inside(|| set("/proc", MsFlags::empty()))?;
+    println!("\n# a new /proc was mounted inside");
+    let after = works("ps")? || works("mount")?;
+
+    // It replaces nothing: mounts stack. On ours, the first line, lies the
+    // dead one, and on that the third. A line's second number says on which.
+    println!("\n# the usual repair");
+    let usual = works("mount -t proc proc /proc")? && works("ps")?;
+    works("grep ' / /proc ' /proc/self/mountinfo | tail -n 3")?;
+
+    // To take the dead one away. Done at once it takes one, and now two.
+    println!("\n# the right repair");
+    let once = works("umount /proc")? && works("ps")?;
+    let twice = works("umount /proc")? && works("ps")?;
+    let held = [before, after, usual, once, twice];
+    Ok(u8::from(held != [true, false, true, false, true]))
+}
+
+fn works(line: &str) -> Result<bool, Refused> {
+    println!("$ {line}");
+    let mut sh = Command::new("sh");
+    let end = sh.args(["-c", line]).stderr(io::stdout()).status();
+    end.map(|status| status.success()).map_err(refused("exec sh"))
+}
+
+/// A new /proc, or another propagation of what is mounted there.
+fn set(path: &str, how: MsFlags) -> Status {
+    let done = mount(Some("proc"), path, Some("proc"), how, None::<&str>);
+    done.map_err(refused(format!("mount {path}"))).map(|()| 0)
+}
+
+/// Runs this as PID 1 of new PID and mount namespaces, to its end.
+#[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
+fn inside(mut run: impl FnMut() -> Status) -> Status {
+    let mut stack = vec![0; 256 * 1024];
+    let main = Box::new(|| run().unwrap_or_else(fail).into());
+    let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    // SAFETY: the new process has a copy of all our memory, and there is one
+    // thread only, so it may go on as we do.
+    let child = unsafe { clone(main, &mut stack, both, Some(SIGCHLD)) };
+    let child = child.map_err(refused("clone"))?;
+    let end = waitpid(child, None).map_err(refused("waitpid"))?;
+    Ok(if let WaitStatus::Exited(_, it) = end { it as u8 } else { 125 })
+}
+
+fn fail(refused: Refused) -> u8 {
+    eprintln!("pitfall: {refused}");
+    125
+}

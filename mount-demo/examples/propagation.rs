@@ -1,0 +1,80 @@
+//! Which way mounts travel: shared, private, slave and unbindable.
+//!
+//!     cargo run -p mount-demo --example propagation
+//!
+//! Copies of a shared mount stay connected: mount_namespaces(7).
+
+use std::{fs, fs::File, process::ExitCode};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use user_demo::{Refused, refused};
+
+const NEWNS: CloneFlags = CloneFlags::CLONE_NEWNS;
+const TMP: Option<&str> = Some("/tmp");
+/// What is made of a copy, and if mounts travel out then, and in, and bind.
+const KINDS: [(&str, MsFlags, [bool; 3]); 4] = [
+    ("shared", MsFlags::MS_SHARED, [true, true, true]),
+    ("private", MsFlags::MS_PRIVATE, [false, false, true]),
+    ("slave", MsFlags::MS_SLAVE, [false, true, true]),
+    ("unbindable", MsFlags::MS_UNBINDABLE, [false; 3]),
+];
+
+fn main() -> ExitCode {
+    ExitCode::from(run().unwrap_or_else(|refused| {
+        eprintln!("propagation: {refused}");
+        125
+    }))
+}
+
+fn run() -> Result<u8, Refused> {
+    if unshare(NEWNS).is_err() {
+        user_demo::enter()?; // Not root? A user namespace is free for all.
+        unshared()?;
+    }
+    set("none", "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // None leaves.
+    set("tmpfs", "/tmp", MsFlags::empty())?;
+    for path in ["/tmp/in", "/tmp/out", "/tmp/bind"] {
+        fs::create_dir(path).map_err(refused("mkdir"))?;
+    }
+    println!("inside      in -> out   out -> in   bind mount");
+    let mut held = true;
+    for (name, kind, travels) in KINDS {
+        // A copy, and its copy. One process is in both, by turns.
+        let start = unshared()?;
+        set("none", "/tmp", MsFlags::MS_SHARED)?;
+        let outside = unshared()?;
+        set("none", "/tmp", kind)?;
+        set("tmpfs", "/tmp/in", MsFlags::empty())?;
+        let bound = mount(TMP, "/tmp/bind", TMP, MsFlags::MS_BIND, TMP);
+        let inside =
+            File::open("/proc/self/ns/mnt").map_err(refused("open"))?;
+
+        setns(outside, NEWNS).map_err(refused("setns"))?;
+        let out = seen("/tmp/in");
+        set("tmpfs", "/tmp/out", MsFlags::empty())?;
+        setns(inside, NEWNS).map_err(refused("setns"))?;
+        let into = seen("/tmp/out");
+        setns(start, NEWNS).map_err(refused("setns"))?;
+
+        println!("{name:10}  {out:9}   {into:9}   {bound:?}");
+        held &= [out, into, bound.is_ok()] == travels;
+    }
+    Ok(u8::from(!held))
+}
+
+/// Enters a copy, and gives the way back.
+fn unshared() -> Result<File, Refused> {
+    let old = File::open("/proc/self/ns/mnt").map_err(refused("open"))?;
+    unshare(NEWNS).map_err(refused("unshare(CLONE_NEWNS)")).map(|()| old)
+}
+
+fn set(what: &str, path: &str, how: MsFlags) -> Result<(), Refused> {
+    let done = mount(Some(what), path, Some(what), how, None::<&str>);
+    done.map_err(refused(format!("mount {path}")))
+}
+
+fn seen(path: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo");
+    mounts.is_ok_and(|mounts| mounts.contains(&format!(" / {path} ")))
+}
