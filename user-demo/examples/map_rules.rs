@@ -1,5 +1,6 @@
-//! Without privilege outside there is one map to be had: one line of length
-//! one, for one's own id, once; and for groups after setgroups(2) is denied.
+//! A process that enters a user namespace leaves all privilege outside behind,
+//! root too. So it may map one id: its own, in one line of length one, once;
+//! and its group only after setgroups(2) is denied.
 //!
 //!     cargo run -p user-demo --example map_rules
 //!
@@ -9,9 +10,8 @@ use std::{fs, io, process::ExitCode};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl::set_dumpable;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork, getgid, getuid, setgroups, setuid};
+use nix::unistd::{ForkResult, fork, getgid, getuid, setgroups};
 use user_demo::{Refused, refused};
 
 /// In each row the last step counts. U and G are one's own ids, V is not.
@@ -37,12 +37,6 @@ fn main() -> ExitCode {
 
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
 fn run() -> Result<ExitCode, Refused> {
-    if getuid().is_root() {
-        // The rules are for others, so be one of them. Who has changed its
-        // uid may write to its own files in /proc only after the second call.
-        setuid(65534.into()).map_err(refused("setuid"))?;
-        set_dumpable(true).map_err(refused("prctl(PR_SET_DUMPABLE)"))?;
-    }
     let mut held = true;
     for (steps, fact) in ROWS {
         // SAFETY: there is one thread only, so the child may go on as we do.

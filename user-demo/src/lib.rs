@@ -27,7 +27,8 @@ pub fn enter() -> Result<(), Refused> {
         .map_err(refused("unshare(CLONE_NEWUSER)"))?;
 
     // Who could drop a group could open what is closed to that group. So
-    // since Linux 3.19 this promise comes before gid_map, except for root.
+    // since Linux 3.19 this promise comes before gid_map. Root must give it
+    // too: its privilege outside stayed behind with unshare.
     fs::write("/proc/self/setgroups", "deny")
         .map_err(refused("write /proc/self/setgroups"))?;
 

@@ -136,7 +136,7 @@ fn posix_queue_made_outside_cannot_be_opened_inside(
     let outside = outside();
     outside.sh(user, "touch /dev/mqueue/queue");
     let script = "mount -t mqueue mqueue /mnt; exec cat /mnt/queue";
-    let argv = ["unshare", "--mount", "sh", "-c", script];
+    let argv = ["unshare", "--mount", "sh", "-euc", script];
     let inside = outside.run(user, [&["ipc-demo"], &argv[..]].concat(), b"");
     inside
         .assert()
@@ -172,10 +172,11 @@ fn mqueue_mounted_before_keeps_showing_the_outside(
     let outside = outside();
     outside.sh(user, "touch /dev/mqueue/outside /dev/mqueue/other");
     let script = "mount -t mqueue mqueue /mnt; touch /mnt/inside
-        ls /mnt; echo; ls /dev/mqueue; rm /dev/mqueue/other";
-    let argv = ["ipc-demo", "unshare", "--mount", "sh", "-c", script];
+        ls /mnt; head -c 6 /mnt/inside; echo
+        ls /dev/mqueue; rm /dev/mqueue/other";
+    let argv = ["ipc-demo", "unshare", "--mount", "sh", "-euc", script];
     let inside = outside.run(user, argv, b"");
-    inside.assert().success().stdout("inside\n\nother\noutside\n");
+    inside.assert().success().stdout("inside\nQSIZE:\nother\noutside\n");
     // It is no picture of them: what was removed there is gone here.
     assert_eq!(outside.sh(user, "ls /dev/mqueue"), "outside\n");
 }

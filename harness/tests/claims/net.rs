@@ -102,10 +102,12 @@ fn listener_outside_does_not_answer_inside(#[values(Root, Reader)] user: User) {
         "cd $(mktemp -d); mkfifo full; exec 3<> full
         head -c 65536 /dev/zero >&3
         net-demo >&3 &
-        end=$(($(date +%s) + 30))
-        while port=$(ss -Hltn 'src 127.0.0.1' | sed 's/.*127.0.0.1:\\([0-9]*\\).*/\\1/')
-            [ -z \"$port\" ]; do [ $(date +%s) -lt $end ]; done
-        echo $port",
+        end=$(($(date +%s) + 30)) line=
+        until [ -n \"$line\" ]; do
+            [ $(date +%s) -lt $end ]
+            line=$(ss -Hltn | grep -o '127.0.0.1:[0-9]*') || true
+        done
+        echo ${line#*:}",
     );
     let connect = format!("ss -Hltn; : < /dev/tcp/127.0.0.1/{}", port.trim());
     outside

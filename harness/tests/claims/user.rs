@@ -133,7 +133,7 @@ echo "${last#printf: write error: }"
 const EPERM: &str = "Operation not permitted";
 const EINVAL: &str = "Invalid argument";
 
-/// S3: since Linux 3.19, and not for root, who may set groups anyway.
+/// S3: since Linux 3.19, and not where the writer is root outside.
 #[test]
 fn gid_map_needs_setgroups_to_be_denied_first() {
     let outside = outside();
@@ -148,7 +148,7 @@ fn gid_map_needs_setgroups_to_be_denied_first() {
     assert_eq!(outside.sh_with(Reader, WRITE, &back).trim(), EPERM);
 }
 
-/// S4: what root gets is the control, for the same bytes.
+/// S4: what root outside gets is the control, for the same bytes.
 #[rstest]
 #[case::one_line_of_ones_own(&["0 1000 1"], "done", "done")]
 #[case::another_number_inside(&["5 1000 1"], "done", "done")]
@@ -174,7 +174,7 @@ fn uid_map_takes_one_line_for_oneself_once(
     assert_eq!(outside.sh_with(Root, WRITE, &words).trim(), roots);
 }
 
-/// S3, S4: the example's table. As root it becomes somebody else first.
+/// S3, S4: the example's table. Who has entered is not root outside.
 #[rstest]
 fn refused_maps_have_their_errors(#[values(Root, Reader)] user: User) {
     let output = outside().run(user, ["map_rules"], b"");
