@@ -5,6 +5,7 @@
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -114,7 +115,8 @@ pub struct Machine {
     /// The second serial port.
     pub wire: UnixStream,
     monitor: BufReader<UnixStream>,
-    console: Arc<Mutex<Vec<u8>>>,
+    console: UnixStream,
+    said: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -207,20 +209,28 @@ impl Machine {
         })?;
         drop((guest_wire, guest_monitor, guest_console, qemu));
 
-        let text = Arc::new(Mutex::new(Vec::new()));
+        // A machine that takes nothing any more must not hold up its user.
+        wire.set_write_timeout(Some(MONITOR))
+            .and_then(|()| monitor.set_write_timeout(Some(MONITOR)))
+            .map_err(|error| fail("setsockopt", &error))?;
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let ear = console.try_clone().map_err(|e| fail("dup", &e))?;
         let reader = thread::spawn({
-            let text = Arc::clone(&text);
-            move || keep_last(console, &text)
+            let said = Arc::clone(&said);
+            move || keep_last(ear, &said)
         });
         let monitor = BufReader::new(monitor);
         let reader = Some(reader);
-        Ok(Machine { child, wire, monitor, console: text, reader })
+        Ok(Machine { child, wire, monitor, console, said, reader })
     }
 
     /// Ends the machine, and makes an error of what its console said last.
     pub fn fail(&mut self, what: impl Into<String>) -> Failure {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // What is in the socket by now is still read, and then it is over,
+        // even if somebody else has the other end.
+        let _ = self.console.shutdown(Shutdown::Both);
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
@@ -235,8 +245,8 @@ impl Machine {
 
     /// What the console has said, the last of it.
     pub fn console(&self) -> String {
-        let text = self.console.lock().unwrap_or_else(|e| e.into_inner());
-        String::from_utf8_lossy(&text).into_owned()
+        let said = self.said.lock().unwrap_or_else(|e| e.into_inner());
+        String::from_utf8_lossy(&said).into_owned()
     }
 
     /// Agrees with the monitor on a language.

@@ -495,7 +495,10 @@ impl Vm {
 
     fn tell(&mut self, message: &ToGuest) -> Result<(), Failure> {
         let sent = self.machine.wire.write_all(&wire::encode(message));
-        sent.map_err(|_| self.machine.fail("the machine has ended"))
+        sent.map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => self.machine.fail("the machine hangs"),
+            _ => self.machine.fail("the machine has ended"),
+        })
     }
 
     /// The next message; `None` when the deadline comes first.
@@ -546,21 +549,22 @@ impl Vm {
 /// Waits for one of these. False when the deadline has passed, whatever else
 /// has happened: a guest that never stops talking does not stop the clock.
 fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
-    let patience = match deadline {
-        None => PollTimeout::NONE,
-        Some(at) => {
-            let left = at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
+    loop {
+        let patience = match deadline {
+            None => PollTimeout::NONE,
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return false;
+                }
+                let left = left.as_millis() + 1;
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
             }
-            let left = left.as_millis() + 1;
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        };
+        // No error but EINTR can be: there is no signal that it is for.
+        if let Ok(1..) = poll(fds, patience) {
+            return true;
         }
-    };
-    // An error is EINTR: then nothing is ready, and the caller asks again.
-    match poll(fds, patience) {
-        Ok(0) => deadline.is_none(),
-        _ => true,
     }
 }
 
