@@ -278,6 +278,8 @@ fn findmnt_says_shared_outside_and_private_inside(
         .assert()
         .success()
         .stdout("TARGET PROPAGATION\n/proc  private\n/proc  private\n");
+    let output = outside.run(user, findmnt, b"");
+    output.assert().stdout("TARGET PROPAGATION\n/proc  shared\n");
 }
 
 /// M9

@@ -207,23 +207,34 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace(
 #[rstest]
 fn zombie_stays_until_pid_1_waits_for_it(#[values(Root, Reader)] user: User) {
     let outside = outside();
-    // dash, as PID 1, waits for children while it runs a command, and not
-    // while it reads. The zombie's parent is gone: it is an orphan, too.
+    // The zombie's parent is gone: it is an orphan, too.
     let seen = outside.with_inside(
         user,
-        r#"mkfifo die
+        r#"mkfifo die answer
         zombie() { ps -o stat= -p $orphan | grep -q Z; }
-        inside 'sh -c "read end < die & echo \$! > ready"; read go < hold
-                sleep 0; echo > ready; read end < hold'
-        orphan=$(ps -o pid= --ppid $child | tr -d ' ')
-        if zombie; then echo already; fi
-        echo > die; soon zombie
+        inside_with_orphan() {
+            inside "sh -c 'read end < die & echo > ready'; $1"
+            orphan=$(ps -o pid= --ppid $child | tr -d ' ')
+            if zombie; then echo already; fi
+            echo > die; soon zombie
+        }
+
+        # cat never waits, however much it has to do.
+        inside_with_orphan 'exec cat hold > answer'
+        exec 4< answer 3> hold
+        echo busy >&3; read word <&4; echo $word
+        ps -o stat= -p $orphan
+        exec 3>&-; wait $demo
+
+        # dash waits, for whatever there is, when it runs a command.
+        inside_with_orphan 'read go < hold; sleep 0; echo > ready
+                            read end < hold'
         ps -o stat= -p $orphan
         echo > hold; read word < ready
         ! ps -o stat= -p $orphan
         echo > hold; wait $demo"#,
     );
-    assert_eq!(seen, "Z\n");
+    assert_eq!(seen, "busy\nZ\nZ\n");
 
     // Outside, PID 1 always waits.
     outside.with_inside(
