@@ -55,7 +55,8 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
     let name = argv[0].clone();
     let this = env::current_exe()
         .map_err(|error| Failure::because("current_exe", error))?;
-    let harness = Harness::new(&this, packed(&name).as_deref())?;
+    let packed = packed(&name);
+    let harness = Harness::new(&this, packed.as_deref())?;
     let mut vm = harness.start()?;
 
     // Like `docker run -it`, but without the letters: who sits at a terminal
@@ -78,7 +79,10 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
     let request = Request {
         argv: argv.into_iter().map(OsString::into_vec).collect(),
         user: User::Root,
-        dir: env::current_dir().ok().map(|dir| dir.into_os_string().into_vec()),
+        // Where a relative path leads to the program that was packed.
+        dir: packed
+            .and_then(|_| env::current_dir().ok())
+            .map(|dir| dir.into_os_string().into_vec()),
         terminal: terminal.as_ref().map(|terminal| {
             let (rows, columns) = terminal.size();
             let name = env::var("TERM").unwrap_or("dumb".into());

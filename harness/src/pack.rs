@@ -110,7 +110,10 @@ const LOCALE: &str = "/usr/lib/locale/C.utf8";
 /// Where to look for them, PATH or not.
 const PATH: &[&str] = &["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
-/// What the files in `/etc` say.
+/// For the laboratory's shell.
+const PROMPT: &str = "PS1='\\u@\\h:\\w\\$ '\n";
+
+/// What the guest's own files say.
 const ETC: &[(&str, u32, &str)] = &[
     (
         "/etc/passwd",
@@ -128,6 +131,9 @@ const ETC: &[(&str, u32, &str)] = &[
     ("/etc/shadow", 0o600, "root:*:::::::\nreader:*:::::::\n"),
     ("/etc/hosts", 0o644, "127.0.0.1 localhost\n::1 localhost\n"),
     ("/etc/hostname", 0o644, "outside\n"),
+    // Says who and where one is, which changes behind uts-demo.
+    ("/root/.bashrc", 0o644, PROMPT),
+    ("/home/reader/.bashrc", 0o644, PROMPT),
     (
         "/etc/nsswitch.conf",
         0o644,
