@@ -227,3 +227,22 @@ fn session_that_ends_too_early_is_noticed() {
     assert!(seen.is_empty());
     assert!(complaint.contains("and ends, before"), "{complaint}");
 }
+
+/// Nobody runs what no page names.
+#[test]
+fn every_example_is_named_on_its_page() {
+    let mut named = 0;
+    for path in pages() {
+        let folder = workspace().join(&path);
+        let folder = folder.parent().expect("a folder").to_path_buf();
+        let page = fs::read_to_string(workspace().join(&path)).expect("a page");
+        for file in fs::read_dir(folder.join("examples")).into_iter().flatten()
+        {
+            let file = file.expect("an entry").path();
+            let name = file.file_stem().expect("a name").to_string_lossy();
+            assert!(page.contains(&format!("`{name}`")), "{name}: {path:?}");
+            named += 1;
+        }
+    }
+    assert!(named > 0, "no example at all");
+}
