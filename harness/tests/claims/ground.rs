@@ -125,7 +125,7 @@ fn here<A: AsRef<OsStr>>(user: User, argv: Vec<A>, input: &[u8]) -> Output {
         command.uid(id).gid(id);
         command
     });
-    command.env("PATH", &*PATH).current_dir("/").args(argv);
+    command.env("PATH", &*PATH).env("HOME", "/").current_dir("/").args(argv);
     let run = command.write_stdin(input).timeout(PATIENCE).output();
     run.expect("env")
 }

@@ -32,6 +32,7 @@ impl Outside {
 
 /// P1
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn command_is_pid_1_and_has_no_parent(#[values(Root, Reader)] user: User) {
     let outside = outside();
     let script = "echo $$ $PPID; ps -o pid=,ppid= -p $$ | tr -s ' '; :";
@@ -48,6 +49,7 @@ fn command_is_pid_1_and_has_no_parent(#[values(Root, Reader)] user: User) {
 
 /// P2
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn outside_counts_the_same_process_among_its_own(
     #[values(Root, Reader)] user: User,
 ) {
@@ -78,6 +80,7 @@ fn outside_counts_the_same_process_among_its_own(
 
 /// P3
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn old_proc_still_shows_the_outside(#[values(Root, Reader)] user: User) {
     let outside = outside();
     let seen = outside.with_inside(
@@ -107,6 +110,7 @@ fn old_proc_still_shows_the_outside(#[values(Root, Reader)] user: User) {
 
 /// P4
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn pid_1_cannot_be_killed_from_inside(#[values(Root, Reader)] user: User) {
     let outside = outside();
     // By itself and by a child. An ordinary process there can be killed.
@@ -153,6 +157,7 @@ fn nobody_inside_outlives_pid_1(#[values(Root, Reader)] user: User) {
 
 /// P5
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn where_pid_1_is_dead_fork_says_no_memory(#[values(Root, Reader)] user: User) {
     let outside = outside();
     // Of two commands the first is PID 1, and the second comes too late.
@@ -205,6 +210,7 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace(
 
 /// P7
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn zombie_stays_until_pid_1_waits_for_it(#[values(Root, Reader)] user: User) {
     let outside = outside();
     // The zombie's parent is gone: it is an orphan, too.
@@ -250,6 +256,7 @@ fn zombie_stays_until_pid_1_waits_for_it(#[values(Root, Reader)] user: User) {
 
 /// P8
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn process_has_a_pid_in_each_namespace_around_it(
     #[values(Root, Reader)] user: User,
 ) {
@@ -268,6 +275,7 @@ fn process_has_a_pid_in_each_namespace_around_it(
 
 /// P8
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn namespace_below_32_others_is_refused(#[values(Root, Reader)] user: User) {
     let outside = outside();
     let chain = |links| [vec!["pid-demo"; links], vec!["echo", "in"]].concat();
@@ -282,6 +290,7 @@ fn namespace_below_32_others_is_refused(#[values(Root, Reader)] user: User) {
 
 /// P9
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn sigterm_and_sighup_reach_command(
     #[values(Root, Reader)] user: User,
     #[values("TERM", "HUP")] signal: &str,
@@ -303,6 +312,7 @@ fn sigterm_and_sighup_reach_command(
 
 /// P9
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn nobody_inside_outlives_pid_demo(#[values(Root, Reader)] user: User) {
     let outside = outside();
     let seen = outside.with_inside(
@@ -323,6 +333,7 @@ fn nobody_inside_outlives_pid_demo(#[values(Root, Reader)] user: User) {
 #[case::the_largest("exit 255", 255)]
 // A fault of its own is a signal that PID 1 does not survive.
 #[case::of_a_signal("ulimit -s 200; f() { f; }; f", 128 + 11)]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn status_of_command_comes_back(
     #[values(Root, Reader)] user: User,
     #[case] script: &str,
@@ -352,6 +363,7 @@ const TERMINAL: &str = r#"
 
 /// P9
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn interrupt_at_a_terminal_goes_to_command_alone(
     #[values(Root, Reader)] user: User,
 ) {
@@ -383,6 +395,7 @@ END
 
 /// P1, P2
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn report_of_pid_demo_is_what_the_tools_say(
     #[values(Root, Reader)] user: User,
 ) {
@@ -444,6 +457,7 @@ level  2    PID 31
 (level .*\n){29}level 32 +PID 1
 level 33 unshare\(CLONE_NEWPID\): ENOSPC: No space left on device"
 )]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn examples_print_what_they_measure(
     #[values(Root, Reader)] user: User,
     #[case] example: &str,
@@ -456,6 +470,7 @@ fn examples_print_what_they_measure(
 
 /// An example that is refused says so as the demos do.
 #[rstest]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn examples_that_are_refused_name_the_call_and_the_way_out(
     #[values(
         "clone",
