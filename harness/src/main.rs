@@ -55,6 +55,16 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
     let name = argv[0].clone();
     let this = env::current_exe()
         .map_err(|error| Failure::because("current_exe", error))?;
+    let seated = io::stdin().is_terminal()
+        && io::stdout().is_terminal()
+        && io::stderr().is_terminal();
+    if seated {
+        // Before there is a second thread: that one would be killed by them,
+        // and nobody would set the terminal right again.
+        Terminal::signals()
+            .thread_block()
+            .map_err(|error| Failure::because("sigprocmask", error))?;
+    }
     let packed = packed(&name);
     let harness = Harness::new(&this, packed.as_deref())?;
     let mut vm = harness.start()?;
@@ -67,8 +77,6 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
     let [Ok(input), Ok(output), Ok(errors)] = streams else {
         return Err(Failure::because("standard streams", "closed"));
     };
-    let seated =
-        input.is_terminal() && output.is_terminal() && errors.is_terminal();
     let terminal = match seated {
         true => Some(
             Terminal::take(input.as_fd())
@@ -129,16 +137,20 @@ struct Terminal {
 
 impl Terminal {
     fn take(fd: BorrowedFd) -> io::Result<Terminal> {
-        let mut signals = SigSet::from(Signal::SIGWINCH);
-        signals.add(Signal::SIGTERM);
-        signals.add(Signal::SIGHUP);
-        signals.thread_block()?;
-        let events = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)?;
+        let flags = SfdFlags::SFD_CLOEXEC;
+        let events = SignalFd::with_flags(&Terminal::signals(), flags)?;
         let before = tcgetattr(fd)?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
         tcsetattr(fd, SetArg::TCSADRAIN, &raw)?;
         Ok(Terminal { fd: fd.try_clone_to_owned()?, before, events })
+    }
+
+    /// What it wants to hear of, to follow it or to end in good order.
+    fn signals() -> SigSet {
+        [Signal::SIGWINCH, Signal::SIGTERM, Signal::SIGHUP]
+            .into_iter()
+            .collect()
     }
 
     /// What a signal says: the new size, or `None`: it is time to go.
