@@ -5,6 +5,7 @@ use predicates::prelude::*;
 use rstest::rstest;
 
 use crate::ground::{Reader, Root, User, outside};
+use crate::report::rows;
 
 /// The book's experiment, as its reader did it: new PID and mount namespaces
 /// and a new /proc, on a tree that is shared with the outside.
@@ -340,10 +341,7 @@ fn report_of_mount_demo_is_what_the_tools_say(
     let mut lines = seen.lines();
     let told: Vec<&str> = lines.by_ref().take(4).collect();
     let [namespace, stack, kind, pid] = told[..] else { panic!("{seen}") };
-    let rows: Vec<Vec<&str>> = lines
-        .map(|line| line.split("  ").map(str::trim))
-        .map(|cells| cells.filter(|cell| !cell.is_empty()).collect())
-        .collect();
+    let rows = rows(lines);
     assert_eq!(rows[0], ["outside", "inside", "outside again"]);
     let inside = rows[1][2];
     assert!(inside.starts_with("mnt:[") && inside != namespace, "{seen}");

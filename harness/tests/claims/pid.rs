@@ -5,6 +5,7 @@ use predicates::prelude::*;
 use rstest::rstest;
 
 use crate::ground::{Outside, Reader, Root, User, outside};
+use crate::report::rows;
 
 /// For scripts. `inside SCRIPT` starts `pid-demo sh -c SCRIPT` and waits for
 /// the word that SCRIPT writes to the fifo `ready`; `$demo` is pid-demo and
@@ -406,10 +407,7 @@ fn report_of_pid_demo_is_what_the_tools_say(
     let mut lines = seen.lines();
     let told: Vec<&str> = lines.by_ref().take(3).collect();
     let [namespace, pid, parent] = told[..] else { panic!("{seen}") };
-    let rows: Vec<Vec<&str>> = lines
-        .map(|line| line.split("  ").map(str::trim))
-        .map(|cells| cells.filter(|cell| !cell.is_empty()).collect())
-        .collect();
+    let rows = rows(lines);
     assert_eq!(rows[0], ["outside", "inside", "outside again"]);
     let inside = rows[1][2];
     assert!(inside.starts_with("pid:[") && inside != namespace, "{seen}");

@@ -15,17 +15,22 @@ pub fn report(
     let output = outside.run(user, [demo], b"");
     let output = output.assert().success().stderr("").get_output().clone();
     let text = String::from_utf8(output.stdout).expect("text");
-    let mut rows = BTreeMap::new();
-    for line in text.lines() {
-        // A value may hold single spaces: "0 1000 1".
-        let cells = line.split("  ").map(str::trim).filter(|it| !it.is_empty());
-        let mut cells: Vec<String> = cells.map(String::from).collect();
-        if line.starts_with(' ') {
-            assert_eq!(cells, ["outside", "inside", "outside again"]);
-            continue;
-        }
-        let values = cells.split_off(1).try_into().expect("three columns");
-        rows.insert(cells.remove(0), values);
-    }
-    rows
+    let mut table = rows(text.lines()).into_iter();
+    let title = table.next().expect("a title");
+    assert_eq!(title, ["outside", "inside", "outside again"]);
+    let fact = |row: Vec<&str>| {
+        let row: Vec<String> = row.into_iter().map(String::from).collect();
+        let (fact, values) = row.split_first().expect("a fact");
+        let values = values.to_vec().try_into().expect("three columns");
+        (fact.clone(), values)
+    };
+    table.map(fact).collect()
+}
+
+/// The cells of each line. A value may hold single spaces: "0 1000 1".
+pub fn rows<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
+    lines
+        .map(|line| line.split("  ").map(str::trim))
+        .map(|cells| cells.filter(|cell| !cell.is_empty()).collect())
+        .collect()
 }
