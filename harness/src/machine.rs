@@ -138,21 +138,20 @@ impl Machine {
         memory: Memory,
         incoming: bool,
     ) -> Result<Machine, Failure> {
-        let fail = |what: &str, error: &dyn std::fmt::Display| {
-            Failure::new(format!("{what}: {error}"))
+        let pair = || {
+            UnixStream::pair().map_err(|e| Failure::because("socketpair", e))
         };
-        let pair = || UnixStream::pair().map_err(|e| fail("socketpair", &e));
         let (wire, guest_wire) = pair()?;
         let (monitor, guest_monitor) = pair()?;
         let (console, guest_console) = pair()?;
         let errors = guest_console.try_clone();
-        let errors = errors.map_err(|error| fail("dup", &error))?;
+        let errors = errors.map_err(|error| Failure::because("dup", error))?;
         let inherited = [&guest_wire, &guest_monitor, &guest_console]
             .map(|socket| socket.as_raw_fd());
         let [wire_fd, monitor_fd, console_fd] = inherited;
 
         let initramfs = fs::metadata(dir.join("initramfs"))
-            .map_err(|error| fail("initramfs", &error))?;
+            .map_err(|error| Failure::because("initramfs", error))?;
         let size = format!("{}M", memory_for(initramfs.len()));
         let shared = if memory == Memory::Shared { "on" } else { "off" };
         let cpu = match accelerator {
@@ -204,17 +203,17 @@ impl Machine {
             });
         }
         let child = qemu.spawn().map_err(|error| {
-            let name = qemu.get_program().display();
-            Failure::new(format!("{name}: {error}"))
+            Failure::because(qemu.get_program().display(), error)
         })?;
         drop((guest_wire, guest_monitor, guest_console, qemu));
 
         // A machine that takes nothing any more must not hold up its user.
         wire.set_write_timeout(Some(MONITOR))
             .and_then(|()| monitor.set_write_timeout(Some(MONITOR)))
-            .map_err(|error| fail("setsockopt", &error))?;
+            .map_err(|error| Failure::because("setsockopt", error))?;
         let said = Arc::new(Mutex::new(Vec::new()));
-        let ear = console.try_clone().map_err(|e| fail("dup", &e))?;
+        let ear =
+            console.try_clone().map_err(|e| Failure::because("dup", e))?;
         let reader = thread::spawn({
             let said = Arc::clone(&said);
             move || keep_last(ear, &said)

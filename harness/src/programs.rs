@@ -31,9 +31,7 @@ pub fn build() -> Result<Vec<PathBuf>, Failure> {
         .arg(manifest)
         .stderr(Stdio::inherit())
         .output()
-        .map_err(|error| {
-            Failure::new(format!("{}: {error}", cargo.display()))
-        })?;
+        .map_err(|error| Failure::because(cargo.display(), error))?;
     if !output.status.success() {
         return Err(Failure::new("cargo build failed, see above".into()));
     }

@@ -59,9 +59,8 @@ impl Harness {
         // .../target/debug/harness
         let target = init.ancestors().nth(2).unwrap_or(init);
         let cache = target.join("harness-cache");
-        fs::create_dir_all(&cache).map_err(|error| {
-            Failure::new(format!("{}: {error}", cache.display()))
-        })?;
+        fs::create_dir_all(&cache)
+            .map_err(|error| Failure::because(cache.display(), error))?;
 
         let named = |dir: &str, path: &Path| {
             Path::new(dir).join(path.file_name().unwrap_or_default())
@@ -135,9 +134,8 @@ impl Harness {
             return Ok(dir);
         }
 
-        let fail = |error: io::Error| {
-            Failure::new(format!("{}: {error}", self.cache.display()))
-        };
+        let fail =
+            |error: io::Error| Failure::because(self.cache.display(), error);
         let lock = File::create(self.cache.join("lock")).map_err(fail)?;
         let _lock = Flock::lock(lock, FlockArg::LockExclusive)
             .map_err(|(_, errno)| fail(errno.into()))?;
@@ -176,9 +174,7 @@ impl Harness {
     fn make(&self, new: &Path, inputs: &str) -> Result<(), Failure> {
         let begun = Instant::now();
         crate::say(format_args!("booting {}", self.describe()));
-        let fail = |error: io::Error| {
-            Failure::new(format!("{}: {error}", new.display()))
-        };
+        let fail = |error: io::Error| Failure::because(new.display(), error);
         let _ = fs::remove_dir_all(new);
         fs::create_dir_all(new).map_err(fail)?;
 
@@ -268,9 +264,8 @@ fn stamp(path: &Path) -> Result<String, Failure> {
 }
 
 fn stamp_as(name: &Path, path: &Path) -> Result<String, Failure> {
-    let found = fs::metadata(path).map_err(|error| {
-        Failure::new(format!("{}: {error}", path.display()))
-    })?;
+    let found = fs::metadata(path)
+        .map_err(|error| Failure::because(path.display(), error))?;
     let (seconds, nanos) = (found.mtime(), found.mtime_nsec());
     let (node, length) = (found.ino(), found.len());
     Ok(format!("{node}-{length}-{seconds}.{nanos} {}\n", name.display()))
