@@ -16,6 +16,10 @@ pub use harness::User::{self, Reader, Root};
 use harness::{Failure, Harness, Vm};
 use nix::unistd::geteuid;
 
+/// Whoever may try a claim. They share its machine: the one with the fewer
+/// rights comes first.
+pub const USERS: [User; 2] = [Reader, Root];
+
 /// No command of a claim takes a tenth of this, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
 
