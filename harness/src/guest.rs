@@ -127,17 +127,11 @@ fn prepare() -> Result<(), String> {
         )
         .map_err(|error| because("dummy.ko")(error.into()))?;
     }
-    for line in [
-        "link set lo up",
-        "address add 192.0.2.1/24 dev dummy0",
-        "link set dummy0 up",
-    ] {
-        let ip = Command::new("/usr/bin/ip").args(line.split(' ')).output();
-        let ip = ip.map_err(because("ip"))?;
-        if !ip.status.success() {
-            let why = String::from_utf8_lossy(&ip.stderr);
-            return Err(format!("ip {line}: {}", why.trim()));
-        }
+    let ip = Command::new("/usr/bin/ip").args(["-batch", "/etc/ip"]).output();
+    let ip = ip.map_err(because("ip"))?;
+    if !ip.status.success() {
+        let why = String::from_utf8_lossy(&ip.stderr);
+        return Err(format!("ip: {}", why.trim()));
     }
     Ok(())
 }

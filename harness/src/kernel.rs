@@ -68,9 +68,8 @@ impl Kernel {
         let Ok(kernel) = decompress(payload) else { return Ok(None) };
         // QEMU enters an ELF kernel through this note (Xen's
         // PHYS32_ENTRY, "PVH"), or not at all.
-        let note = b"\x12\0\0\0Xen\0";
-        let pvh = kernel.windows(note.len()).any(|bytes| bytes == note);
-        Ok(pvh.then_some(kernel))
+        let pvh = memchr::memmem::find(&kernel, b"\x12\0\0\0Xen\0");
+        Ok(pvh.map(|_| kernel))
     }
 
     /// The module's bytes.

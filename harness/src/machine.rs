@@ -3,8 +3,10 @@
 //! All that depends on the architecture stands here.
 
 use std::env;
-use std::fs;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::fs::{self, File};
+use std::io::{
+    self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write,
+};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -16,10 +18,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::getppid;
+use nix::unistd::{Whence, getppid, lseek};
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -34,13 +38,15 @@ fn memory_for(initramfs: u64) -> u64 {
     (128 + 4 * (initramfs >> 20)).next_multiple_of(64)
 }
 
-/// ttyS0 is the console, for the kernel's last words. `panic=-1`: a panic
-/// ends the machine at once. Tunnel drivers put no devices into new network
+/// ttyS0 is the console, for the kernel's last words. `panic=-1 reboot=t`: a
+/// panic ends the machine at once, and tries no keyboard controller for two
+/// seconds. The kernel's ciphers are not what is tested. Tunnel drivers put no devices into new network
 /// namespaces, where they would not be "only loopback". With addresses that
 /// are not random TCG translates a library once and not for each process:
 /// half the time of a command.
 const APPEND: &str = "console=ttyS0 quiet panic=-1 8250.nr_uarts=2 \
-                      fb_tunnels=none norandmaps rdinit=/init";
+                      reboot=t cryptomgr.notests fb_tunnels=none \
+                      norandmaps rdinit=/init";
 
 /// How long QEMU's monitor may think about an answer.
 const MONITOR: Duration = Duration::from_secs(10);
@@ -83,7 +89,7 @@ impl Accelerator {
         }
         let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let able = flags.split_whitespace().any(|f| f == "svm" || f == "vmx");
-        let open = fs::File::options().read(true).write(true).open("/dev/kvm");
+        let open = File::options().read(true).write(true).open("/dev/kvm");
         if able && open.is_ok() && !no_kvm.exists() {
             return Ok(Accelerator::Kvm);
         }
@@ -116,27 +122,29 @@ pub struct Machine {
     pub wire: UnixStream,
     monitor: BufReader<UnixStream>,
     console: UnixStream,
+    /// Of a machine that was booted.
+    memory: Option<File>,
     said: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
 }
 
-/// Whether a machine's memory is the file, or a copy of it that nobody sees.
+/// Where a machine begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
-    /// To be saved.
-    Shared,
-    /// To be thrown away.
-    Private,
+pub enum From {
+    /// At the kernel's first instruction. Its memory can be saved.
+    Boot,
+    /// At a saved state. The file of its memory stays as it is.
+    State,
 }
 
 impl Machine {
-    /// Starts QEMU in `dir`, which holds `kernel`, `initramfs`, and `memory`.
+    /// Starts QEMU in `dir`, which holds `kernel` and `initramfs`, and for a
+    /// saved state `memory` and `state`.
     #[expect(unsafe_code, reason = "what the child does before exec")]
     pub fn start(
         dir: &Path,
         accelerator: Accelerator,
-        memory: Memory,
-        incoming: bool,
+        from: From,
     ) -> Result<Machine, Failure> {
         let pair = || {
             UnixStream::pair().map_err(|e| Failure::because("socketpair", e))
@@ -146,17 +154,36 @@ impl Machine {
         let (console, guest_console) = pair()?;
         let errors = guest_console.try_clone();
         let errors = errors.map_err(|error| Failure::because("dup", error))?;
-        let inherited = [&guest_wire, &guest_monitor, &guest_console]
-            .map(|socket| socket.as_raw_fd());
-        let [wire_fd, monitor_fd, console_fd] = inherited;
+        let memory = match from {
+            // A file on a disk costs a second more, page by page.
+            From::Boot => Some(
+                memfd_create(c"memory", MFdFlags::MFD_CLOEXEC)
+                    .map(File::from)
+                    .map_err(|e| Failure::because("memfd_create", e))?,
+            ),
+            From::State => None,
+        };
+        let [wire_fd, monitor_fd, console_fd] =
+            [&guest_wire, &guest_monitor, &guest_console]
+                .map(|socket| socket.as_raw_fd());
+        let mut inherited = vec![wire_fd, monitor_fd, console_fd];
+        let (path, share) = match &memory {
+            Some(file) => {
+                let fd = file.as_raw_fd();
+                inherited.push(fd);
+                (format!("/proc/self/fd/{fd}"), "on")
+            }
+            None => ("memory".into(), "off"),
+        };
 
         let initramfs = fs::metadata(dir.join("initramfs"))
             .map_err(|error| Failure::because("initramfs", error))?;
         let size = format!("{}M", memory_for(initramfs.len()));
-        let shared = if memory == Memory::Shared { "on" } else { "off" };
         let cpu = match accelerator {
             Accelerator::Kvm => "host",
-            Accelerator::Tcg => "max",
+            // What is fast in a processor, to copy byte by byte without a
+            // loop, is slow where it is computed.
+            Accelerator::Tcg => "max,-erms,-fsrm",
         };
         let chardev = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd}");
         let mut qemu = Command::new(qemu()?);
@@ -168,7 +195,7 @@ impl Machine {
             .arg("-object")
             .arg(format!(
                 "memory-backend-file,id=memory,size={size},\
-                 mem-path=memory,share={shared}"
+                 mem-path={path},share={share}"
             ))
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-nic", "none"])
@@ -183,7 +210,7 @@ impl Machine {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(OwnedFd::from(errors));
-        if incoming {
+        if from == From::State {
             qemu.args(["-incoming", "defer"]);
         }
         let parent = nix::unistd::getpid();
@@ -195,7 +222,7 @@ impl Machine {
                 if getppid() != parent {
                     return Err(io::ErrorKind::Other.into());
                 }
-                for fd in inherited {
+                for &fd in &inherited {
                     let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
                     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
                 }
@@ -220,7 +247,7 @@ impl Machine {
         });
         let monitor = BufReader::new(monitor);
         let reader = Some(reader);
-        Ok(Machine { child, wire, monitor, console, said, reader })
+        Ok(Machine { child, wire, monitor, console, memory, said, reader })
     }
 
     /// Ends the machine, and makes an error of what its console said last.
@@ -261,14 +288,15 @@ impl Machine {
         Ok(())
     }
 
-    /// Writes the machine's state into the file `state`.
-    pub fn save(&mut self) -> Result<(), Failure> {
+    /// Writes the machine into the files `state` and `memory`, in `dir`. It
+    /// stands still then.
+    pub fn save(&mut self, dir: &Path) -> Result<(), Failure> {
         self.execute("migrate", json!({"uri": "exec:cat > state"}))?;
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let now = self.execute("query-migrate", json!({}))?;
             match now["status"].as_str() {
-                Some("completed") => return Ok(()),
+                Some("completed") => break,
                 Some("failed" | "cancelled") => {
                     return Err(self.fail(format!("saving the state: {now}")));
                 }
@@ -278,6 +306,10 @@ impl Machine {
                 _ => thread::sleep(Duration::from_millis(5)),
             }
         }
+        let Some(memory) = &mut self.memory else { return Ok(()) };
+        File::create(dir.join("memory"))
+            .and_then(|mut file| copy_sparse(memory, &mut file))
+            .map_err(|error| Failure::because("memory", error))
     }
 
     /// Goes on from the file `state`.
@@ -335,6 +367,22 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Copies a file, and leaves out what was never written.
+fn copy_sparse(from: &mut File, to: &mut File) -> io::Result<()> {
+    to.set_len(from.metadata()?.len())?;
+    let mut at = 0;
+    loop {
+        let data = match lseek(&*from, at, Whence::SeekData) {
+            Err(Errno::ENXIO) => return Ok(()), // No more.
+            data => data?,
+        };
+        at = lseek(&*from, data, Whence::SeekHole)?;
+        from.seek(SeekFrom::Start(data as u64))?;
+        to.seek(SeekFrom::Start(data as u64))?;
+        io::copy(&mut from.take((at - data) as u64), to)?;
     }
 }
 

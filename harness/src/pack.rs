@@ -131,6 +131,14 @@ const ETC: &[(&str, u32, &str)] = &[
     ("/etc/shadow", 0o600, "root:*:::::::\nreader:*:::::::\n"),
     ("/etc/hosts", 0o644, "127.0.0.1 localhost\n::1 localhost\n"),
     ("/etc/hostname", 0o644, "outside\n"),
+    // For ip(8), once.
+    (
+        "/etc/ip",
+        0o644,
+        "link set lo up\n\
+         address add 192.0.2.1/24 dev dummy0\n\
+         link set dummy0 up\n",
+    ),
     // Says who and where one is, which changes behind uts-demo.
     ("/root/.bashrc", 0o644, PROMPT),
     ("/home/reader/.bashrc", 0o644, PROMPT),

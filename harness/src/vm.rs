@@ -14,13 +14,14 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::kernel::Kernel;
-use crate::machine::{self, Accelerator, Machine, Memory};
+use crate::machine::{self, Accelerator, From, Machine};
 use crate::pack::{self, Tree};
 use crate::wire::{
     self, CHUNK, Decoder, End, FromGuest, Request, Rubbish, ToGuest, User,
@@ -178,25 +179,15 @@ impl Harness {
         let _ = fs::remove_dir_all(new);
         fs::create_dir_all(new).map_err(fail)?;
 
-        let mut tree = Tree::new();
-        tree.program(Path::new("/init"), &self.init)?;
-        for (at, source) in &self.programs {
-            tree.program(at, source)?;
-        }
-        if let Some(module) = self.kernel.module()? {
-            tree.file(Path::new("/lib/modules/dummy.ko"), 0o644, module);
-        }
-        File::create(new.join("initramfs"))
-            .and_then(|file| tree.write(BufWriter::new(file)))
-            .map_err(fail)?;
-        match self.kernel.unpacked().map_err(fail)? {
-            Some(kernel) => fs::write(new.join("kernel"), kernel),
-            None => fs::copy(&self.kernel.image, new.join("kernel")).map(drop),
-        }
-        .map_err(fail)?;
+        // Side by side: each takes a while.
+        let (sources, kernel) = thread::scope(|scope| {
+            let kernel = scope.spawn(|| self.unpack(&new.join("kernel")));
+            let sources = self.pack(&new.join("initramfs"));
+            (sources, kernel.join().expect("no panic"))
+        });
+        let (sources, ()) = (sources?, kernel.map_err(fail)?);
 
-        let machine =
-            Machine::start(new, self.accelerator, Memory::Shared, false)?;
+        let machine = Machine::start(new, self.accelerator, From::Boot)?;
         let mut vm = Vm::new(machine);
         vm.machine.negotiate()?;
         let patience = match self.accelerator {
@@ -204,13 +195,13 @@ impl Harness {
             Accelerator::Tcg => BOOT,
         };
         vm.ready(patience)?;
-        vm.machine.save()?;
+        vm.machine.save(new)?;
         drop(vm);
 
         // Written last: what has this file is whole. It names what went in,
         // and what came out, so that damage to either is noticed.
         let mut manifest = inputs.to_string();
-        for source in &tree.sources {
+        for source in &sources {
             manifest += &stamp(source)?;
         }
         for made in ["kernel", "initramfs", "memory", "state"] {
@@ -220,6 +211,30 @@ impl Harness {
         fs::write(new.join("manifest"), manifest).map_err(fail)?;
         crate::say(format_args!("saved after {:.1?}", begun.elapsed()));
         Ok(())
+    }
+
+    /// Writes the guest's files. Returns where each came from.
+    fn pack(&self, to: &Path) -> Result<Vec<PathBuf>, Failure> {
+        let mut tree = Tree::new();
+        tree.program(Path::new("/init"), &self.init)?;
+        for (at, source) in &self.programs {
+            tree.program(at, source)?;
+        }
+        if let Some(module) = self.kernel.module()? {
+            tree.file(Path::new("/lib/modules/dummy.ko"), 0o644, module);
+        }
+        File::create(to)
+            .and_then(|file| tree.write(BufWriter::new(file)))
+            .map_err(|error| Failure::because(to.display(), error))?;
+        Ok(tree.sources)
+    }
+
+    /// Writes the kernel as QEMU enters it at once, where that can be done.
+    fn unpack(&self, to: &Path) -> io::Result<()> {
+        match self.kernel.unpacked()? {
+            Some(kernel) => fs::write(to, kernel),
+            None => fs::copy(&self.kernel.image, to).map(drop),
+        }
     }
 
     /// Removes the oldest states, so that they do not pile up.
@@ -314,7 +329,7 @@ impl Vm {
 
     fn restore(dir: &Path, accelerator: Accelerator) -> Result<Vm, Failure> {
         let deadline = Instant::now() + RESTORE;
-        let machine = Machine::start(dir, accelerator, Memory::Private, true)?;
+        let machine = Machine::start(dir, accelerator, From::State)?;
         let mut vm = Vm::new(machine);
         vm.machine.negotiate()?;
         vm.machine.restore()?;
