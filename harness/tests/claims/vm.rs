@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt;
@@ -198,19 +199,65 @@ fn killed_qemu_is_the_machines_failure() {
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn no_qemu_outlives_a_killed_harness() {
     let mut child = harness()
+        .env("KILLED", "ready")
         .args(["sh", "-c", "echo ready; sleep 1000"])
         .spawn()
         .expect("harness");
     wait_for_a_line(&mut child);
-    let machines = children_of(child.id());
-    assert_eq!(machines.len(), 1);
-    assert!(alive(machines[0]));
+    assert_eq!(marked("ready").len(), 2, "harness and QEMU");
     child.kill().expect("kill");
     child.wait().expect("wait");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while alive(machines[0]) {
-        assert!(Instant::now() < deadline, "QEMU lives on");
-        std::thread::yield_now();
+    wait_for_the_end_of("ready");
+}
+
+/// V4: killed at any moment, [`kills`] times.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn nothing_outlives_a_harness_killed_at_any_moment() {
+    let kills = kills();
+    for round in 0..kills {
+        let mark = format!("round {round} of {kills}");
+        let mut child = harness()
+            .env("KILLED", &mark)
+            .args(["sleep", "1000"])
+            .spawn()
+            .expect("harness");
+        // Up to the time when the command runs, and a little more.
+        thread::sleep(Duration::from_millis(500) * round / kills);
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        wait_for_the_end_of(&mark);
+    }
+    typed(&["true"]).assert().success().stderr("");
+}
+
+/// How often to kill at any moment: `$HARNESS_KILLS`.
+fn kills() -> u32 {
+    let kills = env::var("HARNESS_KILLS");
+    kills.map_or(4, |kills| kills.parse().expect("HARNESS_KILLS: a number"))
+}
+
+/// Who has this mark in his environment, as all have whom he started.
+fn marked(mark: &str) -> Vec<PathBuf> {
+    let mark = format!("KILLED={mark}\0");
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    processes
+        .map(|process| process.path())
+        .filter(|process| {
+            // Of the dead nothing can be read, nor of those of others.
+            let environ = fs::read(process.join("environ"));
+            let environ = environ.unwrap_or_default();
+            memchr::memmem::find(&environ, mark.as_bytes()).is_some()
+        })
+        .collect()
+}
+
+fn wait_for_the_end_of(mark: &str) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let [process, ..] = &*marked(mark) {
+        let who = fs::read_to_string(process.join("cmdline"));
+        assert!(Instant::now() < deadline, "{mark}: {who:?} lives on");
+        thread::yield_now();
     }
 }
 
@@ -271,13 +318,6 @@ fn children_of(parent: u32) -> Vec<u32> {
     children.split_whitespace().map(|pid| pid.parse().expect("PID")).collect()
 }
 
-/// Whether it still runs. Who was not waited for is dead all the same.
-fn alive(process: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"));
-    let stat = stat.unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| rest.contains(['R', 'S', 'D']))
-}
-
 fn kill(process: u32) {
     let pid = nix::unistd::Pid::from_raw(process as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)
@@ -321,10 +361,27 @@ fn interrupted_or_damaged_saved_state_is_made_anew() {
         command.timeout(Duration::from_secs(120)).assert()
     };
 
-    // Somebody was killed while making it.
+    // Killed while it was made: as soon as there is something, and later.
     let cache = target.join("harness-cache");
-    fs::create_dir_all(cache.join("new")).expect("a folder");
-    fs::write(cache.join("new/memory"), "half").expect("a file");
+    let half = cache.join("new/initramfs");
+    let rounds = kills() / 4;
+    for round in 0..rounds {
+        let _ = fs::remove_dir_all(&cache);
+        let mut making = Command::new(&program)
+            .env("HARNESS_KERNEL", kernel)
+            .args(["echo", "alive"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("harness");
+        while !half.exists() {
+            assert_eq!(making.try_wait().expect("a child"), None);
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_secs(2) * round / rounds);
+        making.kill().expect("kill");
+        making.wait().expect("wait");
+        assert!(round > 0 || half.exists());
+    }
     run().success().stdout("alive\n").stderr("");
     assert!(!cache.join("new").exists());
 
