@@ -32,9 +32,12 @@ fn mount_made_inside_is_not_seen_outside() {
     for user in USERS {
         let seen = outside.sh(
             user,
-            "look() {
-                # One of the processes may have ended meanwhile.
-                cat /proc/self/mountinfo /proc/[0-9]*/comm || :
+            r#"look() {
+                cat /proc/self/mountinfo
+                for it in /proc/[0-9]*; do
+                    # It may have ended meanwhile.
+                    read name < $it/comm && echo "$name"
+                done
                 echo ---
             }
             mkfifo ready hold
@@ -46,7 +49,7 @@ fn mount_made_inside_is_not_seen_outside() {
             read word < ready
             look
             echo > hold; wait $!
-            look",
+            look"#,
         );
         let looks = seen.split_terminator("---\n").map(|look| {
             // The kernel's workers come and go.
