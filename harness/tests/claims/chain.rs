@@ -2,136 +2,133 @@
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
-use rstest::rstest;
 
-use crate::ground::{Reader, Root, User, outside};
+use crate::ground::{Outside, Reader, Root, USERS, User, outside};
 
-/// Every namespace of a process, a line each: `uts:[4026531838]`. The two
-/// `*_for_children` are not namespaces that a process is in.
-const NAMESPACES: &str =
-    "cd /proc/self/ns; readlink cgroup ipc mnt net pid time user uts";
+/// The six links, in the order of a container.
+const LINKS: [&str; 6] =
+    ["user-demo", "uts-demo", "ipc-demo", "pid-demo", "mount-demo", "net-demo"];
 
-/// What the claims below mean by "the outside is what it was".
-const TRACES: &str = "cat /proc/self/mountinfo; hostname; domainname; \
-     tail -n +2 -q /proc/sysvipc/msg /proc/sysvipc/sem /proc/sysvipc/shm; \
-     ls /dev/mqueue /dev/shm /tmp; ip -o address; ip -o link; \
-     ps -e -o pid= -o comm= | grep -v -e kworker -e ' \\(ps\\|grep\\|sh\\)$'; \
-     readlink /proc/self/exe";
+/// Says every namespace that it is in, a line each: `uts:[4026531838]`. The
+/// two `*_for_children` are not namespaces that a process is in.
+const NAMESPACES: [&str; 9] = [
+    "readlink",
+    "/proc/self/ns/cgroup",
+    "/proc/self/ns/ipc",
+    "/proc/self/ns/mnt",
+    "/proc/self/ns/net",
+    "/proc/self/ns/pid",
+    "/proc/self/ns/time",
+    "/proc/self/ns/user",
+    "/proc/self/ns/uts",
+];
+
+fn namespaces(outside: &Outside, user: User, links: &[&str]) -> Vec<String> {
+    let argv = [links, &NAMESPACES].concat();
+    let output = outside.run(user, argv, b"");
+    let output = output.assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(output).expect("text");
+    text.lines().map(String::from).collect()
+}
+
+/// The kinds of namespaces in which these two are not together.
+fn differ<'a>(caller: &[String], inside: &'a [String]) -> Vec<&'a str> {
+    assert_eq!([caller.len(), inside.len()], [8, 8]);
+    let pairs = inside.iter().zip(caller);
+    let differ = pairs.filter(|(inside, caller)| inside != caller);
+    differ.filter_map(|(inside, _)| inside.split(':').next()).collect()
+}
 
 /// G1
-#[rstest]
-#[case("uts-demo", "uts")]
-#[case("ipc-demo", "ipc")]
-#[case("pid-demo", "pid")]
-#[case("mount-demo", "mnt")]
-#[case("user-demo", "user")]
-#[case("net-demo", "net")]
-fn each_demo_changes_exactly_one_namespace(
-    #[case] demo: &str,
-    #[case] kind: &str,
-) {
+#[test]
+fn each_demo_changes_exactly_one_namespace() {
     let outside = outside();
-    let changed = |argv: &[&str]| {
-        let callers = outside.sh(Root, NAMESPACES);
-        let inside = outside.root([argv, &["sh", "-c", NAMESPACES]].concat());
-        let inside = String::from_utf8(inside.stdout).expect("text");
-        assert_eq!(inside.lines().count(), callers.lines().count());
-        let pairs = callers.lines().zip(inside.lines());
-        let differ = pairs.filter(|(caller, inside)| caller != inside);
-        differ.map(|(_, inside)| inside.to_string()).collect::<Vec<_>>()
-    };
-    let changed_by_demo = changed(&[demo]);
-    assert_eq!(changed_by_demo.len(), 1, "{changed_by_demo:?}");
-    assert!(changed_by_demo[0].starts_with(&format!("{kind}:[")));
+    let caller = namespaces(&outside, Root, &[]);
+    for (demo, kind) in [
+        ("uts-demo", "uts"),
+        ("ipc-demo", "ipc"),
+        ("pid-demo", "pid"),
+        ("mount-demo", "mnt"),
+        ("user-demo", "user"),
+        ("net-demo", "net"),
+    ] {
+        let inside = namespaces(&outside, Root, &[demo]);
+        assert_eq!(differ(&caller, &inside), [kind], "{demo}");
+    }
 
     // Without a demo all are the caller's.
-    assert_eq!(changed(&["env"]), [""; 0]);
+    let inside = namespaces(&outside, Root, &["env"]);
+    assert_eq!(differ(&caller, &inside), [""; 0]);
 }
 
 /// G1: without root, a demo changes its own and the user namespace.
-#[rstest]
-#[case("uts-demo", "uts")]
-#[case("ipc-demo", "ipc")]
-#[case("pid-demo", "pid")]
-#[case("net-demo", "net")]
-fn without_root_a_user_namespace_comes_first(
-    #[case] demo: &str,
-    #[case] kind: &str,
-) {
-    let outside = outside();
-    let callers = outside.sh(Reader, NAMESPACES);
-    let inside = outside.reader([demo, "sh", "-c", NAMESPACES]);
-    let inside = String::from_utf8(inside.stdout).expect("text");
-    let differ: Vec<&str> = callers
-        .lines()
-        .zip(inside.lines())
-        .filter(|(caller, inside)| caller != inside)
-        .map(|(_, inside)| inside.split(':').next().unwrap_or_default())
-        .collect();
-    let mut expected = vec![kind, "user"];
-    expected.sort();
-    assert_eq!(differ, expected);
-    outside.reader([demo, "id", "-u"]).assert().success().stdout("0\n");
-}
-
-/// G2: the book's first program.
 #[test]
-#[cfg_attr(ground_here, ignore = "leaves a message queue")]
-fn four_links_are_the_books_first_program() {
+fn without_root_a_user_namespace_comes_first() {
     let outside = outside();
-    outside.sh(Root, "ipcmk -Q");
-    let look = "hostname; echo $$; ipcs -q | grep -c 0x; ls -d /proc/[0-9]*";
-    let chain = ["uts-demo", "ipc-demo", "pid-demo", "mount-demo"];
-    let inside = outside.root([&chain[..], &["sh", "-c", look]].concat());
-    inside.assert().stdout("bird\n1\n0\n/proc/1\n");
-    let there = outside.root(["sh", "-c", look]);
-    there.assert().stdout(predicate::str::contains("outside\n"));
+    let caller = namespaces(&outside, Reader, &[]);
+    for (demo, both) in [
+        ("uts-demo", ["user", "uts"]),
+        ("ipc-demo", ["ipc", "user"]),
+        ("pid-demo", ["pid", "user"]),
+        ("net-demo", ["net", "user"]),
+    ] {
+        let inside = namespaces(&outside, Reader, &[demo]);
+        assert_eq!(differ(&caller, &inside), both, "{demo}");
+        outside.reader([demo, "id", "-u"]).assert().success().stdout("0\n");
+    }
 }
 
 /// G2, G3
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "leaves a message queue")]
-fn six_links_are_a_container(#[values(Root, Reader)] user: User) {
+fn four_links_are_the_books_first_program_and_six_a_container() {
     let outside = outside();
     outside.sh(Root, "ipcmk -Q");
-    let look = "id -u; hostname; echo $$; ipcs -q | grep -c 0x; \
-         ps -e -o comm=; ip -o link | cut -d: -f2";
-    let chain =
-        "user-demo uts-demo ipc-demo pid-demo mount-demo net-demo sh -c";
-    let chain: Vec<&str> = chain.split(' ').chain([look]).collect();
-    let inside = outside.run(user, chain, b"");
-    inside.assert().stdout("0\nbird\n1\n0\nsh\nps\n lo\n").stderr("");
+    // What there is at /proc/[0-9]* are processes, and in conf interfaces.
+    // The queues have a line each, below a title.
+    let look = "id -u
+        read name < /proc/sys/kernel/hostname; echo $name
+        echo $$
+        read name < /proc/1/comm; echo $name /proc/[0-9]*
+        cd /proc/sys/net/ipv4/conf; echo *
+        cat /proc/sysvipc/msg";
+    let look = |user, links: &[&str]| -> Vec<String> {
+        let argv = [links, &["sh", "-euc", look]].concat();
+        let output = outside.run(user, argv, b"");
+        let output = output.assert().success().stderr("").get_output().clone();
+        let seen = String::from_utf8(output.stdout).expect("text");
+        seen.lines().map(String::from).collect()
+    };
+    for user in USERS {
+        let inside = look(user, &LINKS);
+        let expected = ["0", "bird", "1", "sh /proc/1", "all default lo"];
+        assert_eq!(inside[..5], expected, "{user}");
+        assert_eq!(inside.len(), 6, "{user}: {inside:?}");
+    }
+    // The book's has the outside's network.
+    let inside = look(Root, &LINKS[1..5]);
+    let expected = ["0", "bird", "1", "sh /proc/1", "all default dummy0 lo"];
+    assert_eq!(inside[..5], expected);
+    assert_eq!(inside.len(), 6, "{inside:?}");
 
     // The same words without the links.
-    let there = outside.run(user, ["sh", "-c", look], b"");
-    let id = if user == Root { "0\n" } else { "1000\n" };
-    there.assert().stdout(
-        predicate::str::starts_with(format!("{id}outside\n"))
-            .and(
-                predicate::str::contains("\n1\nharness-init\n")
-                    .or(predicate::str::contains("\n1\ninit\n")),
-            )
-            .and(predicate::str::ends_with(" lo\n dummy0\n")),
-    );
+    for (user, id) in [(Reader, "1000"), (Root, "0")] {
+        let there = look(user, &[]);
+        assert_eq!(there[..2], [id, "outside"]);
+        assert_ne!(there[2], "1", "{user}");
+        assert!(there[3].contains("init /proc/1 /proc/"), "{there:?}");
+        assert_eq!(there[4], "all default dummy0 lo", "{user}");
+        assert_eq!(there.len(), 7, "{user}: {there:?}");
+    }
 }
 
-/// G3
-#[rstest]
-fn report_of_each_demo_holds(
-    #[values(
-        "uts-demo",
-        "ipc-demo",
-        "pid-demo",
-        "mount-demo",
-        "user-demo",
-        "net-demo"
-    )]
+/// What a demo says without COMMAND. `mine` are the caller's namespaces.
+fn assert_report_holds(
+    outside: &Outside,
+    user: User,
     demo: &str,
-    #[values(Root, Reader)] user: User,
+    mine: &[String],
 ) {
-    let outside = outside();
-    let mine =
-        outside.sh(user, &format!("{NAMESPACES}; cat /proc/self/status"));
     let report = outside.run(user, [demo], b"");
     let text = String::from_utf8(report.stdout.clone()).expect("text");
     report.assert().success().stderr("");
@@ -141,7 +138,7 @@ fn report_of_each_demo_holds(
     let ids: Vec<&str> =
         row.split_whitespace().filter(|word| word.contains(":[")).collect();
     assert_eq!(ids.len(), 3, "{text}");
-    assert!(mine.lines().any(|line| line == ids[0]), "{text}");
+    assert!(mine.iter().any(|it| it == ids[0]), "{text}");
     assert_ne!(ids[1], ids[0], "{text}");
     assert_eq!(ids[2], ids[0], "{text}");
     // It is read at a terminal of 80 columns.
@@ -149,32 +146,49 @@ fn report_of_each_demo_holds(
     assert!(text.starts_with("       "), "{text}");
 }
 
-/// G4
+/// What the next claim means by "the outside is what it was".
+const TRACES: &str = r#"
+    cat /proc/self/mountinfo
+    cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname
+    cat /proc/sysvipc/msg /proc/sysvipc/sem /proc/sysvipc/shm
+    echo /dev/mqueue/* /dev/shm/* /tmp/*
+    ip -o address; ip -o link
+    for it in /proc/[0-9]*; do
+        [ $it = /proc/$$ ] || { read name < $it/comm && echo "$it $name"; }
+    done
+    readlink /proc/self/exe"#;
+
+/// G3, G4
 #[test]
 #[cfg_attr(ground_here, ignore = "renames the machine, and more")]
-fn after_each_demo_the_outside_is_what_it_was() {
+fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
     let outside = outside();
-    let look = || {
+    let look = || -> Vec<String> {
         let seen = outside.root(["sh", "-c", TRACES]);
-        String::from_utf8(seen.stdout).expect("text")
+        let seen = String::from_utf8(seen.stdout).expect("text");
+        // The kernel's workers come and go.
+        let lines = seen.lines().filter(|line| !line.contains(" kworker"));
+        lines.map(String::from).collect()
     };
     let before = look();
-    let demos = "user-demo uts-demo ipc-demo pid-demo mount-demo net-demo";
-    for demo in demos.split(' ') {
-        outside.root([demo]).assert().success();
-        outside.reader([demo]).assert().success();
+    for user in USERS {
+        let mine = namespaces(&outside, user, &[]);
+        for demo in LINKS {
+            assert_report_holds(&outside, user, demo, &mine);
+        }
     }
+    assert_eq!(look(), before);
     // Inside, all that a machine can be left with.
     let litter = "hostname litter; domainname litter; ipcmk -Q -M 64 -S 1; \
          mount -t tmpfs litter /mnt; ip link add litter type dummy; \
          sleep 1000 & true";
-    let inside = demos.split(' ').chain(["sh", "-c", litter]);
+    let inside = [&LINKS[..], &["sh", "-c", litter]].concat();
     outside.root(inside).assert().success();
     assert_eq!(look(), before);
 
     // Without the links every bit of it is seen.
     outside.root(["sh", "-c", litter]);
-    let after = look();
+    let (before, after) = (before.join("\n"), look().join("\n"));
     for trace in ["litter\nlitter\n", "/mnt", "litter: <", " sleep"] {
         assert!(after.contains(trace), "{trace:?} is not in {after}");
         assert!(!before.contains(trace), "{trace:?} is in {before}");
@@ -182,18 +196,22 @@ fn after_each_demo_the_outside_is_what_it_was() {
 }
 
 /// G7
-#[rstest]
-#[case::mount_alone("mount-demo ps")]
-#[case::mount_before_pid("user-demo mount-demo pid-demo ps")]
-#[case::user_between("pid-demo user-demo mount-demo ps")]
-fn wrong_order_names_the_right_one(#[case] words: &str) {
+#[test]
+fn wrong_order_names_the_right_one() {
     let outside = outside();
-    outside.reader(words.split(' ')).assert().code(125).stdout("").stderr(
-        predicate::str::starts_with("mount-demo: mount /proc: EPERM: ")
-            .and(predicate::str::contains("user-demo pid-demo mount-demo")),
-    );
-    let right = "user-demo pid-demo mount-demo ps -e -o comm=";
-    outside.reader(right.split(' ')).assert().success().stdout("ps\n");
+    for words in [
+        "mount-demo sh",
+        "user-demo mount-demo pid-demo sh", // Mount before PID.
+        "pid-demo user-demo mount-demo sh", // User between them.
+    ] {
+        outside.reader(words.split(' ')).assert().code(125).stdout("").stderr(
+            predicate::str::starts_with("mount-demo: mount /proc: EPERM: ")
+                .and(predicate::str::contains("user-demo pid-demo mount-demo")),
+        );
+    }
+    let right = ["user-demo", "pid-demo", "mount-demo"];
+    let right = [&right[..], &["sh", "-c", "echo /proc/[0-9]*"]].concat();
+    outside.reader(right).assert().success().stdout("/proc/1\n");
 }
 
 /// G6

@@ -2,9 +2,8 @@
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
-use rstest::rstest;
 
-use crate::ground::{Reader, Root, User, outside};
+use crate::ground::{Reader, Root, USERS, outside};
 use crate::report::rows;
 
 /// The book's experiment, as its reader did it: new PID and mount namespaces
@@ -12,124 +11,155 @@ use crate::report::rows;
 const EXPERIMENT: &str = "unshare --propagation unchanged -m -p -f \
                           mount -t proc proc /proc";
 
-/// The lines of the mounts at /proc, the oldest first.
-const STACK: &str = "grep ' / /proc ' /proc/self/mountinfo";
+/// Every mount of the namespace, a line each.
+const MOUNTS: &str = "cat /proc/self/mountinfo";
+
+/// Those among them that are at /proc, the oldest first.
+fn at_proc(mounts: &str) -> Vec<&str> {
+    mounts.lines().filter(|line| line.contains(" / /proc ")).collect()
+}
+
+/// Succeeds where /proc has processes. It has none when it is that of a PID
+/// namespace that has ended.
+const ALIVE: &str = "[ -e /proc/self ]";
+const DEAD: &str = "[ ! -e /proc/self ]";
 
 /// M1
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "covers /tmp and /run on purpose")]
-fn mount_made_inside_is_not_seen_outside(#[values(Root, Reader)] user: User) {
+fn mount_made_inside_is_not_seen_outside() {
     let outside = outside();
-    let seen = outside.sh(
-        user,
-        "look() {
-            cat /proc/self/mountinfo
-            # All but kernel threads, which come and go.
-            ps --ppid 2 -p 2 --deselect -o comm=
-        }
-        mkfifo ready hold
-        look > before
-        pid-demo mount-demo sh -c '
-            mount -t tmpfs inside /tmp
-            findmnt -n -o SOURCE /tmp | tail -n 1
-            findmnt -n -o TARGET /proc | wc -l
-            echo > ready; read end < hold' &
-        read word < ready
-        look > meanwhile
-        echo > hold; wait $!
-        look > after
-        sed /pid-demo/,+1d meanwhile
-        echo ---; cat before; echo ---; cat after",
-    );
-    let (inside, outside_of_it) = seen.split_at(9);
-    assert_eq!(inside, "inside\n2\n");
-    let looks: Vec<&str> = outside_of_it.split("---\n").collect();
-    assert!(looks[0].contains(" / /proc ") && looks[0].contains("ps\n"));
-    assert_eq!(looks[0], looks[1]);
-    assert_eq!(looks[1], looks[2]);
+    for user in USERS {
+        let seen = outside.sh(
+            user,
+            r#"look() {
+                cat /proc/self/mountinfo
+                for it in /proc/[0-9]*; do
+                    # It may have ended meanwhile.
+                    read name < $it/comm && echo "$name"
+                done
+                echo ---
+            }
+            mkfifo ready hold
+            look
+            pid-demo mount-demo sh -c '
+                mount -t tmpfs inside /tmp
+                cat /proc/self/mountinfo; echo ---
+                echo > ready; read end < hold' &
+            read word < ready
+            look
+            echo > hold; wait $!
+            look"#,
+        );
+        let looks = seen.split_terminator("---\n").map(|look| {
+            // The kernel's workers come and go.
+            let lines = look.lines().filter(|it| !it.starts_with("kworker"));
+            let mut lines: Vec<&str> = lines.collect();
+            lines.sort();
+            lines
+        });
+        let looks: Vec<Vec<&str>> = looks.collect();
+        let [before, inside, meanwhile, after] = &looks[..] else {
+            panic!("{seen}")
+        };
+        let inside = inside.join("\n");
+        assert!(inside.contains(" - tmpfs inside "), "{user}: {inside}");
+        assert_eq!(at_proc(&inside).len(), 2, "{user}: {inside}");
+        assert!(before.iter().any(|line| line.contains(" / /proc ")));
+        assert!(before.contains(&"kthreadd"));
+        // Nothing is new but the processes themselves.
+        let mut expected = [&before[..], &["pid-demo", "sh"]].concat();
+        expected.sort();
+        assert_eq!(*meanwhile, expected, "{user}");
+        assert_eq!(before, after, "{user}");
+    }
 
     // Without the namespace the mount is seen, and so it is with one that is
     // nothing but a copy: the copies stay connected.
-    outside
-        .sh(Root, "unshare -m --propagation unchanged mount -t tmpfs a /run");
-    assert_eq!(
-        outside.sh(Root, "findmnt -n -o SOURCE /run | tail -n 1"),
-        "a\n"
+    outside.sh(
+        Root,
+        "unshare -m --propagation unchanged mount -t tmpfs copy /run
+         mount -t tmpfs bare /tmp",
     );
-    outside.sh(Root, "mount -t tmpfs b /tmp");
-    assert_eq!(
-        outside.sh(user, "findmnt -n -o SOURCE /tmp | tail -n 1"),
-        "b\n"
-    );
+    for user in USERS {
+        let mounts = outside.sh(user, MOUNTS);
+        assert!(mounts.contains(" - tmpfs copy "), "{user}: {mounts}");
+        assert!(mounts.contains(" - tmpfs bare "), "{user}: {mounts}");
+    }
 }
 
 /// M2
-#[rstest]
+#[test]
 #[cfg_attr(
     ground_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
-fn ps_inside_lists_exactly_what_runs_there(#[values(Root, Reader)] user: User) {
+fn ps_inside_lists_exactly_what_runs_there() {
     let outside = outside();
-    let ps = ["ps", "-e", "-o", "pid,ppid,args"];
-    let argv = [&["pid-demo", "mount-demo"], &ps[..]].concat();
-    let alone = outside.run(user, argv, b"");
-    alone.assert().success().stdout(predicate::function(|text: &str| {
+    // The columns' widths differ.
+    let words = |text: &str| -> Vec<String> {
         let lines = text.lines().map(|line| line.split_whitespace());
-        let lines: Vec<Vec<&str>> = lines.map(Iterator::collect).collect();
-        lines[1..] == [["1", "0", "ps", "-e", "-o", "pid,ppid,args"]]
-    }));
-    let script = "sleep 1000 & ps -e -o ppid=,comm= | tr -s ' '";
-    let argv = ["pid-demo", "mount-demo", "sh", "-c", script];
-    let some = outside.run(user, argv, b"");
-    some.assert().success().stdout(" 0 sh\n 1 sleep\n 1 ps\n 1 tr\n");
+        lines.map(|words| words.collect::<Vec<_>>().join(" ")).collect()
+    };
+    for user in USERS {
+        let ps = "ps -e -o pid,ppid,args";
+        let alone = outside.sh(user, &format!("pid-demo mount-demo {ps}"));
+        let expected = ["PID PPID COMMAND", &format!("1 0 {ps}")];
+        assert_eq!(words(&alone), expected, "{user}");
 
-    // With the old /proc, COMMAND lists the outside.
-    let argv = [&["pid-demo"], &ps[..]].concat();
-    let output = outside.run(user, argv, b"");
-    output.assert().stdout(predicate::str::contains("[kthreadd]"));
+        let some = "sleep 1000 & ps -e -o ppid=,comm=; exit";
+        let some = format!("pid-demo mount-demo sh -c '{some}'");
+        let some = words(&outside.sh(user, &some));
+        assert_eq!(some, ["0 sh", "1 sleep", "1 ps"], "{user}");
+
+        // With the old /proc, COMMAND lists the outside.
+        let old = outside.sh(user, "pid-demo ps -o comm= -p 2");
+        assert_eq!(old, "kthreadd\n", "{user}");
+    }
 }
 
 /// M3
-#[rstest]
-#[case::shared("shared", "yes yes bound")]
-#[case::private("private", "no no bound")]
-#[case::slave("slave", "no yes bound")]
-#[case::unbindable("unbindable", "no no wrong fs type")]
+#[test]
 #[cfg_attr(
     ground_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
-fn propagation_decides_which_way_mounts_travel(
-    #[values(Root, Reader)] user: User,
-    #[case] kind: &str,
-    #[case] travels: &str,
-) {
-    // "Outside" is a namespace here, since `reader` may not mount otherwise.
-    let user_namespace = if user == Root { "-m" } else { "-rm" };
-    let script = format!(
-        "mount -t tmpfs tree /tmp; mount --make-shared /tmp
-         cd /tmp; mkdir in out bind; mkfifo ready hold
-         unshare -m --propagation unchanged sh -euc '
-             cd /tmp; mount --make-{kind} /tmp
-             mount -t tmpfs inside in; echo > ready
-             exec sleep 1000' & inside=$!
-         read word < ready
-         mount -t tmpfs outside out
-         seen() {{ if grep -q \" /tmp/$2 \" /proc/$1/mountinfo
-                   then echo yes; else echo no; fi; }}
-         echo $(seen $inside in) $(seen $inside out)
-         echo $(seen self in) $(seen $inside out) \
-              $(nsenter -m -t $inside mount --bind /tmp /tmp/bind 2>&1 \
-                && echo bound)"
-    );
-    let argv = ["unshare", user_namespace, "sh", "-euc", &script];
-    let output = outside().run(user, argv, b"");
-    let out = if travels.contains("no no") { "no" } else { "yes" };
-    output.assert().success().stdout(
-        predicate::str::starts_with(format!("yes {out}\n{}", &travels[..6]))
-            .and(predicate::str::contains(&travels[6..])),
-    );
+fn propagation_decides_which_way_mounts_travel() {
+    let outside = outside();
+    let script = "
+        mount -t tmpfs tree /tmp; mount --make-shared /tmp
+        cd /tmp; mkfifo ready hold
+        for kind in shared private slave unbindable; do
+            mkdir -p /tmp/$kind/in /tmp/$kind/out /tmp/$kind/bind
+            cd /tmp/$kind; echo $kind
+            unshare -m --propagation unchanged sh -euc '
+                mount --make-$1 /tmp
+                mount -t tmpfs inside in; : > in/file
+                echo > /tmp/ready; read word < /tmp/hold
+                [ ! -e out/file ] || echo out to in
+                mount --bind /tmp bind; echo bind' sh $kind &
+            read word < /tmp/ready
+            [ ! -e in/file ] || echo in to out
+            mount -t tmpfs outside out; : > out/file
+            echo > /tmp/hold; wait $! || :
+        done";
+    for user in USERS {
+        // "Outside" is a namespace here, since `reader` may not mount
+        // otherwise.
+        let namespaces = if user == Root { "-m" } else { "-rm" };
+        let argv = ["unshare", namespaces, "sh", "-euc", script];
+        let output = outside.run(user, argv, b"");
+        let bind = "/tmp/unbindable/bind: wrong fs type";
+        let bind = predicate::str::contains("mount:")
+            .count(1)
+            .and(predicate::str::contains(bind));
+        output.assert().success().stderr(bind).stdout(
+            "shared\nin to out\nout to in\nbind\n\
+             private\nbind\n\
+             slave\nout to in\nbind\n\
+             unbindable\n",
+        );
+    }
 }
 
 /// M4. The book's pitfall.
@@ -137,19 +167,30 @@ fn propagation_decides_which_way_mounts_travel(
 #[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
 fn new_proc_on_a_shared_tree_breaks_the_outside() {
     let outside = outside();
-    let propagation = "findmnt -n -o TARGET,PROPAGATION /proc";
-    assert_eq!(outside.sh(Root, propagation), "/proc  shared\n");
+    let before = outside.sh(Root, MOUNTS);
+    let [proc] = at_proc(&before)[..] else { panic!("{before}") };
+    assert!(proc.contains(" shared:"), "{proc}");
+    // With mount-demo a new one breaks nothing.
+    for user in USERS {
+        let inside = "pid-demo mount-demo cat /proc/self/mountinfo";
+        assert_eq!(at_proc(&outside.sh(user, inside)).len(), 2, "{user}");
+        assert_eq!(outside.sh(Root, MOUNTS), before, "{user}");
+    }
+    outside.root(["ps", "-ef"]).assert().success();
+    outside.root(["mount"]).assert().success();
+    outside.sh(Root, ALIVE);
+
     // While the experiment runs, the outside sees the inside's processes.
     let numbers = outside.sh(
         Root,
         "mkfifo ready hold
          unshare --propagation unchanged -m -p -f sh -c '
-             mount -t proc proc /proc; ps -e -o comm=
+             mount -t proc proc /proc; echo /proc/[0-9]*
              echo > ready; read end < hold' &
          read word < ready
-         cd /proc; echo [0-9]*; cd /; echo > /root/hold; wait $!",
+         echo /proc/[0-9]*; echo > hold; wait $!",
     );
-    assert_eq!(numbers, "sh\nps\n1\n");
+    assert_eq!(numbers, "/proc/1\n/proc/1\n");
 
     // It has ended, and the outside does not recover.
     outside.root(["ps", "-ef"]).assert().failure().stdout("").stderr(
@@ -160,31 +201,11 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
             "failed to read mtab: No such file or directory",
         ),
     );
-    let link = outside.root(["readlink", "-v", "/proc/self"]);
-    link.assert().failure().stderr(predicate::str::contains("No such file"));
-    assert_eq!(outside.sh(Root, "cd /proc; echo [0-9]*"), "[0-9]*\n");
-    outside.sh(Root, "cat /proc/uptime");
+    // It is a /proc all the same: one of no process.
+    let rest = format!("{DEAD}; echo /proc/[0-9]*; read up < /proc/uptime");
+    assert_eq!(outside.sh(Root, &rest), "/proc/[0-9]*\n");
     // So it is for all.
-    outside.reader(["ps", "-ef"]).assert().failure();
-}
-
-/// M4, the control.
-#[rstest]
-#[cfg_attr(
-    ground_here,
-    ignore = "needs the guest's outside: its mounts are shared"
-)]
-fn with_mount_demo_a_new_proc_breaks_nothing(
-    #[values(Root, Reader)] user: User,
-) {
-    let outside = outside();
-    let stack = outside.sh(Root, STACK);
-    let argv = ["pid-demo", "mount-demo", "findmnt", "-n", "/proc"];
-    outside.run(user, argv, b"").assert().success();
-    outside.root(["ps", "-ef"]).assert().success();
-    outside.root(["mount"]).assert().success();
-    outside.root(["readlink", "/proc/self"]).assert().success();
-    assert_eq!(outside.sh(Root, STACK), stack);
+    outside.sh(Reader, DEAD);
 }
 
 /// M5. The book's open question: why /proc is then mounted twice.
@@ -192,182 +213,195 @@ fn with_mount_demo_a_new_proc_breaks_nothing(
 #[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
 fn usual_repair_buries_the_dead_proc_under_a_third() {
     let outside = outside();
-    let before = outside.sh(Root, STACK);
-    assert_eq!(before.lines().count(), 1);
+    let before = outside.sh(Root, MOUNTS);
+    let before = at_proc(&before);
+    assert_eq!(before.len(), 1);
+    let repair = "mount -t proc proc /proc";
+    let script = format!("{EXPERIMENT}; {DEAD}; {repair}; {ALIVE}; {MOUNTS}");
     for round in 1..=3 {
-        outside.sh(Root, EXPERIMENT);
-        outside.root(["ps"]).assert().failure();
-        outside.sh(Root, "mount -t proc proc /proc");
-        outside.root(["ps"]).assert().success();
-
-        let stack = outside.sh(Root, STACK);
-        assert!(stack.starts_with(&before), "{stack}");
-        assert_eq!(stack.lines().count(), 1 + 2 * round);
+        let mounts = outside.sh(Root, &script);
+        let stack = at_proc(&mounts);
+        assert!(stack.starts_with(&before), "{mounts}");
+        assert_eq!(stack.len(), 1 + 2 * round);
         // None replaces another: each one's parent is the one below it.
         let ids: Vec<Vec<&str>> =
-            stack.lines().map(|line| line.split(' ').collect()).collect();
-        assert!(ids.windows(2).all(|two| two[1][1] == two[0][0]), "{stack}");
+            stack.iter().map(|line| line.split(' ').collect()).collect();
+        assert!(ids.windows(2).all(|two| two[1][1] == two[0][0]), "{mounts}");
     }
-    let listed = outside.sh(Root, "mount | grep -c '^proc on /proc '");
-    assert_eq!(listed, "7\n");
+    let listed = outside.sh(Root, "mount");
+    let listed = listed.lines().filter(|it| it.starts_with("proc on /proc "));
+    assert_eq!(listed.count(), 7);
 
     // The one below the last repair is dead, the next one below is not.
-    outside.sh(Root, "umount /proc");
-    outside.root(["ps"]).assert().failure();
-    outside.sh(Root, "umount /proc");
-    outside.root(["ps"]).assert().success();
+    let script = format!("umount /proc; {DEAD}; umount /proc; {ALIVE}");
+    outside.sh(Root, &script);
 }
 
 /// M6
-#[rstest]
-#[case::at_once("", 1)]
-#[case::after_the_usual_repair("mount -t proc proc /proc", 2)]
+#[test]
 #[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
-fn right_repair_is_to_unmount(#[case] repair: &str, #[case] times: usize) {
+fn right_repair_is_to_unmount() {
     let outside = outside();
-    let before = outside.sh(Root, "cat /proc/self/mountinfo");
-    outside.sh(Root, &format!("{EXPERIMENT}\n{repair}"));
-    for _ in 0..times {
-        let now = outside.root(["cat", "/proc/self/mountinfo"]);
-        assert_ne!(now.stdout, before.as_bytes());
-        outside.sh(Root, "umount /proc");
-    }
-    outside.root(["ps", "-ef"]).assert().success();
-    assert_eq!(outside.sh(Root, "cat /proc/self/mountinfo"), before);
+    let before = outside.sh(Root, MOUNTS);
+    // At once, it takes one.
+    let script = format!("{EXPERIMENT}; {DEAD}; umount /proc; {MOUNTS}");
+    assert_eq!(outside.sh(Root, &script), before);
+    // After the usual repair, two.
+    let script = format!(
+        "{EXPERIMENT}; {DEAD}; mount -t proc proc /proc; {ALIVE}
+         umount /proc; {DEAD}; umount /proc; {MOUNTS}"
+    );
+    assert_eq!(outside.sh(Root, &script), before);
 }
 
 /// M7
-#[rstest]
-#[case::nothing("", ":", false)]
-#[case::private_without_rec("", "mount --make-private /", false)]
-#[case::private_proc_alone("", "mount --make-private /proc", true)]
-#[case::rprivate("", "mount --make-rprivate /", true)]
-#[case::rslave("", "mount --make-rslave /", true)]
-#[case::a_new_user_namespace("-U -r", ":", true)]
+#[test]
 #[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
-fn what_keeps_a_new_proc_inside(
-    #[case] namespaces: &str,
-    #[case] before: &str,
-    #[case] kept: bool,
-) {
+fn what_keeps_a_new_proc_inside() {
     let outside = outside();
-    outside.sh(
-        Root,
-        &format!(
+    let before = outside.sh(Root, MOUNTS);
+    for (namespaces, first, kept) in [
+        ("", ":", false),
+        ("", "mount --make-private /", false), // Without the r: / alone.
+        ("", "mount --make-private /proc", true),
+        ("", "mount --make-rprivate /", true),
+        ("", "mount --make-rslave /", true),
+        ("-U -r", ":", true),
+    ] {
+        // The next one finds the machine as it was.
+        let script = format!(
             "unshare --propagation unchanged {namespaces} -m -p -f sh -euc '
-                 {before}; mount -t proc proc /proc; [ $(ps -e | wc -l) = 5 ]'"
-        ),
-    );
-    assert_eq!(outside.root(["ps", "-ef"]).status.success(), kept);
+                 {first}; mount -t proc proc /proc; echo /proc/[0-9]*'
+             if {ALIVE}; then echo kept; else echo broken; umount /proc; fi
+             {MOUNTS}"
+        );
+        let kept = if kept { "kept" } else { "broken" };
+        let expected = format!("/proc/1\n{kept}\n{before}");
+        assert_eq!(outside.sh(Root, &script), expected, "{namespaces} {first}");
+    }
 }
 
 /// M7: a new user namespace makes shared mounts slaves by itself.
-#[rstest]
+#[test]
 #[cfg_attr(
     ground_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
-fn user_namespace_makes_shared_mounts_slaves(
-    #[values(Root, Reader)] user: User,
-) {
+fn user_namespace_makes_shared_mounts_slaves() {
     let outside = outside();
-    let command = "findmnt -n -o PROPAGATION /sys";
-    let unshare = "unshare --propagation unchanged -m";
-    let copy = outside.sh(Root, &format!("{unshare} {command}"));
-    assert_eq!(copy, "shared\n");
-    let own = outside.sh(user, &format!("{unshare} -U -r {command}"));
-    assert_eq!(own, "private,slave\n");
+    let propagation = |user, namespaces: &str| {
+        let unshare = "unshare --propagation unchanged";
+        let mounts = format!("{unshare} {namespaces} {MOUNTS}");
+        let mounts = outside.sh(user, &mounts);
+        let sys = mounts.lines().find(|line| line.contains(" / /sys "));
+        let sys = sys.expect("a mount at /sys");
+        [" shared:", " master:"].map(|sign| sys.contains(sign))
+    };
+    assert_eq!(propagation(Root, "-m"), [true, false]);
+    for user in USERS {
+        assert_eq!(propagation(user, "-m -U -r"), [false, true], "{user}");
+    }
 }
 
 /// M8
-#[rstest]
+#[test]
 #[cfg_attr(
     ground_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
-fn findmnt_says_shared_outside_and_private_inside(
-    #[values(Root, Reader)] user: User,
-) {
+fn findmnt_says_shared_outside_and_private_inside() {
     let outside = outside();
-    let findmnt = ["findmnt", "-o", "TARGET,PROPAGATION", "/proc"];
-    let output = outside.run(user, findmnt, b"");
-    output.assert().stdout("TARGET PROPAGATION\n/proc  shared\n");
-    let argv = [&["pid-demo", "mount-demo"], &findmnt[..]].concat();
-    // Two: the inherited one, and on top of it that of the inside.
-    outside
-        .run(user, argv, b"")
-        .assert()
-        .success()
-        .stdout("TARGET PROPAGATION\n/proc  private\n/proc  private\n");
-    let output = outside.run(user, findmnt, b"");
-    output.assert().stdout("TARGET PROPAGATION\n/proc  shared\n");
+    let findmnt = "findmnt -o TARGET,PROPAGATION /proc";
+    let shared = "TARGET PROPAGATION\n/proc  shared\n";
+    for user in USERS {
+        assert_eq!(outside.sh(user, findmnt), shared, "{user}");
+        let inside =
+            outside.sh(user, &format!("pid-demo mount-demo {findmnt}"));
+        // Two: the inherited one, and on top of it that of the inside.
+        let private = "TARGET PROPAGATION\n/proc  private\n/proc  private\n";
+        assert_eq!(inside, private, "{user}");
+        assert_eq!(outside.sh(user, findmnt), shared, "{user}");
+    }
 }
 
 /// M9
-#[rstest]
+#[test]
 #[cfg_attr(
     ground_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
-fn umount_inside_uncovers_the_old_proc(#[values(Root, Reader)] user: User) {
+fn umount_inside_uncovers_the_old_proc() {
     let outside = outside();
+    // The first number in /proc/self/stat is the reader's PID, as this /proc
+    // counts.
     let script = "
-        cat /proc/1/comm; grep -c ' / /proc ' /proc/self/mountinfo
-        umount /proc
-        cat /proc/2/comm; grep -c ' / /proc ' /proc/self/mountinfo
-        readlink /proc/self > self; [ $(cat self) -ne 1 ]";
-    let argv = ["pid-demo", "mount-demo", "sh", "-euc", script];
-    let output = outside.run(user, argv, b"");
-    output.assert().success().stdout("sh\n2\nkthreadd\n1\n");
-    assert_eq!(outside.sh(user, STACK).lines().count(), 1);
+        look() {
+            read pid rest < /proc/self/stat; read name < /proc/$1/comm
+            echo $name $pid; cat /proc/self/mountinfo; echo ---
+        }
+        look 1; umount /proc; look 2";
+    for user in USERS {
+        let argv = ["pid-demo", "mount-demo", "sh", "-euc", script];
+        let output = outside.run(user, argv, b"");
+        let output = output.assert().success().get_output().clone();
+        let seen = String::from_utf8(output.stdout).expect("text");
+        let (own, old) = seen.split_once("---\n").expect("two looks");
+        assert!(own.starts_with("sh 1\n"), "{user}: {own}");
+        assert_eq!(at_proc(own).len(), 2, "{user}: {own}");
+        assert!(old.starts_with("kthreadd "), "{user}: {old}");
+        assert!(!old.starts_with("kthreadd 1\n"), "{user}: {old}");
+        assert_eq!(at_proc(old).len(), 1, "{user}: {old}");
+        assert_eq!(at_proc(&outside.sh(user, MOUNTS)).len(), 1, "{user}");
+    }
 }
 
 /// M1, M2, M8
-#[rstest]
+#[test]
 #[cfg_attr(
     ground_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
-fn report_of_mount_demo_is_what_the_tools_say(
-    #[values(Root, Reader)] user: User,
-) {
+fn report_of_mount_demo_is_what_the_tools_say() {
     let outside = outside();
-    let seen = outside.sh(
-        user,
-        "readlink /proc/self/ns/mnt
-         grep -c ' / /proc ' /proc/self/mountinfo
-         findmnt -n -o PROPAGATION /proc; echo $$; exec mount-demo",
-    );
-    let mut lines = seen.lines();
-    let told: Vec<&str> = lines.by_ref().take(4).collect();
-    let [namespace, stack, kind, pid] = told[..] else { panic!("{seen}") };
-    let rows = rows(lines);
-    assert_eq!(rows[0], ["outside", "inside", "outside again"]);
-    let inside = rows[1][2];
-    assert!(inside.starts_with("mnt:[") && inside != namespace, "{seen}");
-    assert_eq!(rows[1], ["mount namespace", namespace, inside, namespace]);
-    assert_eq!(rows[2], ["/proc mounts", stack, "2", stack]);
-    assert_eq!(rows[3], ["/proc propagation", kind, "private", kind]);
-    assert_eq!(rows[4][..1], ["processes in /proc"]);
-    assert_eq!(rows[4][2], "1");
-    assert!(rows[4][1].parse::<u32>().expect("a number") > 2, "{seen}");
-    assert_eq!(rows[5], ["/proc/self", pid, "1", pid]);
-    assert_eq!(rows.len(), 6);
+    for user in USERS {
+        // A line of findmnt for each mount at /proc.
+        let seen = outside.sh(
+            user,
+            "readlink /proc/self/ns/mnt; findmnt -n -o PROPAGATION /proc
+             echo $$; exec mount-demo",
+        );
+        let mut lines = seen.lines();
+        let told: Vec<&str> = lines.by_ref().take(3).collect();
+        let [namespace, kind, pid] = told[..] else { panic!("{seen}") };
+        let rows = rows(lines);
+        assert_eq!(rows[0], ["outside", "inside", "outside again"]);
+        let inside = rows[1][2];
+        assert!(inside.starts_with("mnt:[") && inside != namespace, "{seen}");
+        assert_eq!(rows[1], ["mount namespace", namespace, inside, namespace]);
+        assert_eq!(rows[2], ["/proc mounts", "1", "2", "1"]);
+        assert_eq!(rows[3], ["/proc propagation", kind, "private", kind]);
+        assert_eq!(rows[4][..1], ["processes in /proc"]);
+        assert_eq!(rows[4][2], "1");
+        let processes: u32 = rows[4][1].parse().expect("a number");
+        assert!(processes > 2, "{seen}");
+        assert_eq!(rows[5], ["/proc/self", pid, "1", pid]);
+        assert_eq!(rows.len(), 6);
+    }
 }
 
-/// M3 to M7: what the examples print, line by line.
-#[rstest]
-#[case::m3(
-    "propagation",
-    r"inside      in -> out   out -> in   bind mount
+/// The examples, and what each prints: a regular expression.
+const EXAMPLES: [(&str, &str); 3] = [
+    (
+        "propagation",
+        r"inside      in -> out   out -> in   bind mount
 shared      true        true        Ok\(\(\)\)
 private     false       false       Ok\(\(\)\)
 slave       false       true        Ok\(\(\)\)
-unbindable  false       false       Err\(EINVAL\)"
-)]
-#[case::m4_to_m6(
-    "pitfall",
-    r"\$ ps
+unbindable  false       false       Err\(EINVAL\)",
+    ),
+    (
+        "pitfall",
+        r"\$ ps
  +PID .*
 .* pitfall\n.* sh\n.* ps
 
@@ -391,28 +425,32 @@ Error, do this: mount -t proc proc /proc
 \$ umount /proc
 \$ ps
  +PID .*
-.* pitfall\n.* sh\n.* ps"
-)]
-#[case::m7(
-    "fixes",
-    r"before /proc is mounted inside  /proc/self outside, afterwards
+.* pitfall\n.* sh\n.* ps",
+    ),
+    (
+        "fixes",
+        r"before /proc is mounted inside  /proc/self outside, afterwards
 nothing                         gone
 MS_PRIVATE on /                 gone
 MS_PRIVATE on /proc             there
 MS_REC\|MS_PRIVATE on /          there
 MS_REC\|MS_SLAVE on /            there
-new user namespace              there"
-)]
-fn examples_print_what_they_measure_and_leave_nothing(
-    #[values(Root, Reader)] user: User,
-    #[case] example: &str,
-    #[case] lines: &str,
-) {
+new user namespace              there",
+    ),
+];
+
+/// M3 to M7: what the examples print, line by line.
+#[test]
+fn examples_print_what_they_measure_and_leave_nothing() {
     let outside = outside();
-    let before = outside.sh(Root, "cat /proc/self/mountinfo; ls /tmp");
-    let lines = predicate::str::is_match(format!("^{lines}\n$"));
-    let output = outside.run(user, [example], b"");
-    output.assert().success().stdout(lines.expect("regex")).stderr("");
-    let after = outside.sh(Root, "cat /proc/self/mountinfo; ls /tmp");
-    assert_eq!(before, after);
+    let look = || outside.sh(Root, "cat /proc/self/mountinfo; echo /tmp/*");
+    let before = look();
+    for user in USERS {
+        for (example, lines) in EXAMPLES {
+            let lines = predicate::str::is_match(format!("^{lines}\n$"));
+            let output = outside.run(user, [example], b"");
+            output.assert().success().stdout(lines.expect("regex")).stderr("");
+            assert_eq!(look(), before, "{user}, {example}");
+        }
+    }
 }
