@@ -9,6 +9,9 @@ use crate::report::report;
 /// One of each kind of System V object.
 const MAKE: &str = "ipcmk -Q -S 1 -M 4096 > /dev/null";
 
+/// In a new IPC namespace.
+const INSIDE: &str = "exec ipc-demo sh -euc \"$1\"";
+
 /// How many message queues, memory segments and semaphore sets each ipcs(1)
 /// in this output lists.
 fn counts(output: &str) -> Vec<[usize; 3]> {
@@ -101,8 +104,7 @@ fn ipcrm_inside_removes_only_what_is_inside() {
     let script = format!("{MAKE}; ipcs; ipcrm --all; ipcs");
     for (made, user) in (1..).zip(USERS) {
         outside.sh(user, MAKE);
-        let inside = outside.run(user, ["ipc-demo", "sh", "-c", &script], b"");
-        let inside = String::from_utf8(inside.stdout).expect("text");
+        let inside = outside.sh_with(user, INSIDE, &[&script]);
         assert_eq!(counts(&inside), [[1; 3], [0; 3]]);
         assert_eq!(counts(&outside.sh(user, "ipcs")), [[made; 3]]);
     }
@@ -246,8 +248,7 @@ fn posix_shared_memory_is_not_isolated() {
             "read it < {name}-outside; echo $it; echo inside > {name}-inside
             ipcs"
         );
-        let inside = outside.run(user, ["ipc-demo", "sh", "-c", &script], b"");
-        let inside = String::from_utf8(inside.stdout).expect("text");
+        let inside = outside.sh_with(user, INSIDE, &[&script]);
         assert!(inside.starts_with("outside\n"), "{inside}");
         // Unlike System V's.
         assert_eq!(counts(&inside), [[0; 3]]);
