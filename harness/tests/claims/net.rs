@@ -2,195 +2,250 @@
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
-use rstest::rstest;
 
-use crate::ground::{Reader, Root, User, outside};
+use crate::ground::{Reader, Root, USERS, outside};
 use crate::report::report;
 
-/// The interfaces, as netlink and as /proc know them.
-const LINKS: &str = "ip -o link | cut -d: -f2 | tr -d ' '; ifconfig -a -s | \
-     tail -n +2 | cut -d' ' -f1; tail -n +3 /proc/net/dev | cut -d: -f1 | \
-     tr -d ' '";
+/// In a new network namespace.
+const INSIDE: &str = "exec net-demo sh -euc \"$1\"";
+
+/// The interfaces, as /proc knows them.
+const PROC: &str = "while read name rest; do echo $name; done < /proc/net/dev";
+
+/// The names in this, and in what `ip -o link` says: `dummy0:` and
+/// `2: dummy0: <UP> ...`.
+fn links(listing: &str) -> Vec<&str> {
+    let words = listing.split_whitespace();
+    let words = words.filter_map(|word| word.strip_suffix(':'));
+    words.filter(|word| word.parse::<u32>().is_err()).collect()
+}
+
+/// Interface, kind and address of each line of `ip -o address`.
+fn addresses(listing: &str) -> Vec<[&str; 3]> {
+    let words = |line| str::split_whitespace(line).collect::<Vec<_>>();
+    let address = |line| match words(line)[..] {
+        [_, link, kind @ ("inet" | "inet6"), it, ..] => Some([link, kind, it]),
+        _ => None,
+    };
+    listing.lines().filter_map(address).collect()
+}
 
 /// N1
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
-fn there_is_only_lo_inside(#[values(Root, Reader)] user: User) {
+fn there_is_only_lo_inside() {
     let outside = outside();
-    let inside = outside.run(user, ["net-demo", "sh", "-c", LINKS], b"");
-    inside.assert().success().stdout("lo\n".repeat(3));
+    let look = format!("ip -o link; {PROC}");
+    for user in USERS {
+        let inside = outside.sh_with(user, INSIDE, &[&look]);
+        assert_eq!(links(&inside), ["lo"; 2]);
+    }
     // Outside there is more.
-    let there = outside.sh(user, LINKS);
-    assert!(there.lines().filter(|it| *it != "lo").count() >= 3, "{there}");
+    let there = outside.sh(Root, &look);
+    assert!(links(&there).iter().filter(|it| **it != "lo").count() >= 2);
 }
 
 /// N1, N2, N3: the demo's own words, and what the tools say.
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "the VM's interfaces fit into a column")]
-fn net_report_agrees_with_the_tools(#[values(Root, Reader)] user: User) {
-    let look = "readlink /proc/self/ns/net
-        echo $(ip -o link show up | cut -d: -f2)
-        echo $(ip -o address show lo | tr -s ' ' | cut -d' ' -f4 | cut -d/ -f1)
-        ip -o address | grep -vc '^[0-9]*: lo ' || true";
+fn net_report_agrees_with_the_tools() {
+    let look = "readlink /proc/self/ns/net; ip -o link show up; ip -o address";
     let facts = ["net namespace", "interfaces up", "lo", "other addresses"];
+    let say = |seen: &str| {
+        let up = links(seen).join(" ");
+        let all = addresses(seen).into_iter();
+        let (lo, others) = all.partition::<Vec<_>, _>(|it| it[0] == "lo");
+        let lo = lo.iter().map(|it| it[2].split('/').next().unwrap());
+        let lo = lo.collect::<Vec<_>>().join(" ");
+        let namespace = seen.lines().next().unwrap().to_string();
+        [namespace, up, lo, others.len().to_string()]
+    };
     let outside = outside();
-    let there = outside.sh(user, look);
-    let inside = outside.run(user, ["net-demo", "sh", "-c", look], b"");
-    let inside = String::from_utf8(inside.stdout).expect("text");
-    let report = report(&outside, user, "net-demo");
-    let lines = there.lines().zip(inside.lines());
-    for (fact, (outside, inside)) in facts.iter().zip(lines) {
-        let row = &report[*fact];
-        assert_eq!([&row[0], &row[2]], [outside; 2], "{fact}");
-        match *fact {
-            "net namespace" => assert_ne!(row[1], row[0]),
-            _ => assert_eq!(row[1], inside, "{fact}"),
+    let there = say(&outside.sh(Root, look));
+    for user in USERS {
+        let inside = outside.sh_with(user, INSIDE, &[look]);
+        let inside = say(&inside);
+        let report = report(&outside, user, "net-demo");
+        for (i, fact) in facts.into_iter().enumerate() {
+            let row = &report[fact];
+            assert_eq!([&row[0], &row[2]], [&there[i]; 2], "{fact}");
+            match fact {
+                "net namespace" => assert_ne!(row[1], row[0]),
+                _ => assert_eq!(row[1], inside[i], "{fact}"),
+            }
+            // Only lo is the same, by its addresses.
+            assert_eq!(row[1] == row[0], fact == "lo", "{fact}");
         }
-        // Only lo is the same, by its addresses.
-        assert_eq!(row[1] == row[0], *fact == "lo", "{fact}");
+        assert_eq!(report["lo at birth"], ["-", "down", "-"]);
+        let answers = ["answers", "ECONNREFUSED", "answers"];
+        assert_eq!(report["listener outside"], answers);
+        assert_eq!(report.len(), 6);
     }
-    assert_eq!(report["lo at birth"], ["-", "down", "-"]);
-    let answers = ["answers", "ECONNREFUSED", "answers"];
-    assert_eq!(report["listener outside"], answers);
-    assert_eq!(report.len(), 6);
 }
 
 /// N2
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
-fn lo_is_born_down_and_brought_up(#[values(Root, Reader)] user: User) {
+fn lo_is_born_down_and_brought_up() {
     let outside = outside();
     // The port does not matter: nobody listens.
     let look = "ip -o link show lo; : < /dev/tcp/127.0.0.1/9";
-    let born = ["unshare", "--map-root-user", "--net", "bash", "-c", look];
-    outside
-        .run(user, born, b"")
-        .assert()
-        .failure()
-        .stdout(predicate::str::contains("<LOOPBACK>"))
-        .stderr(predicate::str::contains("Network is unreachable"));
-    outside
-        .run(user, ["net-demo", "bash", "-c", look], b"")
-        .assert()
-        .failure()
-        .stdout(predicate::str::contains("<LOOPBACK,UP,LOWER_UP>"))
-        .stderr(predicate::str::contains("Connection refused"));
+    for user in USERS {
+        let born = ["unshare", "--map-root-user", "--net", "bash", "-c", look];
+        outside
+            .run(user, born, b"")
+            .assert()
+            .failure()
+            .stdout(predicate::str::contains("<LOOPBACK>"))
+            .stderr(predicate::str::contains("Network is unreachable"));
+        outside
+            .run(user, ["net-demo", "bash", "-c", look], b"")
+            .assert()
+            .failure()
+            .stdout(predicate::str::contains("<LOOPBACK,UP,LOWER_UP>"))
+            .stderr(predicate::str::contains("Connection refused"));
+    }
 }
 
 /// N2
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
-fn there_is_no_address_but_los_and_no_route_elsewhere(
-    #[values(Root, Reader)] user: User,
-) {
+fn there_is_no_address_but_los_and_no_route_elsewhere() {
     let outside = outside();
-    let addresses = "ip -o address | tr -s ' ' | cut -d' ' -f2-4";
-    let routes = "ip route; ip -6 route";
-    let script = format!("{addresses}; {routes}");
-    let inside = outside.run(user, ["net-demo", "sh", "-c", &script], b"");
-    inside.assert().success().stdout("lo inet 127.0.0.1/8\nlo inet6 ::1/128\n");
+    let script = "ip -o address; ip route; ip -6 route";
+    for user in USERS {
+        let inside = outside.sh_with(user, INSIDE, &[script]);
+        let los = [["lo", "inet", "127.0.0.1/8"], ["lo", "inet6", "::1/128"]];
+        assert_eq!(addresses(&inside), los);
+        // No line of a route.
+        assert_eq!(inside.lines().count(), los.len(), "{inside}");
+    }
     // Outside there are others.
-    assert!(outside.sh(user, addresses).lines().count() > 2);
-    assert_ne!(outside.sh(user, routes), "");
+    let there = outside.sh(Root, script);
+    assert!(addresses(&there).len() > 2, "{there}");
+    assert!(there.lines().count() > addresses(&there).len(), "{there}");
 }
 
 /// N3
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside: dummy0")]
-fn listener_outside_does_not_answer_inside(#[values(Root, Reader)] user: User) {
+fn listener_outside_does_not_answer_inside() {
     let outside = outside();
     // No tool of the guest listens, but the report does, on 127.0.0.1. Its
     // output is a pipe that is full, so it waits there, and goes on listening.
-    let port = outside.sh(
-        user,
-        "cd $(mktemp -d); mkfifo full; exec 3<> full
-        head -c 65536 /dev/zero >&3
+    // Whoever listens stands in the second line.
+    let listener = outside.sh(
+        Reader,
+        "mkfifo full; exec 3<> full; printf %65536s '' >&3
         net-demo >&3 &
-        end=$(($(date +%s) + 30)) line=
-        until [ -n \"$line\" ]; do
-            [ $(date +%s) -lt $end ]
-            line=$(ss -Hltn | grep -o '127.0.0.1:[0-9]*') || true
+        line=
+        until [ \"$line\" ]; do
+            { read title; read line; } < /proc/net/tcp || true
         done
-        echo ${line#*:}",
+        echo $line",
     );
-    let connect = format!("ss -Hltn; : < /dev/tcp/127.0.0.1/{}", port.trim());
-    outside
-        .run(user, ["net-demo", "bash", "-c", &connect], b"")
-        .assert()
-        .failure()
-        .stdout("")
-        .stderr(predicate::str::contains("Connection refused"));
-    // Outside it answers.
-    outside
-        .run(user, ["bash", "-c", &connect], b"")
-        .assert()
-        .success()
-        .stdout(predicate::str::contains(port.trim()))
-        .stderr("");
+    let listener: Vec<&str> = listener.split(' ').collect();
+    // The address's bytes from last to first, and the state TCP_LISTEN.
+    let [_, address, _, "0A", ..] = listener[..] else {
+        panic!("{listener:?}")
+    };
+    let port = address.strip_prefix("0100007F:").expect("127.0.0.1");
+    let connect = format!(
+        "echo \"$(< /proc/net/tcp)\"; : < /dev/tcp/127.0.0.1/$((16#{port}))"
+    );
+    for user in USERS {
+        let inside =
+            outside.run(user, ["net-demo", "bash", "-c", &connect], b"");
+        // Only the title.
+        assert_eq!(inside.stdout.split(|it| *it == b'\n').count(), 2);
+        inside
+            .assert()
+            .failure()
+            .stdout(predicate::str::contains("local_address"))
+            .stderr(predicate::str::contains("Connection refused"));
+        // Outside it answers.
+        outside
+            .run(user, ["bash", "-c", &connect], b"")
+            .assert()
+            .success()
+            .stdout(predicate::str::contains(address))
+            .stderr("");
+    }
 }
 
 /// N3: the example's table.
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
-fn same_port_is_free_inside(#[values(Root, Reader)] user: User) {
-    let output = outside().run(user, ["same_port"], b"");
-    output.assert().success().stderr("").stdout(
-        "                    connect             bind the same port\n\
-         outside             done                EADDRINUSE\n\
-         inside, lo is down  ENETUNREACH         done\n\
-         inside, lo is up    ECONNREFUSED        done\n",
-    );
+fn same_port_is_free_inside() {
+    let outside = outside();
+    for user in USERS {
+        let output = outside.run(user, ["same_port"], b"");
+        output.assert().success().stderr("").stdout(
+            "                    connect             bind the same port\n\
+             outside             done                EADDRINUSE\n\
+             inside, lo is down  ENETUNREACH         done\n\
+             inside, lo is up    ECONNREFUSED        done\n",
+        );
+    }
 }
 
 /// N4
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
-fn sys_class_net_shows_the_outside_until_sysfs_is_mounted_anew(
-    #[values(Root, Reader)] user: User,
-) {
-    let look = "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort
-        echo; ls /sys/class/net";
-    let anew = "mount -t sysfs sysfs /mnt; ls /mnt/class/net; echo
-        ls /sys/class/net";
-    let argv = ["unshare", "--mount", "sh", "-euc", anew];
+fn sys_class_net_shows_the_outside_until_sysfs_is_mounted_anew() {
+    let old = "cd /sys/class/net; echo *";
+    let look = format!("{PROC}; {old}");
+    let anew = "mount -t sysfs sysfs /mnt; cd /mnt/class/net; echo *";
+    let script = format!("{look}; {anew}; {old}");
+    let mount = "unshare --mount sh -euc \"$1\"";
     let outside = outside();
-    let there = outside.sh(user, look);
-    let [proc, sys] = [0, 1].map(|i| there.split("\n\n").nth(i).unwrap());
-    assert_eq!(format!("{proc}\n"), sys);
-    assert_ne!(proc, "lo");
+    let there = outside.sh(Root, &look);
+    let sys = there.lines().last().unwrap();
+    let mut proc = links(&there);
+    proc.sort();
+    assert_eq!(proc.join(" "), sys);
+    assert_ne!(sys, "lo");
 
-    let inside = outside.run(user, ["net-demo", "sh", "-c", look], b"");
-    inside.assert().success().stdout(format!("lo\n\n{sys}"));
-    let inside = outside.run(user, [&["net-demo"], &argv[..]].concat(), b"");
-    inside.assert().success().stdout(format!("lo\n\n{sys}"));
+    for user in USERS {
+        let inside =
+            outside.sh_with(user, &format!("net-demo {mount}"), &[&script]);
+        assert_eq!(links(&inside), ["lo"]);
+        assert!(inside.ends_with(&format!("\n{sys}\nlo\n{sys}\n")), "{inside}");
+    }
     // Without the namespace a new one shows the same as the old.
-    outside.root(argv).assert().success().stdout(format!("{sys}\n{sys}"));
+    let seen = outside.sh_with(Root, mount, &[&script]);
+    assert!(seen.ends_with(&format!("\n{sys}\n{sys}\n{sys}\n")), "{seen}");
 }
 
 /// N4: the example's table.
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "names the VM's interfaces")]
-fn sysfs_stays_where_proc_follows(#[values(Root, Reader)] user: User) {
-    outside().run(user, ["sysfs"], b"").assert().success().stderr("").stdout(
-        "                    /proc/net/dev               /sys/class/net\n\
-         outside             dummy0 lo                   dummy0 lo\n\
-         inside              lo                          dummy0 lo\n\
-         /sys anew           lo                          lo\n",
-    );
+fn sysfs_stays_where_proc_follows() {
+    let outside = outside();
+    for user in USERS {
+        let output = outside.run(user, ["sysfs"], b"");
+        output.assert().success().stderr("").stdout(
+            "                    /proc/net/dev               /sys/class/net\n\
+             outside             dummy0 lo                   dummy0 lo\n\
+             inside              lo                          dummy0 lo\n\
+             /sys anew           lo                          lo\n",
+        );
+    }
 }
 
 /// N5: the example's table.
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
-fn abstract_sockets_are_separate_and_paths_are_not(
-    #[values(Root, Reader)] user: User,
-) {
-    let output = outside().run(user, ["abstract_socket"], b"");
-    output.assert().success().stderr("").stdout(
-        "listener outside      outside             inside\n\
-         connect to @bird      done                ECONNREFUSED\n\
-         bind @bird as well    EADDRINUSE          done\n\
-         connect to /tmp/bird  done                done\n\
-         bind /tmp/bird too    EADDRINUSE          EADDRINUSE\n",
-    );
+fn abstract_sockets_are_separate_and_paths_are_not() {
+    let outside = outside();
+    for user in USERS {
+        let output = outside.run(user, ["abstract_socket"], b"");
+        output.assert().success().stderr("").stdout(
+            "listener outside      outside             inside\n\
+             connect to @bird      done                ECONNREFUSED\n\
+             bind @bird as well    EADDRINUSE          done\n\
+             connect to /tmp/bird  done                done\n\
+             bind /tmp/bird too    EADDRINUSE          EADDRINUSE\n",
+        );
+    }
 }

@@ -1,9 +1,8 @@
 //! The UTS namespace: uts_namespaces(7).
 
 use assert_cmd::assert::OutputAssertExt;
-use rstest::rstest;
 
-use crate::ground::{Reader, Root, USERS, User, outside};
+use crate::ground::{Reader, Root, USERS, outside};
 use crate::report::report;
 
 /// U1
@@ -24,106 +23,115 @@ fn hostname_set_inside_is_not_seen_outside() {
 }
 
 /// U2
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "renames the machine")]
-fn domain_name_set_inside_is_not_seen_outside(
-    #[values(Root, Reader)] user: User,
-) {
+fn domain_name_set_inside_is_not_seen_outside() {
     let outside = outside();
-    let domain = "cat /proc/sys/kernel/domainname";
-    let script = format!("domainname tree && {domain}");
-    let inside = outside.run(user, ["uts-demo", "sh", "-c", &script], b"");
-    inside.assert().success().stdout("tree\n");
-    assert_eq!(outside.sh(Root, domain), "(none)\n");
+    let look = "read name < /proc/sys/kernel/domainname; echo \"$name\"";
+    let script = format!("domainname tree && {look}");
+    for user in USERS {
+        let inside = outside.run(user, ["uts-demo", "sh", "-c", &script], b"");
+        inside.assert().success().stdout("tree\n");
+        assert_eq!(outside.sh(Root, look), "(none)\n");
+    }
 
     // Without the namespace it is seen.
     assert_eq!(outside.sh(Root, &script), "tree\n");
-    assert_eq!(outside.sh(Root, domain), "tree\n");
+    assert_eq!(outside.sh(Root, look), "tree\n");
 }
 
 /// U1, U2: the demo's own words, and what the tools say.
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "renames the machine")]
-fn uts_report_agrees_with_the_tools(#[values(Root, Reader)] user: User) {
+fn uts_report_agrees_with_the_tools() {
+    let names = "hostname; domainname";
+    let look = format!("readlink /proc/self/ns/uts; {names}");
+    let facts = ["UTS namespace", "hostname", "NIS domain name"];
     let outside = outside();
     outside.sh(Root, "hostname branch; domainname leaf");
-    let look = "readlink /proc/self/ns/uts; hostname; domainname";
-    let there = outside.sh(user, look);
-    let inside = outside.sh(user, &format!("exec uts-demo sh -c '{look}'"));
-    let report = report(&outside, user, "uts-demo");
-    for (i, fact) in
-        ["UTS namespace", "hostname", "NIS domain name"].iter().enumerate()
-    {
-        let row = &report[*fact];
-        assert_eq!([&row[0], &row[2]], [there.lines().nth(i).unwrap(); 2]);
-        assert_ne!(row[1], row[0]);
-        if i > 0 {
-            assert_eq!(row[1], inside.lines().nth(i).unwrap());
+    let there = outside.sh(Root, &look);
+    for user in USERS {
+        let report = report(&outside, user, "uts-demo");
+        let column = |i: usize| facts.map(|it| report[it][i].clone() + "\n");
+        assert_eq!([column(0), column(2)].map(|it| it.concat()), [&*there; 2]);
+        for fact in facts {
+            assert_ne!(report[fact][1], report[fact][0]);
         }
+        let inside = outside.run(user, ["uts-demo", "sh", "-c", names], b"");
+        inside.assert().success().stdout(column(1)[1..].concat());
+        assert_eq!(report.len(), 3);
     }
-    assert_eq!(report.len(), 3);
-    assert_eq!(outside.sh(user, look), there);
+    assert_eq!(outside.sh(Root, &look), there);
 }
 
 /// U3
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "renames the machine")]
-fn new_namespace_starts_as_a_copy_of_the_callers_names(
-    #[values(Root, Reader)] user: User,
-) {
+fn new_namespace_starts_as_a_copy_of_the_callers_names() {
     let outside = outside();
     let script = "unshare --map-root-user --uts sh -c 'hostname; domainname'";
-    assert_eq!(outside.sh(user, script), "outside\n(none)\n");
+    let copies = || USERS.map(|user| outside.sh(user, script));
+    assert_eq!(copies(), ["outside\n(none)\n"; 2]);
     // Not a copy of anything else: the next one starts with the new names.
     outside.sh(Root, "hostname branch; domainname leaf");
-    assert_eq!(outside.sh(user, script), "branch\nleaf\n");
+    assert_eq!(copies(), ["branch\nleaf\n"; 2]);
 }
 
 /// U3
-#[rstest]
+#[test]
 #[cfg_attr(ground_here, ignore = "renames the machine")]
-fn later_names_of_the_outside_do_not_come_in(
-    #[values(Root, Reader)] user: User,
-) {
-    let start = "mkdir /tmp/$1; cd /tmp/$1; mkfifo ready go seen
-        $1 sh -c 'echo > ready; read _ < go
-            { hostname; domainname; } > seen' &
-        read _ < ready";
-    let look = "cd /tmp/$1; echo > go; cat seen";
+fn later_names_of_the_outside_do_not_come_in() {
+    let start = "mkfifo $1-ready $1-go $1-seen
+        $1 sh -c \"echo > $1-ready; read _ < $1-go
+            { hostname; domainname; } > $1-seen\" &
+        read _ < $1-ready";
+    let look = "echo > $1-go
+        { read host; read domain; } < $1-seen
+        echo $host $domain";
     let outside = outside();
-    outside.sh_with(user, start, &["uts-demo"]);
-    outside.sh_with(user, start, &["env"]);
+    for user in USERS {
+        outside.sh_with(user, start, &["uts-demo"]);
+    }
+    outside.sh_with(Reader, start, &["env"]);
     outside.sh(Root, "hostname later; domainname later");
-    assert_eq!(outside.sh_with(user, look, &["uts-demo"]), "bird\nnest\n");
+    for user in USERS {
+        let inside = outside.sh_with(user, look, &["uts-demo"]);
+        assert_eq!(inside, "bird nest\n");
+    }
     // Without the namespace they do.
-    assert_eq!(outside.sh_with(user, look, &["env"]), "later\nlater\n");
+    assert_eq!(outside.sh_with(Reader, look, &["env"]), "later later\n");
 }
 
 /// U3: the example's table.
-#[rstest]
-fn copies_go_their_own_ways(#[values(Root, Reader)] user: User) {
-    outside().run(user, ["copies"], b"").assert().success().stderr("").stdout(
-        "                    outside             inside\n\
-         at birth            tree, wood          tree, wood\n\
-         inside renamed      tree, wood          bird, nest\n\
-         outside renamed     hill, field         bird, nest\n",
-    );
+#[test]
+fn copies_go_their_own_ways() {
+    let outside = outside();
+    for user in USERS {
+        let output = outside.run(user, ["copies"], b"");
+        output.assert().success().stderr("").stdout(
+            "                    outside             inside\n\
+             at birth            tree, wood          tree, wood\n\
+             inside renamed      tree, wood          bird, nest\n\
+             outside renamed     hill, field         bird, nest\n",
+        );
+    }
 }
 
 /// U4
-#[rstest]
-fn name_over_64_bytes_is_refused_and_nothing_changes(
-    #[values(Root, Reader)] user: User,
-) {
+#[test]
+fn name_over_64_bytes_is_refused_and_nothing_changes() {
     // EINVAL is what hostname(1) calls too long.
     let script = "for name in hostname domainname; do
             $name $(printf %065d 1) 2>&1 || $name
             $name $(printf %064d 1) && $name
         done";
-    let seen = outside().run(user, ["uts-demo", "sh", "-c", script], b"");
     let longest = format!("{:064}", 1);
-    seen.assert().success().stdout(format!(
-        "hostname: name too long\nbird\n{longest}\n\
-         domainname: name too long\nnest\n{longest}\n"
-    ));
+    let outside = outside();
+    for user in USERS {
+        let seen = outside.run(user, ["uts-demo", "sh", "-c", script], b"");
+        seen.assert().success().stdout(format!(
+            "hostname: name too long\nbird\n{longest}\n\
+             domainname: name too long\nnest\n{longest}\n"
+        ));
+    }
 }
