@@ -15,7 +15,7 @@ mod programs;
 mod vm;
 pub mod wire;
 
-pub use programs::build as build_demos;
+pub use programs::{DEMOS, build as build_demos};
 pub use vm::{Harness, Input, Io, Vm};
 pub use wire::{End, Request, User};
 

@@ -10,14 +10,8 @@ use serde_json::Value;
 use crate::Failure;
 
 /// The demos: what of this workspace the guest gets.
-const DEMOS: &[&str] = &[
-    "uts-demo",
-    "ipc-demo",
-    "pid-demo",
-    "mount-demo",
-    "user-demo",
-    "net-demo",
-];
+pub const DEMOS: [&str; 6] =
+    ["uts-demo", "ipc-demo", "pid-demo", "mount-demo", "user-demo", "net-demo"];
 
 /// Builds what is not built yet, and names the programs: the demos, and
 /// their examples.

@@ -132,6 +132,9 @@ impl Harness {
         text.hash(&mut hasher);
         let dir = self.cache.join(format!("state-{:016x}", hasher.finish()));
         if whole(&dir, &text) {
+            // The time of its last use. That it cannot be set is no fault.
+            let _ = File::open(&dir)
+                .and_then(|dir| dir.set_modified(SystemTime::now()));
             return Ok(dir);
         }
 
@@ -147,7 +150,7 @@ impl Harness {
             if made.is_ok() {
                 let _ = fs::remove_dir_all(&dir);
                 fs::rename(&new, &dir).map_err(fail)?;
-                self.prune(&dir);
+                prune(&self.cache);
             }
             let _ = fs::remove_dir_all(&new);
             made?;
@@ -236,22 +239,20 @@ impl Harness {
             None => fs::copy(&self.kernel.image, to).map(drop),
         }
     }
+}
 
-    /// Removes the oldest states, so that they do not pile up.
-    fn prune(&self, newest: &Path) {
-        let entries = fs::read_dir(&self.cache).into_iter().flatten().flatten();
-        let mut states: Vec<_> = entries
-            .filter(|e| e.file_name().as_bytes().starts_with(b"state-"))
-            .filter_map(|e| {
-                Some((e.metadata().ok()?.modified().ok()?, e.path()))
-            })
-            .filter(|(_, path)| path != newest)
-            .collect();
-        states.sort();
-        let surplus = states.len().saturating_sub(STATES - 1);
-        for (_, path) in &states[..surplus] {
-            let _ = fs::remove_dir_all(path);
-        }
+/// Removes the states that were not used for longest, so that they do not
+/// pile up.
+fn prune(cache: &Path) {
+    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+    let mut states: Vec<_> = entries
+        .filter(|e| e.file_name().as_bytes().starts_with(b"state-"))
+        .filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())))
+        .collect();
+    states.sort();
+    let surplus = states.len().saturating_sub(STATES);
+    for (_, path) in &states[..surplus] {
+        let _ = fs::remove_dir_all(path);
     }
 }
 
@@ -606,5 +607,33 @@ mod tests {
         assert!(!whole(&dir, "inputs\n"));
         fs::remove_dir_all(&dir).expect("a folder");
         assert!(!whole(&dir, "inputs\n"));
+    }
+
+    #[test]
+    fn state_that_was_used_last_stays() {
+        let cache = std::env::temp_dir();
+        let cache = cache.join(format!("harness-cache-{}", std::process::id()));
+        for (name, age) in
+            [("1", 50), ("2", 10), ("3", 30), ("4", 40), ("5", 20)]
+        {
+            let dir = cache.join(format!("state-{name}"));
+            fs::create_dir_all(dir.join("below")).expect("a folder");
+            File::open(dir)
+                .and_then(|dir| {
+                    let age = Duration::from_secs(age);
+                    dir.set_modified(SystemTime::now() - age)
+                })
+                .expect("a folder");
+        }
+        fs::create_dir(cache.join("package")).expect("a folder");
+        prune(&cache);
+        let left = fs::read_dir(&cache).expect("a folder").flatten();
+        let mut left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(
+            left,
+            ["package", "state-2", "state-3", "state-4", "state-5"]
+        );
+        fs::remove_dir_all(&cache).expect("a folder");
     }
 }

@@ -3,75 +3,106 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{LazyLock, mpsc};
-use std::thread;
 
 use assert_cmd::assert::OutputAssertExt;
+use harness::DEMOS;
 use predicates::prelude::*;
 use rstest::rstest;
 
 use crate::ground::{Outside, Reader, Root, USERS, User, outside};
 
-/// All of them.
-const DEMOS: [&str; 6] =
-    ["uts-demo", "ipc-demo", "pid-demo", "mount-demo", "user-demo", "net-demo"];
+/// What a link does: its arguments, its status, standard output, standard
+/// error. `DEMO` stands for its name.
+type Row =
+    (&'static str, &'static [&'static str], i32, &'static str, &'static str);
 
-/// One machine for all that is tried here and changes nothing: with all six
-/// demos in it a machine is too dear for one row.
-static OUTSIDE: LazyLock<Outside> = LazyLock::new(|| {
-    let (tell, hear) = mpsc::channel();
-    // It ends with the thread that started it, and a row's ends too soon.
-    thread::spawn(move || {
-        let _ = tell.send(outside());
-        loop {
-            thread::park();
-        }
-    });
-    hear.recv().expect("a machine")
-});
+const CONTRACT: &[Row] = &[
+    ("status is that of command", &["sh", "-c", "exit 7"], 7, "", ""),
+    (
+        "it adds nothing to stdout and stderr",
+        &["sh", "-c", "echo out; echo err >&2"],
+        0,
+        "out\n",
+        "err\n",
+    ),
+    (
+        "command that does not exist is 127",
+        &["nosuch"],
+        127,
+        "",
+        "DEMO: exec nosuch: ENOENT: No such file or directory\n\
+         Is the name spelled right, and is it on PATH?\n",
+    ),
+    (
+        "empty command is 127",
+        &[""],
+        127,
+        "",
+        "DEMO: exec : ENOENT: No such file or directory\n\
+         Is the name spelled right, and is it on PATH?\n",
+    ),
+    (
+        "command that is no program is 126",
+        &["/etc/passwd"],
+        126,
+        "",
+        "DEMO: exec /etc/passwd: EACCES: Permission denied\n\
+         Is it a program, and executable (chmod +x)?\n",
+    ),
+    (
+        "unknown option is 125",
+        &["-x", "true"],
+        125,
+        "",
+        "DEMO: usage: DEMO [COMMAND [ARG]...]\n",
+    ),
+    (
+        "options of command are its own",
+        &["echo", "-h", "--version", "--", "-x"],
+        0,
+        "-h --version -- -x\n",
+        "",
+    ),
+    (
+        "lone dashes end the demo's options",
+        &["--", "echo", "--", "x"],
+        0,
+        "-- x\n",
+        "",
+    ),
+    (
+        "help is the usage line",
+        &["--help"],
+        0,
+        "usage: DEMO [COMMAND [ARG]...]\n",
+        "",
+    ),
+    ("version names the package", &["-V"], 0, "DEMO 0.1.0\n", ""),
+    (
+        "command finds sigpipe at its default",
+        &["grep", "SigIgn", "/proc/self/status"],
+        0,
+        "SigIgn:\t0000000000000000\n",
+        "",
+    ),
+];
 
-/// G6. `DEMO` stands for the demo's name.
+/// G6
 #[rstest]
-#[case::status_is_that_of_command(&["sh", "-c", "exit 7"], 7, "", "")]
-#[case::it_adds_nothing_to_stdout_and_stderr(
-    &["sh", "-c", "echo out; echo err >&2"], 0, "out\n", "err\n")]
-#[case::command_that_does_not_exist_is_127(
-    &["nosuch"], 127, "",
-    "DEMO: exec nosuch: ENOENT: No such file or directory\n\
-     Is the name spelled right, and is it on PATH?\n")]
-#[case::empty_command_is_127(
-    &[""], 127, "",
-    "DEMO: exec : ENOENT: No such file or directory\n\
-     Is the name spelled right, and is it on PATH?\n")]
-#[case::command_that_is_no_program_is_126(
-    &["/etc/passwd"], 126, "",
-    "DEMO: exec /etc/passwd: EACCES: Permission denied\n\
-     Is it a program, and executable (chmod +x)?\n")]
-#[case::unknown_option_is_125(
-    &["-x", "true"], 125, "", "DEMO: usage: DEMO [COMMAND [ARG]...]\n")]
-#[case::options_of_command_are_its_own(
-    &["echo", "-h", "--version", "--", "-x"], 0,
-    "-h --version -- -x\n", "")]
-#[case::lone_dashes_end_the_demos_options(
-    &["--", "echo", "--", "x"], 0, "-- x\n", "")]
-#[case::help_is_the_usage_line(
-    &["--help"], 0, "usage: DEMO [COMMAND [ARG]...]\n", "")]
-#[case::version_names_the_package(&["-V"], 0, "DEMO 0.1.0\n", "")]
-#[case::command_finds_sigpipe_at_its_default(
-    &["grep", "SigIgn", "/proc/self/status"], 0,
-    "SigIgn:\t0000000000000000\n", "")]
-fn contract(
-    #[case] args: &[&str],
-    #[case] status: i32,
-    #[case] stdout: &str,
-    #[case] stderr: &str,
-) {
-    for demo in DEMOS {
-        OUTSIDE
-            .root([&[demo], args].concat())
+#[case::uts("uts-demo")]
+#[case::ipc("ipc-demo")]
+#[case::pid("pid-demo")]
+#[case::mount("mount-demo")]
+#[case::user("user-demo")]
+#[case::net("net-demo")]
+fn contract(#[case] demo: &str) {
+    let outside = outside();
+    for (row, args, status, stdout, stderr) in CONTRACT {
+        outside
+            .root([&[demo], *args].concat())
             .assert()
-            .append_context("demo", demo)
-            .code(status)
+            .append_context("row", row)
+            .code(*status)
             .stdout(stdout.replace("DEMO", demo))
             .stderr(stderr.replace("DEMO", demo));
     }
@@ -80,11 +111,12 @@ fn contract(
 /// G6
 #[test]
 fn arguments_are_bytes() {
+    let outside = outside();
     let odd = OsStr::from_bytes(b"\xff\xfe no text \x80");
     for demo in DEMOS {
         let argv =
             [OsStr::new(demo), OsStr::new("printf"), OsStr::new("%s"), odd];
-        OUTSIDE
+        outside
             .root(argv)
             .assert()
             .append_context("demo", demo)
@@ -97,7 +129,7 @@ fn arguments_are_bytes() {
 #[test]
 fn ten_thousand_arguments_pass_and_an_empty_one() {
     let script = "\"$@\" sh -c 'echo $#' sh '' $(seq 10000)";
-    assert_eq!(OUTSIDE.sh_with(Root, script, &DEMOS), "10001\n");
+    assert_eq!(outside().sh_with(Root, script, &DEMOS), "10001\n");
 }
 
 /// G6: a full disk is a failure too, with a line that says so; and where
@@ -115,7 +147,7 @@ fn report_that_nobody_gets_is_a_failure() {
         )
         .repeat(2)
     });
-    assert_eq!(OUTSIDE.sh_with(Root, script, &DEMOS), says.concat());
+    assert_eq!(outside().sh_with(Root, script, &DEMOS), says.concat());
 }
 
 /// What these demos say, each of which must be refused: the error, and one
@@ -199,8 +231,9 @@ fn without_privilege_and_user_namespaces_the_error_says_so() {
 /// G6: a filter as containers have it, and no way round it.
 #[test]
 fn seccomp_filter_is_named_where_it_is_the_reason() {
+    let outside = outside();
     for user in USERS {
-        let says = refusals(&OUTSIDE, user, &["no_unshare"], &DEMOS);
+        let says = refusals(&outside, user, &["no_unshare"], &DEMOS);
         for (demo, says) in DEMOS.iter().zip(says) {
             let error = format!(
                 "{demo}: unshare(CLONE_NEWUSER): EPERM: \

@@ -8,6 +8,7 @@ mod chain;
 mod clone;
 mod contract;
 mod facts;
+mod faults;
 mod ipc;
 mod mount;
 mod net;
