@@ -78,10 +78,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("ifconfig", "net-tools"),
+    ("strace", "strace"),
 ];
 
 /// Comfort, for who has it: nothing depends on these.
-const COMFORT: &[&str] = &["tmux", "strace", "less", "clear"];
+const COMFORT: &[&str] = &["tmux", "less", "clear"];
 
 /// The same, as files: what a terminal can do, by its `$TERM`, and letters
 /// that are not ASCII. `tmux` does not start without the two, and `pstree`

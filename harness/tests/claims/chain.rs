@@ -195,6 +195,44 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
     }
 }
 
+/// G3: the control. Where the kernel says yes and makes no namespace, no
+/// report holds, and each names what is not isolated.
+#[test]
+#[cfg_attr(ground_here, ignore = "renames the machine, and more")]
+fn no_report_holds_where_unshare_does_nothing() {
+    let outside = outside();
+    let lie = "strace -f -qq -o /dev/null -e inject=unshare:retval=0";
+    for (demo, facts) in [
+        ("uts-demo", "UTS namespace, hostname, NIS domain name"),
+        (
+            "ipc-demo",
+            "IPC namespace, queue by key, semaphores by key, memory by key, \
+             POSIX queue",
+        ),
+        ("pid-demo", "PID namespace, PID, parent PID, NSpid"),
+        (
+            "net-demo",
+            "net namespace, interfaces up, lo at birth, other addresses, \
+             listener outside",
+        ),
+        (
+            "mount-demo",
+            "mount namespace, /proc mounts, /proc propagation, \
+             processes in /proc, /proc/self",
+        ),
+    ] {
+        let says = |fact| format!("{demo}: not isolated: {fact}\n");
+        let says: String = facts.split(", ").map(says).collect();
+        let seen = outside.root(lie.split(' ').chain([demo]));
+        seen.assert().code(1).stderr(says);
+    }
+    // This one does not get as far as a report: the outside has its map.
+    let seen = outside.root(lie.split(' ').chain(["user-demo"]));
+    seen.assert().code(125).stdout("").stderr(predicate::str::starts_with(
+        "user-demo: write /proc/self/setgroups: EPERM: ",
+    ));
+}
+
 /// G7
 #[test]
 fn wrong_order_names_the_right_one() {
