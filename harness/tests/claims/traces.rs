@@ -2,32 +2,63 @@
 
 use std::time::{Duration, Instant};
 
+use harness::DEMOS;
+
 use crate::ground::{Root, USERS, outside};
+use crate::vm::kills;
 
-const DEMOS: [&str; 6] =
-    ["uts-demo", "ipc-demo", "pid-demo", "mount-demo", "user-demo", "net-demo"];
+/// Demos as links.
+const CHAINS: [&str; 2] = [
+    "user-demo uts-demo ipc-demo pid-demo mount-demo net-demo sleep 1000",
+    "user-demo pid-demo pid-demo sh -c 'sleep 1000 & sleep 1000'",
+];
 
-/// Starts the demos together and kills them together with SIGKILL, `$1`
+/// The examples take too long for every day.
+const EXAMPLES: [&str; 21] = [
+    "copies",
+    "same_key",
+    "mqueue_mount",
+    "not_isolated",
+    "clone",
+    "fork_vs_clone",
+    "init_is_immune",
+    "orphan",
+    "zombie",
+    "dead_init",
+    "nested",
+    "pitfall",
+    "fixes",
+    "propagation",
+    "before_the_map",
+    "map_rules",
+    "threads",
+    "no_unshare uts-demo",
+    "sysfs",
+    "abstract_socket",
+    "same_port",
+];
+
+/// Starts the programs together and kills them together with SIGKILL, `$1`
 /// times: in equal steps from the beginning of their lives to the end. One
-/// spin for all, since it is the waiting that is dear. Says how each ended.
+/// wait for all, since it is the waiting that is dear. Says how each ended.
 const KILL: &str = r#"
 rounds=$1
 shift
 round=0
 while [ $round -lt $rounds ]; do
     started=
-    for demo; do
-        $demo > /dev/null 2>&1 < /dev/null &
+    for program; do
+        eval "exec $program" > /dev/null 2>&1 < /dev/null &
         started="$started$! "
     done
     spin=0
     while [ $spin -lt $((round * 400 / rounds)) ]; do spin=$((spin + 1)); done
     kill -KILL $started 2> /dev/null || :
-    for demo; do
+    for program; do
         status=0
         wait ${started%% *} 2> /dev/null || status=$?
         started=${started#* }
-        echo "$demo $status"
+        echo "$status $program"
     done
     # Another one comes first.
     first=$1; shift; set -- "$@" "$first"
@@ -42,37 +73,50 @@ const LOOK: &str = "
         /proc/sysvipc/shm /proc/net/fib_trie /proc/net/if_inet6
     echo /dev/mqueue/* /dev/shm/* /tmp/* /sys/class/net/*";
 
-/// Who is still there: what pgrep(1) says, for a tenth of the price.
-const LEFT: &str = "
+/// Who is there, without the kernel's workers, who come and go.
+const PROCESSES: &str = "
     for comm in /proc/[0-9]*/comm; do
-        read name < $comm || continue
-        case $name in *-demo) echo $comm: $name ;; esac
+        [ $comm != /proc/$$/comm ] && read name < $comm || continue
+        case $name in kworker*) ;; *) echo $comm: $name ;; esac
     done 2> /dev/null";
 
-/// G5
+/// G5. `HARNESS_KILLS` times each, and the examples too, if that is set.
 #[test]
 #[cfg_attr(ground_here, ignore = "compares the whole machine")]
-fn killed_at_any_moment_a_report_leaves_no_trace() {
+fn killed_at_any_moment_a_program_leaves_no_trace() {
+    let mut programs = [&DEMOS[..], &CHAINS].concat();
+    let mut rounds = 8;
+    if let Some(kills) = kills() {
+        programs.extend(EXAMPLES);
+        rounds = kills;
+    }
+    let rounds = rounds.to_string();
+
     let outside = outside();
-    let before = outside.sh(Root, LOOK);
+    let look = || outside.sh(Root, LOOK);
+    let processes = || outside.sh(Root, PROCESSES);
+    let (before, there) = (look(), processes());
     for user in USERS {
-        let args = [&["10"], &DEMOS[..]].concat();
-        let ends = outside.sh_with(user, KILL, &args);
-        for demo in DEMOS {
-            let killed = format!("{demo} 137");
-            let killed = ends.lines().filter(|end| *end == killed).count();
-            // In the middle of it, or nothing has been shown.
-            assert!(killed >= 3, "{user}: {demo}: {ends}");
-        }
+        // More at a time, and the first have ended before the last begin.
+        let groups = programs.chunks(8).map(|group| {
+            let args = [&[&*rounds], group].concat();
+            outside.sh_with(user, KILL, &args)
+        });
+        let ends: String = groups.collect();
+        let killed = ends.lines().filter(|end| end.starts_with("137 "));
+        let (killed, all) = (killed.count(), ends.lines().count());
+        println!("{user}: {killed} of {all} were killed while they ran");
+        // In the middle of it, or nothing has been shown.
+        assert!(killed >= all / 3, "{user}: {ends}");
+
         // Who was forked ends by himself, or by the kernel: in his own time.
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let left = outside.sh(Root, LEFT);
-            if left.is_empty() {
-                break;
-            }
-            assert!(Instant::now() < deadline, "{user}: {left}");
+            let now = processes();
+            let mut left = now.lines().filter(|line| !there.contains(line));
+            let Some(process) = left.next() else { break };
+            assert!(Instant::now() < deadline, "{user}: {process}");
         }
-        assert_eq!(outside.sh(Root, LOOK), before, "{user}");
+        assert_eq!(look(), before, "{user}");
     }
 }
