@@ -26,7 +26,7 @@ PS1="MARK$PS1"
 "#;
 
 /// The user's shell.
-const SHELL: [&str; 3] = ["env", "ENV=/run/prompt", "sh"];
+const SHELL: [&str; 3] = ["sh", "-c", "ENV=/run/prompt exec sh"];
 
 /// Types a block, on the page's machine, which is started for the first.
 pub fn session(
@@ -88,8 +88,8 @@ fn start() -> Result<(Vm, String), String> {
     let harness = HARNESS.as_ref().map_err(|failure| failure.to_string())?;
     let mut vm = harness.start().map_err(|failure| failure.to_string())?;
     let prompt = PROMPT.replace("MARK", &mark);
-    let argv = ["sh", "-c", "cat > /run/prompt"];
-    vm.output(Root, argv, prompt.as_bytes(), PATIENCE)
+    let argv = ["sh", "-c", "printf %s \"$1\" > /run/prompt", "sh", &prompt];
+    vm.output(Root, argv, b"", PATIENCE)
         .map_err(|failure| failure.to_string())?;
     Ok((vm, mark))
 }
