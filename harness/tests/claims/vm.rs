@@ -11,6 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt;
+use nix::pty::{OpenptyResult, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::tcgetattr;
+use nix::unistd::Pid;
 use predicates::prelude::*;
 
 use crate::ground::{HARNESS, Reader, Root, outside};
@@ -109,6 +113,38 @@ fn fresh_machine_knows_nothing_of_the_last_one() {
     let marked = first.root(["sh", "-c", look]);
     assert_ne!(marked.stdout, fresh.stdout);
     assert_eq!(outside().root(["sh", "-c", look]).stdout, fresh.stdout);
+}
+
+/// V4: the laboratory ends with a signal, and the reader's terminal is as it
+/// was.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn laboratory_that_is_ended_gives_the_terminal_back() {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+        let OpenptyResult { master, slave } =
+            openpty(None, None).expect("a terminal");
+        let end = || Stdio::from(slave.try_clone().expect("a terminal"));
+        let before = tcgetattr(&slave).expect("a terminal");
+        let mut child = harness()
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .expect("harness");
+        let mut shown = File::from(master);
+        let mut text = Vec::new();
+        while !text.ends_with(b"# ") {
+            let mut byte = [0];
+            shown.read_exact(&mut byte).expect("a prompt");
+            text.extend(byte);
+        }
+        // It takes each key as it is.
+        assert_ne!(tcgetattr(&slave).expect("a terminal"), before);
+        kill(Pid::from_raw(child.id() as i32), signal).expect("kill");
+        let status = child.wait().expect("an end");
+        assert_eq!(status.code(), Some(125), "{signal}");
+        assert_eq!(tcgetattr(&slave).expect("a terminal"), before);
+    }
 }
 
 /// V4
