@@ -263,3 +263,43 @@ fn le32(bytes: &[u8], at: usize) -> Option<u32> {
     let four = bytes.get(at..at + 4)?;
     Some(u32::from_le_bytes(four.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// Made with `printf 'kernel kernel kernel kernel\n'` and each of `gzip`,
+    /// `xz --check=crc32`, `zstd`, `lz4 -l`.
+    #[rstest]
+    #[case::gzip(
+        b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xcb\x4e\x2d\xca\x4b\xcd\
+          \x51\xc8\xc6\x42\x71\x01\x00\x4f\x32\x23\x18\x1c\x00\x00\x00"
+    )]
+    #[case::xz(
+        b"\xfd\x37\x7a\x58\x5a\x00\x00\x01\x69\x22\xde\x36\x02\x00\x21\x01\
+          \x1c\x00\x00\x00\x10\xcf\x58\xcc\xe0\x00\x1b\x00\x0f\x5d\x00\x35\
+          \x99\x4a\xab\xa2\xe2\xaf\x22\x83\xd1\xc9\xef\x48\x00\x00\x00\x00\
+          \x4f\x32\x23\x18\x00\x01\x27\x1c\x01\x5b\x42\xee\x90\x42\x99\x0d\
+          \x01\x00\x00\x00\x00\x01\x59\x5a"
+    )]
+    #[case::zstd(
+        b"\x28\xb5\x2f\xfd\x04\x68\x75\x00\x00\x40\x6b\x65\x72\x6e\x65\x6c\
+          \x20\x0a\x01\x00\xa2\x8b\x11\xde\x7c\x70\x5c"
+    )]
+    #[case::lz4(
+        b"\x02\x21\x4c\x18\x10\x00\x00\x00\x7c\x6b\x65\x72\x6e\x65\x6c\x20\
+          \x07\x00\x50\x72\x6e\x65\x6c\x0a"
+    )]
+    fn each_compression_of_kernels_is_undone(#[case] bytes: &[u8]) {
+        let text = b"kernel kernel kernel kernel\n";
+        assert_eq!(decompress(bytes).expect("whole"), text);
+        // A kernel's size follows.
+        let sized = [bytes, &28_u32.to_le_bytes()].concat();
+        assert_eq!(decompress(&sized).expect("whole"), text);
+        // Half of it is none.
+        let half = decompress(&bytes[..bytes.len() / 2]);
+        assert!(half.is_err(), "{half:?}");
+    }
+}
