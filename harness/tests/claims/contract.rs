@@ -244,6 +244,82 @@ fn seccomp_filter_is_named_where_it_is_the_reason() {
     }
 }
 
+/// G6: the advice is about the call and its error. strace(1) answers in the
+/// kernel's place, so that every error can be had.
+#[test]
+#[cfg_attr(ground_here, ignore = "not everywhere may strace trace")]
+fn advice_is_about_the_call_and_its_error() {
+    let outside = outside();
+    for (inject, demo, error, advice) in [
+        (
+            "unshare:error=EINVAL",
+            "uts-demo true",
+            "unshare(CLONE_NEWUTS): EINVAL: Invalid argument",
+            "Does this kernel have the namespace? See /proc/self/ns",
+        ),
+        (
+            "unshare:error=ENOSYS",
+            "net-demo true",
+            "unshare(CLONE_NEWNET): ENOSYS: Function not implemented",
+            "Does this kernel have the namespace? See /proc/self/ns",
+        ),
+        (
+            "unshare:error=EINVAL",
+            "pid-demo true",
+            "unshare(CLONE_NEWPID): EINVAL: Invalid argument",
+            "`unshare --pid` goes with --fork, before this demo",
+        ),
+        (
+            "clone,clone3:error=ENOMEM",
+            "pid-demo true",
+            "fork: ENOMEM: Out of memory",
+            "Is PID 1 of this namespace dead? Then nothing starts",
+        ),
+        (
+            "mount:error=EINVAL",
+            "mount-demo true",
+            "mount / MS_REC|MS_PRIVATE: EINVAL: Invalid argument",
+            "/ is no mount point here: is this a chroot?",
+        ),
+        (
+            "readlink,readlinkat:error=ENOENT",
+            "uts-demo",
+            "readlink /proc/self/ns/uts: ENOENT: No such file or directory",
+            "Is /proc this PID namespace's own? See `findmnt /proc`",
+        ),
+        (
+            "sethostname:error=EMFILE",
+            "uts-demo true",
+            "sethostname: EMFILE: Too many open files",
+            "See the man page of the call",
+        ),
+    ] {
+        let strace = format!("strace -o /dev/null -e inject={inject} {demo}");
+        let demo = demo.split(' ').next().expect("a name");
+        outside.root(strace.split(' ')).assert().code(125).stdout("").stderr(
+            format!(
+                "{demo}: {error}\n{advice}; \
+                 the VM always works: cargo run -p harness -- {demo}\n"
+            ),
+        );
+    }
+}
+
+/// G6: as container runtimes cover parts of /proc, and then the kernel lets
+/// nobody mount a new one in a user namespace.
+#[test]
+#[cfg_attr(ground_here, ignore = "mounts over a file of /proc")]
+fn covered_proc_is_named_where_it_is_the_reason() {
+    let outside = outside();
+    let chain = ["user-demo", "pid-demo", "mount-demo", "true"];
+    outside.reader(chain).assert().success();
+    outside.root(["mount", "--bind", "/dev/null", "/proc/timer_list"]);
+    outside.reader(chain).assert().code(125).stdout("").stderr(
+        predicate::str::starts_with("mount-demo: mount /proc: EPERM: ")
+            .and(predicate::str::contains("\nParts of /proc are covered ")),
+    );
+}
+
 /// G6: what Debian and Ubuntu say no with. Not every kernel has these
 /// switches, so the guest gets files that look like them: the advice must
 /// come from the machine and not from a guess.
