@@ -288,9 +288,9 @@ fn advice_is_about_the_call_and_its_error() {
             "Is /proc this PID namespace's own? See `findmnt /proc`",
         ),
         (
-            "sethostname:error=EMFILE",
+            "sethostname:error=ENOENT",
             "uts-demo true",
-            "sethostname: EMFILE: Too many open files",
+            "sethostname: ENOENT: No such file or directory",
             "See the man page of the call",
         ),
     ] {
