@@ -40,10 +40,10 @@ fn memory_for(initramfs: u64) -> u64 {
 
 /// ttyS0 is the console, for the kernel's last words. `panic=-1 reboot=t`: a
 /// panic ends the machine at once, and tries no keyboard controller for two
-/// seconds. The kernel's ciphers are not what is tested. Tunnel drivers put no devices into new network
-/// namespaces, where they would not be "only loopback". With addresses that
-/// are not random TCG translates a library once and not for each process:
-/// half the time of a command.
+/// seconds. The kernel's ciphers are not what is tested. Tunnel drivers put
+/// no devices into new network namespaces, where they would not be "only
+/// loopback". With addresses that are not random TCG translates a library
+/// once and not for each process: half the time of a command.
 const APPEND: &str = "console=ttyS0 quiet panic=-1 8250.nr_uarts=2 \
                       reboot=t cryptomgr.notests fb_tunnels=none \
                       norandmaps rdinit=/init";
@@ -130,7 +130,7 @@ pub struct Machine {
 
 /// Where a machine begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum Start {
     /// At the kernel's first instruction. Its memory can be saved.
     Boot,
     /// At a saved state. The file of its memory stays as it is.
@@ -144,7 +144,7 @@ impl Machine {
     pub fn start(
         dir: &Path,
         accelerator: Accelerator,
-        from: From,
+        at: Start,
     ) -> Result<Machine, Failure> {
         let pair = || {
             UnixStream::pair().map_err(|e| Failure::because("socketpair", e))
@@ -154,14 +154,14 @@ impl Machine {
         let (console, guest_console) = pair()?;
         let errors = guest_console.try_clone();
         let errors = errors.map_err(|error| Failure::because("dup", error))?;
-        let memory = match from {
+        let memory = match at {
             // A file on a disk costs a second more, page by page.
-            From::Boot => Some(
+            Start::Boot => Some(
                 memfd_create(c"memory", MFdFlags::MFD_CLOEXEC)
                     .map(File::from)
                     .map_err(|e| Failure::because("memfd_create", e))?,
             ),
-            From::State => None,
+            Start::State => None,
         };
         let [wire_fd, monitor_fd, console_fd] =
             [&guest_wire, &guest_monitor, &guest_console]
@@ -210,7 +210,7 @@ impl Machine {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(OwnedFd::from(errors));
-        if from == From::State {
+        if at == Start::State {
             qemu.args(["-incoming", "defer"]);
         }
         let parent = nix::unistd::getpid();

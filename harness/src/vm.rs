@@ -21,7 +21,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::kernel::Kernel;
-use crate::machine::{self, Accelerator, From, Machine};
+use crate::machine::{self, Accelerator, Machine, Start};
 use crate::pack::{self, Tree};
 use crate::wire::{
     self, CHUNK, Decoder, End, FromGuest, Request, Rubbish, ToGuest, User,
@@ -190,7 +190,7 @@ impl Harness {
         });
         let (sources, ()) = (sources?, kernel.map_err(fail)?);
 
-        let machine = Machine::start(new, self.accelerator, From::Boot)?;
+        let machine = Machine::start(new, self.accelerator, Start::Boot)?;
         let mut vm = Vm::new(machine);
         vm.machine.negotiate()?;
         let patience = match self.accelerator {
@@ -330,7 +330,7 @@ impl Vm {
 
     fn restore(dir: &Path, accelerator: Accelerator) -> Result<Vm, Failure> {
         let deadline = Instant::now() + RESTORE;
-        let machine = Machine::start(dir, accelerator, From::State)?;
+        let machine = Machine::start(dir, accelerator, Start::State)?;
         let mut vm = Vm::new(machine);
         vm.machine.negotiate()?;
         vm.machine.restore()?;
