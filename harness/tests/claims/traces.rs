@@ -13,30 +13,19 @@ const CHAINS: [&str; 2] = [
     "user-demo pid-demo pid-demo sh -c 'sleep 1000 & sleep 1000'",
 ];
 
-/// The examples take too long for every day.
-const EXAMPLES: [&str; 21] = [
-    "copies",
-    "same_key",
-    "mqueue_mount",
-    "not_isolated",
-    "clone",
-    "fork_vs_clone",
-    "init_is_immune",
-    "orphan",
-    "zombie",
-    "dead_init",
-    "nested",
-    "pitfall",
-    "fixes",
-    "propagation",
-    "before_the_map",
-    "map_rules",
-    "threads",
-    "no_unshare uts-demo",
-    "sysfs",
-    "abstract_socket",
-    "same_port",
-];
+/// The demos and, for a soak, their examples: those take too long for every
+/// day.
+fn programs(examples: bool) -> Vec<String> {
+    let built = harness::build_demos().expect("the demos");
+    let names = built.iter().filter_map(|path| path.file_name()?.to_str());
+    names
+        .filter(|name| examples || DEMOS.contains(name))
+        .map(|name| match name {
+            "no_unshare" => "no_unshare uts-demo".into(), // It takes COMMAND.
+            name => name.into(),
+        })
+        .collect()
+}
 
 /// Starts the programs together and kills them together with SIGKILL, `$1`
 /// times: in equal steps from the beginning of their lives to the end. One
@@ -84,13 +73,9 @@ const PROCESSES: &str = "
 #[test]
 #[cfg_attr(ground_here, ignore = "compares the whole machine")]
 fn killed_at_any_moment_a_program_leaves_no_trace() {
-    let mut programs = [&DEMOS[..], &CHAINS].concat();
-    let mut rounds = 8;
-    if let Some(kills) = kills() {
-        programs.extend(EXAMPLES);
-        rounds = kills;
-    }
-    let rounds = rounds.to_string();
+    let mut programs = programs(kills().is_some());
+    programs.extend(CHAINS.map(String::from));
+    let rounds = kills().unwrap_or(8).to_string();
 
     let outside = outside();
     let look = || outside.sh(Root, LOOK);
@@ -99,7 +84,8 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
     for user in USERS {
         // More at a time, and the first have ended before the last begin.
         let groups = programs.chunks(8).map(|group| {
-            let args = [&[&*rounds], group].concat();
+            let mut args = vec![&*rounds];
+            args.extend(group.iter().map(String::as_str));
             outside.sh_with(user, KILL, &args)
         });
         let ends: String = groups.collect();

@@ -151,16 +151,17 @@ fn laboratory_that_is_ended_gives_the_terminal_back() {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn no_qemu_outlives_a_killed_harness() {
+    let mark = mark("ready");
     let mut child = harness()
-        .env("KILLED", "ready")
+        .env("KILLED", &mark)
         .args(["sh", "-c", "echo ready; sleep 1000"])
         .spawn()
         .expect("harness");
     wait_for_a_line(&mut child);
-    assert_eq!(marked("ready").len(), 2, "harness and QEMU");
+    assert_eq!(marked(&mark).len(), 2, "harness and QEMU");
     child.kill().expect("kill");
     child.wait().expect("wait");
-    wait_for_the_end_of("ready");
+    wait_for_the_end_of(&mark);
 }
 
 /// V4: killed at any moment, `HARNESS_KILLS` times.
@@ -169,7 +170,7 @@ fn no_qemu_outlives_a_killed_harness() {
 fn nothing_outlives_a_harness_killed_at_any_moment() {
     let kills = kills().unwrap_or(4);
     for round in 0..kills {
-        let mark = format!("round {round} of {kills}");
+        let mark = mark(&format!("round {round} of {kills}"));
         let mut child = harness()
             .env("KILLED", &mark)
             .args(["sleep", "1000"])
@@ -188,6 +189,11 @@ fn nothing_outlives_a_harness_killed_at_any_moment() {
 pub fn kills() -> Option<u32> {
     let kills = env::var("HARNESS_KILLS").ok()?;
     Some(kills.parse().expect("HARNESS_KILLS: a number"))
+}
+
+/// What no other run of the suite on this machine marks its own with.
+fn mark(what: &str) -> String {
+    format!("{what}, by {}", std::process::id())
 }
 
 /// Who has this mark in his environment, as all have whom he started.
