@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
@@ -71,7 +71,9 @@ fn command_without_end_is_no_verdict() {
     let harness = HARNESS.as_ref().expect("a machine");
     let mut vm = harness.start().expect("a machine");
     let soon = Duration::from_millis(200);
+    let begun = Instant::now();
     let failure = vm.output(Root, ["sleep", "1000"], b"", soon);
+    assert!(begun.elapsed() < Duration::from_secs(60));
     let text = failure.expect_err("it does not end").to_string();
     assert!(text.starts_with("no verdict: no end after 200ms"), "{text}");
 }

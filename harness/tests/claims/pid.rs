@@ -47,7 +47,7 @@ const WORDS: &str = r#"
     # Waits for a condition.
     soon() {
         read now rest < /proc/uptime; end=$((${now%.*} + 30))
-        until "$@"; do
+        until "$@" 2> /dev/null; do
             read now rest < /proc/uptime; [ ${now%.*} -lt $end ]
         done
     }
@@ -274,24 +274,29 @@ fn zombie_stays_until_pid_1_waits_for_it() {
             r#"
             ask() { echo $1 > hold; read word <&3; echo $word; }
             zombie() { [ $(state_of $orphan) = Z ]; }
+            stopped() { [ $(state_of $child) = T ]; }
+            # PID 1 is stopped: dash may wait at the end of any command, also
+            # of the one that has just answered.
             inside_with_zombie() {
                 inside "sh -c '. ./stay &'; $1"
                 orphan=$word
                 ask orphan
                 if zombie; then echo already; fi
+                kill -STOP $child; soon stopped
                 kill -KILL $orphan; soon zombie
             }
 
             # cat never waits, however much it has to do.
             inside_with_zombie 'exec cat hold > ready'
-            ask busy; state_of $orphan
+            kill -CONT $child; ask busy; state_of $orphan
             kill -KILL $child; wait $demo || echo $?
 
             # dash waits, for whatever there is, when it runs a command.
             inside_with_zombie 'read word < hold; echo $word > ready
                 read word < hold; sh -c :; echo $word > ready
                 read end < hold'
-            state_of $orphan; ask waited; there $orphan
+            state_of $orphan
+            kill -CONT $child; ask waited; there $orphan
             echo > hold; wait $demo"#,
         );
         assert_eq!(seen, "orphan\nbusy\nZ\n137\norphan\nZ\nwaited\ngone\n");

@@ -3,6 +3,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt;
-use nix::pty::{OpenptyResult, openpty};
+use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::tcgetattr;
 use nix::unistd::Pid;
@@ -147,6 +148,52 @@ fn laboratory_that_is_ended_gives_the_terminal_back() {
     }
 }
 
+/// V1: at a terminal. It has the reader's size inside, and follows it.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+#[expect(unsafe_code, reason = "nix has no wrapper for TIOCSWINSZ")]
+fn terminal_inside_has_the_size_of_the_one_outside() {
+    // bash asks for the size after each program.
+    let script = "trap : WINCH; id > /dev/null; echo $LINES $COLUMNS; \
+                  sleep 30 & wait; id > /dev/null; echo $LINES $COLUMNS";
+    let size = |rows, columns| Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let OpenptyResult { master, slave } =
+        openpty(Some(&size(31, 101)), None).expect("a terminal");
+    let end = || Stdio::from(slave.try_clone().expect("a terminal"));
+    let mut child = harness()
+        .args(["bash", "-c", script])
+        .stdin(end())
+        .stdout(end())
+        .stderr(end())
+        .spawn()
+        .expect("harness");
+    let mut shown = File::from(master);
+    let mut line = || {
+        let mut text = Vec::new();
+        while !text.ends_with(b"\n") {
+            let mut byte = [0];
+            shown.read_exact(&mut byte).expect("a line");
+            text.extend(byte);
+        }
+        String::from_utf8(text).expect("text")
+    };
+    assert_eq!(line(), "31 101\r\n");
+    let new = size(17, 67);
+    // SAFETY: the kernel reads the size, which lives as long as that.
+    let done =
+        unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSWINSZ, &new) };
+    assert_eq!(done, 0);
+    // The kernel tells whose terminal it is, which is nobody's here.
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGWINCH).expect("kill");
+    assert_eq!(line(), "17 67\r\n");
+    assert!(child.wait().expect("an end").success());
+}
+
 /// V4
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
@@ -158,9 +205,10 @@ fn no_qemu_outlives_a_killed_harness() {
         .spawn()
         .expect("harness");
     wait_for_a_line(&mut child);
-    assert_eq!(marked(&mark).len(), 2, "harness and QEMU");
+    let alive = marked(&mark).len();
     child.kill().expect("kill");
     child.wait().expect("wait");
+    assert_eq!(alive, 2, "harness and QEMU");
     wait_for_the_end_of(&mark);
 }
 
