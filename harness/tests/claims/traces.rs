@@ -13,13 +13,12 @@ const CHAINS: [&str; 2] = [
     "user-demo pid-demo pid-demo sh -c 'sleep 1000 & sleep 1000'",
 ];
 
-/// The demos and, for a soak, their examples: those take too long for every
-/// day.
-fn programs(examples: bool) -> Vec<String> {
+/// The examples take too long for every day.
+fn examples() -> Vec<String> {
     let built = harness::build_demos().expect("the demos");
     let names = built.iter().filter_map(|path| path.file_name()?.to_str());
     names
-        .filter(|name| examples || DEMOS.contains(name))
+        .filter(|name| !DEMOS.contains(name))
         .map(|name| match name {
             "no_unshare" => "no_unshare uts-demo".into(), // It takes COMMAND.
             name => name.into(),
@@ -73,9 +72,14 @@ const PROCESSES: &str = "
 #[test]
 #[cfg_attr(ground_here, ignore = "compares the whole machine")]
 fn killed_at_any_moment_a_program_leaves_no_trace() {
-    let mut programs = programs(kills().is_some());
-    programs.extend(CHAINS.map(String::from));
-    let rounds = kills().unwrap_or(8).to_string();
+    let mut programs: Vec<String> =
+        DEMOS.into_iter().chain(CHAINS).map(String::from).collect();
+    let mut rounds = 8;
+    if let Some(kills) = kills() {
+        programs.extend(examples());
+        rounds = kills;
+    }
+    let rounds = rounds.to_string();
 
     let outside = outside();
     let look = || outside.sh(Root, LOOK);

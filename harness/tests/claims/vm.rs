@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,14 @@ pub fn harness() -> Command {
 pub fn typed(argv: &[&str]) -> assert_cmd::Command {
     let mut command = assert_cmd::Command::from_std(harness());
     command.args(argv).timeout(Duration::from_secs(60));
+    command
+}
+
+/// The same, at this terminal.
+fn seated(terminal: &OwnedFd) -> Command {
+    let end = || Stdio::from(terminal.try_clone().expect("a terminal"));
+    let mut command = harness();
+    command.stdin(end()).stdout(end()).stderr(end());
     command
 }
 
@@ -124,21 +132,10 @@ fn laboratory_that_is_ended_gives_the_terminal_back() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP] {
         let OpenptyResult { master, slave } =
             openpty(None, None).expect("a terminal");
-        let end = || Stdio::from(slave.try_clone().expect("a terminal"));
         let before = tcgetattr(&slave).expect("a terminal");
-        let mut child = harness()
-            .stdin(end())
-            .stdout(end())
-            .stderr(end())
-            .spawn()
-            .expect("harness");
+        let mut child = seated(&slave).spawn().expect("harness");
         let mut shown = File::from(master);
-        let mut text = Vec::new();
-        while !text.ends_with(b"# ") {
-            let mut byte = [0];
-            shown.read_exact(&mut byte).expect("a prompt");
-            text.extend(byte);
-        }
+        read_until(&mut shown, b"# ");
         // It takes each key as it is.
         assert_ne!(tcgetattr(&slave).expect("a terminal"), before);
         kill(Pid::from_raw(child.id() as i32), signal).expect("kill");
@@ -164,25 +161,10 @@ fn terminal_inside_has_the_size_of_the_one_outside() {
     };
     let OpenptyResult { master, slave } =
         openpty(Some(&size(31, 101)), None).expect("a terminal");
-    let end = || Stdio::from(slave.try_clone().expect("a terminal"));
-    let mut child = harness()
-        .args(["bash", "-c", script])
-        .stdin(end())
-        .stdout(end())
-        .stderr(end())
-        .spawn()
-        .expect("harness");
+    let mut child =
+        seated(&slave).args(["bash", "-c", script]).spawn().expect("harness");
     let mut shown = File::from(master);
-    let mut line = || {
-        let mut text = Vec::new();
-        while !text.ends_with(b"\n") {
-            let mut byte = [0];
-            shown.read_exact(&mut byte).expect("a line");
-            text.extend(byte);
-        }
-        String::from_utf8(text).expect("text")
-    };
-    assert_eq!(line(), "31 101\r\n");
+    assert_eq!(read_until(&mut shown, b"\n"), b"31 101\r\n");
     let new = size(17, 67);
     // SAFETY: the kernel reads the size, which lives as long as that.
     let done =
@@ -190,7 +172,7 @@ fn terminal_inside_has_the_size_of_the_one_outside() {
     assert_eq!(done, 0);
     // The kernel tells whose terminal it is, which is nobody's here.
     kill(Pid::from_raw(child.id() as i32), Signal::SIGWINCH).expect("kill");
-    assert_eq!(line(), "17 67\r\n");
+    assert_eq!(read_until(&mut shown, b"\n"), b"17 67\r\n");
     assert!(child.wait().expect("an end").success());
 }
 
@@ -312,11 +294,18 @@ fn outside_is_realistic() {
 }
 
 pub fn wait_for_a_line(child: &mut std::process::Child) {
-    let mut byte = [0];
-    let output = child.stdout.as_mut().expect("a pipe");
-    while byte != *b"\n" {
-        output.read_exact(&mut byte).expect("a line");
+    read_until(child.stdout.as_mut().expect("a pipe"), b"\n");
+}
+
+/// What is shown up to and with this, and not a byte more.
+fn read_until(shown: &mut impl Read, end: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    while !text.ends_with(end) {
+        let mut byte = [0];
+        shown.read_exact(&mut byte).expect("more to come");
+        text.extend(byte);
     }
+    text
 }
 
 /// V1: a program of the reader's own, with its libraries.
