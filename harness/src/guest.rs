@@ -25,7 +25,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{
+    BaudRate, SetArg, cfmakeraw, cfsetspeed, tcgetattr, tcsetattr,
+};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::{Pid, chown, sethostname, setsid};
@@ -150,6 +152,9 @@ impl Wire {
             OpenOptions::new().read(true).write(true).open("/dev/ttyS1")?;
         let mut raw = tcgetattr(&port)?;
         cfmakeraw(&mut raw);
+        // A UART waits four characters long for more before it says that
+        // there are a few: 4 ms at the 9600 baud it begins with.
+        cfsetspeed(&mut raw, BaudRate::B115200)?;
         tcsetattr(&port, SetArg::TCSANOW, &raw)?;
         let signals = SigSet::from(Signal::SIGCHLD);
         signals.thread_block()?;

@@ -5,7 +5,8 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::{
-    self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write,
+    self, BufRead, BufReader, ErrorKind, PipeReader, Read, Seek, SeekFrom,
+    Write,
 };
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -13,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -43,10 +44,12 @@ fn memory_for(initramfs: u64) -> u64 {
 /// seconds. The kernel's ciphers are not what is tested. Tunnel drivers put
 /// no devices into new network namespaces, where they would not be "only
 /// loopback". With addresses that are not random TCG translates a library
-/// once and not for each process: half the time of a command.
+/// once and not for each process: half the time of a command. Security
+/// modules that nobody gives a policy, and statistics that nobody reads, are
+/// asked at each call all the same.
 const APPEND: &str = "console=ttyS0 quiet panic=-1 8250.nr_uarts=2 \
                       reboot=t cryptomgr.notests fb_tunnels=none \
-                      norandmaps rdinit=/init";
+                      norandmaps lsm=capability psi=0 rdinit=/init";
 
 /// How long QEMU's monitor may think about an answer.
 const MONITOR: Duration = Duration::from_secs(10);
@@ -118,12 +121,17 @@ pub fn qemu() -> Result<PathBuf, Failure> {
 #[derive(Debug)]
 pub struct Machine {
     child: Child,
-    /// The second serial port.
-    pub wire: UnixStream,
+    /// Into the second serial port.
+    pub input: UnixStream,
+    /// Out of it. QEMU writes byte by byte, and of single bytes a pipe holds
+    /// 64 KiB, but a socket a few hundred.
+    pub output: PipeReader,
     monitor: BufReader<UnixStream>,
     console: UnixStream,
-    /// Of a machine that was booted.
+    /// Of a machine that was booted: its memory.
     memory: Option<File>,
+    /// Of one that was not: where it goes on from.
+    state: Option<File>,
     said: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
 }
@@ -149,31 +157,35 @@ impl Machine {
         let pair = || {
             UnixStream::pair().map_err(|e| Failure::because("socketpair", e))
         };
-        let (wire, guest_wire) = pair()?;
+        let (input, guest_input) = pair()?;
+        let (output, guest_output) =
+            io::pipe().map_err(|e| Failure::because("pipe", e))?;
         let (monitor, guest_monitor) = pair()?;
         let (console, guest_console) = pair()?;
         let errors = guest_console.try_clone();
         let errors = errors.map_err(|error| Failure::because("dup", error))?;
-        let memory = match at {
-            // A file on a disk costs a second more, page by page.
-            Start::Boot => Some(
-                memfd_create(c"memory", MFdFlags::MFD_CLOEXEC)
-                    .map(File::from)
-                    .map_err(|e| Failure::because("memfd_create", e))?,
-            ),
-            Start::State => None,
-        };
-        let [wire_fd, monitor_fd, console_fd] =
-            [&guest_wire, &guest_monitor, &guest_console]
-                .map(|socket| socket.as_raw_fd());
-        let mut inherited = vec![wire_fd, monitor_fd, console_fd];
-        let (path, share) = match &memory {
-            Some(file) => {
+        let [monitor_fd, console_fd] =
+            [&guest_monitor, &guest_console].map(|socket| socket.as_raw_fd());
+        let mut inherited = vec![monitor_fd, console_fd];
+        let mut memory = None;
+        let mut state = None;
+        let (path, share) = match at {
+            Start::Boot => {
+                // A file on a disk costs a second more, page by page.
+                let file = memfd_create(c"memory", MFdFlags::MFD_CLOEXEC)
+                    .map_err(|e| Failure::because("memfd_create", e))?;
                 let fd = file.as_raw_fd();
                 inherited.push(fd);
+                memory = Some(file.into());
                 (format!("/proc/self/fd/{fd}"), "on")
             }
-            None => ("memory".into(), "off"),
+            Start::State => {
+                let file = File::open(dir.join("state"))
+                    .map_err(|e| Failure::because("state", e))?;
+                inherited.push(file.as_raw_fd());
+                state = Some(file);
+                ("memory".into(), "off")
+            }
         };
 
         let initramfs = fs::metadata(dir.join("initramfs"))
@@ -203,12 +215,12 @@ impl Machine {
             .args(["-append", APPEND])
             .args(["-chardev", &chardev("console", console_fd)])
             .args(["-serial", "chardev:console"])
-            .args(["-chardev", &chardev("wire", wire_fd)])
+            .args(["-chardev", "stdio,id=wire,signal=off"])
             .args(["-device", "isa-serial,iobase=0x2f8,irq=3,chardev=wire"])
             .args(["-chardev", &chardev("monitor", monitor_fd)])
             .args(["-mon", "chardev=monitor,mode=control"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdin(OwnedFd::from(guest_input))
+            .stdout(guest_output)
             .stderr(OwnedFd::from(errors));
         if at == Start::State {
             qemu.args(["-incoming", "defer"]);
@@ -232,10 +244,11 @@ impl Machine {
         let child = qemu.spawn().map_err(|error| {
             Failure::because(qemu.get_program().display(), error)
         })?;
-        drop((guest_wire, guest_monitor, guest_console, qemu));
+        drop((guest_monitor, guest_console, qemu));
 
         // A machine that takes nothing any more must not hold up its user.
-        wire.set_write_timeout(Some(MONITOR))
+        input
+            .set_write_timeout(Some(MONITOR))
             .and_then(|()| monitor.set_write_timeout(Some(MONITOR)))
             .map_err(|error| Failure::because("setsockopt", error))?;
         let said = Arc::new(Mutex::new(Vec::new()));
@@ -247,7 +260,17 @@ impl Machine {
         });
         let monitor = BufReader::new(monitor);
         let reader = Some(reader);
-        Ok(Machine { child, wire, monitor, console, memory, said, reader })
+        Ok(Machine {
+            child,
+            input,
+            output,
+            monitor,
+            console,
+            memory,
+            state,
+            said,
+            reader,
+        })
     }
 
     /// Ends the machine, and makes an error of what its console said last.
@@ -314,7 +337,9 @@ impl Machine {
 
     /// Goes on from the file `state`.
     pub fn restore(&mut self) -> Result<(), Failure> {
-        self.execute("migrate-incoming", json!({"uri": "exec:cat state"}))?;
+        let Some(state) = self.state.take() else { return Ok(()) };
+        let uri = format!("fd:{}", state.as_raw_fd());
+        self.execute("migrate-incoming", json!({ "uri": uri }))?;
         Ok(())
     }
 

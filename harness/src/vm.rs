@@ -381,7 +381,7 @@ impl Vm {
                 (open, free) = (!end, false);
             }
             let mut fds =
-                vec![PollFd::new(self.machine.wire.as_fd(), PollFlags::POLLIN)];
+                vec![PollFd::new(self.machine.output.as_fd(), PollFlags::POLLIN)];
             let mut input = None;
             if open
                 && free
@@ -505,7 +505,7 @@ impl Vm {
     }
 
     fn tell(&mut self, message: &ToGuest) -> Result<(), Failure> {
-        let sent = self.machine.wire.write_all(&wire::encode(message));
+        let sent = self.machine.input.write_all(&wire::encode(message));
         sent.map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => self.machine.fail("the machine hangs"),
             _ => self.machine.fail("the machine has ended"),
@@ -518,7 +518,7 @@ impl Vm {
         deadline: Option<Instant>,
     ) -> Result<Option<FromGuest>, Failure> {
         while self.heard.is_empty() {
-            let port = self.machine.wire.as_fd();
+            let port = self.machine.output.as_fd();
             if !wait(&mut [PollFd::new(port, PollFlags::POLLIN)], deadline) {
                 return Ok(None);
             }
@@ -530,7 +530,7 @@ impl Vm {
     /// Takes in what the wire has, or waits for it.
     fn read(&mut self) -> Result<(), Failure> {
         let mut bytes = [0; 16 * 1024];
-        match self.machine.wire.read(&mut bytes) {
+        match self.machine.output.read(&mut bytes) {
             Ok(0) => Err(self.machine.fail("the machine has ended")),
             Ok(n) => {
                 for byte in &bytes[..n] {
@@ -542,6 +542,11 @@ impl Vm {
                         }
                         None => {}
                     }
+                }
+                if self.decoder.inside() {
+                    // The rest is on its way, byte by byte, and each would
+                    // wake us. A moment later they come together.
+                    thread::sleep(Duration::from_micros(100));
                 }
                 Ok(())
             }

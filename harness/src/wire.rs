@@ -117,6 +117,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// Whether a frame has begun that has not ended.
+    pub fn inside(&self) -> bool {
+        self.rubbish || !self.frame.is_empty()
+    }
+
     /// One byte more. `Some` when a frame is complete: a message, or `Err`
     /// for what is none.
     pub fn push<T: DeserializeOwned>(

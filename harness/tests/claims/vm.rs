@@ -151,8 +151,8 @@ fn laboratory_that_is_ended_gives_the_terminal_back() {
 #[expect(unsafe_code, reason = "nix has no wrapper for TIOCSWINSZ")]
 fn terminal_inside_has_the_size_of_the_one_outside() {
     // bash asks for the size after each program.
-    let script = "trap : WINCH; id > /dev/null; echo $LINES $COLUMNS; \
-                  sleep 30 & wait; id > /dev/null; echo $LINES $COLUMNS";
+    let script = "trap 'id > /dev/null; echo $LINES $COLUMNS; exit' WINCH; \
+                  id > /dev/null; echo $LINES $COLUMNS; sleep 30 & wait";
     let size = |rows, columns| Winsize {
         ws_row: rows,
         ws_col: columns,
