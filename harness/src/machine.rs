@@ -52,7 +52,7 @@ const APPEND: &str = "console=ttyS0 quiet panic=-1 8250.nr_uarts=2 \
                       norandmaps lsm=capability psi=0 rdinit=/init";
 
 /// How long QEMU's monitor may think about an answer.
-const MONITOR: Duration = Duration::from_secs(10);
+const MONITOR: Duration = Duration::from_secs(5);
 
 /// How much of the console is kept.
 const CONSOLE: usize = 64 * 1024;

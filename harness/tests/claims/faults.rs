@@ -50,7 +50,7 @@ fn silent_qemu_is_given_up() {
         .envs([("HARNESS_QEMU", &*silent), ("HARNESS_KERNEL", kernel)])
         .assert()
         .code(125)
-        .stderr("harness: QEMU says nothing for 10s\n");
+        .stderr("harness: QEMU says nothing for 5s\n");
 }
 
 /// V3
