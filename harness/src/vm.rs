@@ -380,8 +380,10 @@ impl Vm {
                 *bytes = later;
                 (open, free) = (!end, false);
             }
-            let mut fds =
-                vec![PollFd::new(self.machine.output.as_fd(), PollFlags::POLLIN)];
+            let mut fds = vec![PollFd::new(
+                self.machine.output.as_fd(),
+                PollFlags::POLLIN,
+            )];
             let mut input = None;
             if open
                 && free
@@ -590,9 +592,8 @@ mod tests {
 
     #[test]
     fn changed_file_makes_a_saved_state_worthless() {
-        let dir = std::env::temp_dir();
-        let dir = dir.join(format!("harness-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("a folder");
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path();
         let memory = dir.join("memory");
         fs::write(&memory, "1234").expect("a file");
         let made = stamp_as(Path::new("/cache/new/memory"), &memory);
@@ -600,24 +601,24 @@ mod tests {
         fs::write(dir.join("manifest"), format!("inputs\n{made}"))
             .expect("a file");
 
-        assert!(whole(&dir, "inputs\n"));
-        assert!(!whole(&dir, "others\n"));
+        assert!(whole(dir, "inputs\n"));
+        assert!(!whole(dir, "others\n"));
         File::options()
             .write(true)
             .open(&memory)
             .and_then(|file| file.set_len(3))
             .expect("a file");
-        assert!(!whole(&dir, "inputs\n"));
+        assert!(!whole(dir, "inputs\n"));
         fs::remove_file(&memory).expect("a file");
-        assert!(!whole(&dir, "inputs\n"));
-        fs::remove_dir_all(&dir).expect("a folder");
-        assert!(!whole(&dir, "inputs\n"));
+        assert!(!whole(dir, "inputs\n"));
+        fs::remove_file(dir.join("manifest")).expect("a file");
+        assert!(!whole(dir, "inputs\n"));
     }
 
     #[test]
     fn state_that_was_used_last_stays() {
-        let cache = std::env::temp_dir();
-        let cache = cache.join(format!("harness-cache-{}", std::process::id()));
+        let cache = tempfile::tempdir().expect("a folder");
+        let cache = cache.path();
         for (name, age) in
             [("1", 50), ("2", 10), ("3", 30), ("4", 40), ("5", 20)]
         {
@@ -631,14 +632,13 @@ mod tests {
                 .expect("a folder");
         }
         fs::create_dir(cache.join("package")).expect("a folder");
-        prune(&cache);
-        let left = fs::read_dir(&cache).expect("a folder").flatten();
+        prune(cache);
+        let left = fs::read_dir(cache).expect("a folder").flatten();
         let mut left: Vec<_> = left.map(|entry| entry.file_name()).collect();
         left.sort();
         assert_eq!(
             left,
             ["package", "state-2", "state-3", "state-4", "state-5"]
         );
-        fs::remove_dir_all(&cache).expect("a folder");
     }
 }

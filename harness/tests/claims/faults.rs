@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt;
@@ -41,7 +40,8 @@ fn fault_is_told_apart_from_a_failed_claim(
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn silent_qemu_is_given_up() {
-    let silent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("silent");
+    let dir = tempfile::tempdir().expect("a folder");
+    let silent = dir.path().join("silent");
     fs::write(&silent, "#!/bin/sh\nexec sleep 1000\n").expect("a file");
     fs::set_permissions(&silent, fs::Permissions::from_mode(0o755))
         .expect("chmod");

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -270,7 +270,11 @@ fn guest_has_no_file_of_this_machine_but_what_was_packed() {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn guest_has_no_network_card() {
-    let devices = outside().sh(Root, "ls -l /sys/class/net");
+    let outside = outside();
+    // With a driver or without: QEMU names each card to the kernel here.
+    let told = outside.sh(Root, "cat /proc/cmdline");
+    assert!(!told.contains("virtio_mmio"), "{told}");
+    let devices = outside.sh(Root, "ls -l /sys/class/net");
     let cards = devices.lines().filter(|line| line.contains("->"));
     let cards: Vec<&str> =
         cards.filter(|card| !card.contains("/virtual/")).collect();
@@ -313,9 +317,8 @@ fn read_until(shown: &mut impl Read, end: &[u8]) -> Vec<u8> {
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn own_program_of_the_reader_runs_in_the_guest() {
     // Below /tmp, where programs that are tried out are.
-    let dir = env::temp_dir().join(format!("own-{}", std::process::id()));
-    fs::create_dir_all(&dir).expect("a folder");
-    let script = dir.join("own");
+    let dir = tempfile::tempdir().expect("a folder");
+    let script = dir.path().join("own");
     fs::write(&script, "#!/bin/sh\necho own: \"$0\" \"$@\"; hostname\n")
         .expect("a file");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
@@ -325,7 +328,6 @@ fn own_program_of_the_reader_runs_in_the_guest() {
         .assert()
         .success()
         .stdout("own: ./own argument\noutside\n");
-    fs::remove_dir_all(&dir).expect("a folder");
 }
 
 /// V6
@@ -333,10 +335,10 @@ fn own_program_of_the_reader_runs_in_the_guest() {
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn interrupted_or_damaged_saved_state_is_made_anew() {
     // A harness with a target directory of its own.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("damaged");
-    let _ = fs::remove_dir_all(&target);
-    fs::create_dir_all(target.join("debug")).expect("a folder");
-    let program = target.join("debug/harness");
+    let target = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let target = target.expect("a folder");
+    fs::create_dir(target.path().join("debug")).expect("a folder");
+    let program = target.path().join("debug/harness");
     fs::copy(env!("CARGO_BIN_EXE_harness"), &program).expect("a copy");
     let kernel = HARNESS.as_ref().expect("a machine").kernel();
     let run = || {
@@ -346,7 +348,7 @@ fn interrupted_or_damaged_saved_state_is_made_anew() {
     };
 
     // Killed while it was made: as soon as there is something, and later.
-    let cache = target.join("harness-cache");
+    let cache = target.path().join("harness-cache");
     let half = cache.join("new/initramfs");
     let rounds = kills().map_or(1, |kills| kills.div_ceil(10));
     for round in 0..rounds {
@@ -386,5 +388,4 @@ fn interrupted_or_damaged_saved_state_is_made_anew() {
         "harness: the saved machine is damaged: ",
     ));
     run().success().stdout("alive\n").stderr("");
-    fs::remove_dir_all(&target).expect("a folder");
 }
