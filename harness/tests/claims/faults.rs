@@ -64,18 +64,37 @@ fn panic_of_the_kernel_is_the_machines_failure() {
     );
 }
 
-/// V3
-#[test]
+/// V3: a command that does not end, and a guest that has gone mad, or bad.
+#[rstest]
+#[case::command_without_end(
+    "sleep 1000",
+    200,
+    "no verdict: no end after 200ms"
+)]
+#[case::rubbish(
+    r"printf '\0rubbish\0' > /dev/ttyS1; sleep 1000",
+    60_000,
+    "the guest sends rubbish"
+)]
+#[case::rubbish_without_end(
+    "exec yes > /dev/ttyS1",
+    1000,
+    "no verdict: no end after 1s"
+)]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
-fn command_without_end_is_no_verdict() {
+fn guest_without_a_verdict_is_the_machines_failure(
+    #[case] script: &str,
+    #[case] patience: u64,
+    #[case] says: &str,
+) {
     let harness = HARNESS.as_ref().expect("a machine");
     let mut vm = harness.start().expect("a machine");
-    let soon = Duration::from_millis(200);
+    let patience = Duration::from_millis(patience);
     let begun = Instant::now();
-    let failure = vm.output(Root, ["sleep", "1000"], b"", soon);
-    assert!(begun.elapsed() < Duration::from_secs(60));
-    let text = failure.expect_err("it does not end").to_string();
-    assert!(text.starts_with("no verdict: no end after 200ms"), "{text}");
+    let failure = vm.output(Root, ["sh", "-c", script], b"", patience);
+    assert!(begun.elapsed() < patience + Duration::from_secs(60));
+    let text = failure.expect_err("no verdict").to_string();
+    assert!(text.starts_with(says), "{text}");
 }
 
 /// V3
