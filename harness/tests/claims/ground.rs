@@ -138,25 +138,29 @@ fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Drop for Outside {
-    /// A failed claim is a complete bug report.
-    fn drop(&mut self) {
-        if !thread::panicking() {
-            return;
-        }
+impl Outside {
+    /// What was done so far, and where: a complete bug report.
+    pub fn story(&self) -> String {
+        let story = unpoisoned(&self.story);
         let Some(vm) = &self.vm else {
-            eprintln!("what was done here:\n{}", unpoisoned(&self.story));
-            return;
+            return format!("what was done here:\n{story}");
         };
         let machine = HARNESS.as_ref().map(Harness::describe);
         let console = unpoisoned(vm).console();
         let last = console.lines().rev().take(10).collect::<Vec<_>>();
         let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
-        eprintln!(
-            "what was done on {}:\n{}the console's end:\n{last}\n\
+        format!(
+            "what was done on {}:\n{story}the console's end:\n{last}\n\
              a shell in such a machine: cargo run -p harness",
             machine.unwrap_or_default(),
-            unpoisoned(&self.story),
-        );
+        )
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.story());
+        }
     }
 }

@@ -110,6 +110,26 @@ fn command_has_ended_when_it_has_ended() {
     outside.root(["ps", "-C", "sleep"]).assert().success();
 }
 
+/// V3: what a failed claim prints.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn failed_claim_is_a_complete_bug_report() {
+    let outside = outside();
+    let release = outside.sh(Root, "uname -r");
+    outside.reader(["sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let story = outside.story();
+    let machine = format!("on Linux {} under ", release.trim_end());
+    for part in [
+        &machine,
+        "\nreader: sh -c echo out; echo err >&2; exit 7\n  exit status: 7\n  \
+         stdout: out\n\n  stderr: err\n",
+        "the console's end:\n",
+        "cargo run -p harness",
+    ] {
+        assert!(story.contains(part), "{part}: {story}");
+    }
+}
+
 /// V2
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
