@@ -117,14 +117,21 @@ fn failed_claim_is_a_complete_bug_report() {
     let outside = outside();
     let release = outside.sh(Root, "uname -r");
     outside.reader(["sh", "-c", "echo out; echo err >&2; exit 7"]);
+    outside.root(["sh", "-c", "echo last words > /dev/console"]);
+    // The console is a line of its own, and may be a little later.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !outside.story().contains("\nlast words\n") {
+        assert!(Instant::now() < deadline, "{}", outside.story());
+        thread::yield_now();
+    }
     let story = outside.story();
     let machine = format!("on Linux {} under ", release.trim_end());
     for part in [
         &machine,
         "\nreader: sh -c echo out; echo err >&2; exit 7\n  exit status: 7\n  \
          stdout: out\n\n  stderr: err\n",
-        "the console's end:\n",
-        "cargo run -p harness",
+        "\nthe console's end:\n",
+        "\na shell in such a machine: cargo run -p harness",
     ] {
         assert!(story.contains(part), "{part}: {story}");
     }
