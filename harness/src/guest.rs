@@ -51,7 +51,8 @@ pub fn serve() -> io::Result<Infallible> {
                 asked.extend(part);
                 wire.tell(&FromGuest::Taken)?;
             }
-            ToGuest::Run => {
+            ToGuest::Run(part) => {
+                asked.extend(part);
                 let end = match postcard::from_bytes(&asked) {
                     Ok(request) => run(&mut wire, &request),
                     Err(_) => Err(Errno::EBADMSG.into()),
@@ -273,7 +274,7 @@ fn run(wire: &mut Wire, request: &Request) -> io::Result<End> {
                         resize(terminal.as_fd(), rows, columns)?;
                     }
                 }
-                ToGuest::Part(_) | ToGuest::Run | ToGuest::Hello { .. } => {}
+                ToGuest::Part(_) | ToGuest::Run(_) | ToGuest::Hello { .. } => {}
             }
         }
         if closing {

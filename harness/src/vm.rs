@@ -355,7 +355,9 @@ impl Vm {
     ) -> Result<End, Failure> {
         let deadline = io.patience.map(|patience| Instant::now() + patience);
         let request = postcard::to_stdvec(request).expect("plain data");
-        for part in request.chunks(CHUNK) {
+        let parts: Vec<_> = request.chunks(CHUNK).collect();
+        let (last, parts) = parts.split_last().expect("it says who, at least");
+        for part in parts {
             self.tell(&ToGuest::Part(part.to_vec()))?;
             loop {
                 match self.hear(deadline)? {
@@ -365,7 +367,7 @@ impl Vm {
                 }
             }
         }
-        self.tell(&ToGuest::Run)?;
+        self.tell(&ToGuest::Run(last.to_vec()))?;
 
         let mut open = true; // The input has not ended.
         let mut free = true; // The guest has room for input.

@@ -31,8 +31,8 @@ pub enum ToGuest {
     },
     /// A piece of a [`Request`]. Answered by [`FromGuest::Taken`].
     Part(Vec<u8>),
-    /// The request is complete: start it.
-    Run,
+    /// The last piece, or all of it: start it.
+    Run(Vec<u8>),
     /// For COMMAND's standard input; empty means its end. Answered by
     /// [`FromGuest::Taken`] when COMMAND has room for more.
     Input(Vec<u8>),
