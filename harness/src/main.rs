@@ -110,13 +110,11 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
     let end = vm.run(&request, io)?;
     drop(terminal);
     Ok(match end {
-        End::Exited(status) => ExitCode::from(status),
-        End::Killed(signal) => ExitCode::from(128 + signal),
         End::NotStarted(errno) => {
             let errno = Errno::from_raw(errno);
-            let status = if errno == Errno::ENOENT { 127 } else { 126 };
-            fail(status, format!("exec {}: {errno}", name.display()))
+            fail(end.status(), format!("exec {}: {errno}", name.display()))
         }
+        _ => ExitCode::from(end.status()),
     })
 }
 

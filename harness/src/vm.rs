@@ -463,15 +463,14 @@ impl Vm {
             patience: Some(patience),
             events: None,
         };
-        let status = match self.run(&request, io)? {
-            End::Exited(status) => i32::from(status) << 8,
+        let end = self.run(&request, io)?;
+        if let End::NotStarted(errno) = end {
+            let error = io::Error::from_raw_os_error(errno);
+            let _ = write!(&mut stderr, "exec: {error}");
+        }
+        let status = match end {
             End::Killed(signal) => i32::from(signal),
-            End::NotStarted(errno) => {
-                let error = io::Error::from_raw_os_error(errno);
-                let _ = write!(&mut stderr, "exec: {error}");
-                let status = if errno == libc::ENOENT { 127 } else { 126 };
-                status << 8
-            }
+            _ => i32::from(end.status()) << 8,
         };
         let status = ExitStatus::from_raw(status);
         Ok(Output { status, stdout, stderr })

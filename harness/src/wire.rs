@@ -92,6 +92,18 @@ pub enum End {
     NotStarted(i32),
 }
 
+impl End {
+    /// The status that a shell would give it.
+    pub fn status(self) -> u8 {
+        match self {
+            End::Exited(status) => status,
+            End::Killed(signal) => 128 + signal,
+            End::NotStarted(libc::ENOENT) => 127,
+            End::NotStarted(_) => 126,
+        }
+    }
+}
+
 impl fmt::Display for User {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(if *self == User::Root { "root" } else { "reader" })

@@ -60,6 +60,13 @@ fn verdict_is_the_commands_own() {
         let verdict = (status.code(), status.signal());
         assert_eq!(verdict, (code, signal), "{script}");
     }
+    // What never began has the status that a shell would give.
+    outside
+        .root(["nosuch"])
+        .assert()
+        .code(127)
+        .stderr(predicate::str::starts_with("exec: No such file or directory"));
+    outside.root(["/etc/passwd"]).assert().code(126);
 }
 
 /// V1
