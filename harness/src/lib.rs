@@ -39,14 +39,23 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.what)?;
+        f.write_str(&harmless(&self.what))?;
         let lines: Vec<&str> = self.console.lines().collect();
         let last = &lines[lines.len().saturating_sub(20)..];
         for line in last.iter().filter(|line| !line.trim().is_empty()) {
-            write!(f, "\n    | {}", line.trim_end().escape_debug())?;
+            write!(f, "\n    | {}", harmless(line.trim_end()))?;
         }
         Ok(())
     }
+}
+
+/// Words of the guest, which may be anything, for the reader's terminal.
+fn harmless(text: &str) -> String {
+    let escape = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(escape).collect()
 }
 
 impl std::error::Error for Failure {}

@@ -64,6 +64,21 @@ fn panic_of_the_kernel_is_the_machines_failure() {
     );
 }
 
+/// V3: the console's words are shown, and obeyed by no terminal.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
+    let script = r"printf '<0>\033[31mKernel panic in \033[7m\n' > /dev/kmsg
+        printf '\0rubbish\0' > /dev/ttyS1; sleep 1000";
+    typed(&["sh", "-c", script]).assert().code(125).stderr(
+        predicate::str::starts_with(
+            "harness: the guest sends rubbish: Kernel panic in \\u{1b}[7m\n",
+        )
+        .and(predicate::str::contains("\\u{1b}[31mKernel panic in"))
+        .and(predicate::str::contains("\x1b").not()),
+    );
+}
+
 /// V3: a command that does not end, and a guest that has gone mad, or bad.
 #[rstest]
 #[case::command_without_end(
