@@ -291,10 +291,13 @@ impl Tree {
         } else if let Some(line) = head.strip_prefix(b"#!") {
             let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
             let line = String::from_utf8_lossy(line);
-            for word in line.split_whitespace().filter(|w| w.starts_with('/')) {
-                if !self.entries.contains_key(&merged(Path::new(word))) {
-                    self.program(Path::new(word), Path::new(word))?;
-                }
+            // The first word alone: the others are arguments, and what they
+            // name was not asked for.
+            if let Some(word) = line.split_whitespace().next()
+                && word.starts_with('/')
+                && !self.entries.contains_key(&merged(Path::new(word)))
+            {
+                self.program(Path::new(word), Path::new(word))?;
             }
         }
         Ok(())
@@ -388,5 +391,31 @@ fn merged(path: &Path) -> PathBuf {
             Path::new("/usr").join(inside)
         }
         _ => clean,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_asked_for_is_packed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let [script, link, secret] =
+            ["script", "link", "secret"].map(|name| dir.path().join(name));
+        fs::write(&secret, "not for the guest").expect("a file");
+        let text = format!("#!/bin/sh {}\n", secret.display());
+        fs::write(&script, &text).expect("a file");
+        std::os::unix::fs::symlink("script", &link).expect("a link");
+
+        let mut tree = Tree::default();
+        tree.program(&link, &link).expect("packed");
+        let file = |path: &Path| match tree.entries.get(path) {
+            Some(Entry::File(_, bytes)) => Some(&bytes[..]),
+            _ => None,
+        };
+        assert_eq!(file(&link), Some(text.as_bytes()));
+        assert!(file(Path::new("/usr/bin/sh")).is_some());
+        assert_eq!([file(&script), file(&secret)], [None; 2]);
     }
 }
