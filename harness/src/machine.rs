@@ -3,6 +3,7 @@
 //! All that depends on the architecture stands here.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{
     self, BufRead, BufReader, ErrorKind, PipeReader, Read, Seek, SeekFrom,
@@ -76,27 +77,39 @@ impl Accelerator {
     }
 
     /// `$HARNESS_ACCEL`; else KVM where it can be hoped for, else TCG.
-    ///
+    /// `no_kvm` is a file that is there when KVM has failed before.
+    pub fn choose(no_kvm: &Path) -> Result<Accelerator, Failure> {
+        let wish = env::var_os("HARNESS_ACCEL");
+        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let open = File::options().read(true).write(true).open("/dev/kvm");
+        let (opens, failed) = (open.is_ok(), no_kvm.exists());
+        Accelerator::decide(wish.as_deref(), &flags, opens, failed)
+    }
+
     /// That `/dev/kvm` opens proves nothing: without the processor's flag
     /// there are machines where it opens and no guest ever starts.
-    pub fn choose(no_kvm: &Path) -> Result<Accelerator, Failure> {
-        match env::var_os("HARNESS_ACCEL") {
-            Some(name) if name == "kvm" => return Ok(Accelerator::Kvm),
-            Some(name) if name == "tcg" => return Ok(Accelerator::Tcg),
+    fn decide(
+        wish: Option<&OsStr>,
+        cpuinfo: &str,
+        opens: bool,
+        failed: bool,
+    ) -> Result<Accelerator, Failure> {
+        match wish.map(OsStrExt::as_bytes) {
+            Some(b"kvm") => return Ok(Accelerator::Kvm),
+            Some(b"tcg") => return Ok(Accelerator::Tcg),
             Some(name) => {
-                let name = name.display();
+                let name = name.escape_ascii();
                 let what = format!("HARNESS_ACCEL is {name}: kvm or tcg?");
                 return Err(Failure::new(what));
             }
             None => {}
         }
-        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let able = flags.split_whitespace().any(|f| f == "svm" || f == "vmx");
-        let open = File::options().read(true).write(true).open("/dev/kvm");
-        if able && open.is_ok() && !no_kvm.exists() {
-            return Ok(Accelerator::Kvm);
-        }
-        Ok(Accelerator::Tcg)
+        let mut flags = cpuinfo.split_whitespace();
+        let able = flags.any(|flag| flag == "svm" || flag == "vmx");
+        Ok(match able && opens && !failed {
+            true => Accelerator::Kvm,
+            false => Accelerator::Tcg,
+        })
     }
 }
 
@@ -420,5 +433,37 @@ fn keep_last(mut console: UnixStream, text: &Mutex<Vec<u8>>) {
         if let Some(surplus) = text.len().checked_sub(CONSOLE) {
             text.drain(..surplus);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::intel(None, "flags : fpu vmx sse", true, false, "kvm")]
+    #[case::amd(None, "flags : fpu svm sse", true, false, "kvm")]
+    #[case::opens_in_vain(None, "flags : fpu svme sse", true, false, "tcg")]
+    #[case::forbidden(None, "flags : fpu vmx sse", false, false, "tcg")]
+    #[case::failed_before(None, "flags : fpu vmx sse", true, true, "tcg")]
+    #[case::wanted(Some("kvm"), "", false, true, "kvm")]
+    #[case::not_wanted(Some("tcg"), "flags : vmx", true, false, "tcg")]
+    #[case::unknown(Some("abacus"), "flags : vmx", true, false, "kvm or tcg?")]
+    fn kvm_is_chosen_where_it_can_be_hoped_for(
+        #[case] wish: Option<&str>,
+        #[case] cpuinfo: &str,
+        #[case] opens: bool,
+        #[case] failed: bool,
+        #[case] says: &str,
+    ) {
+        let wish = wish.map(OsStr::new);
+        let made = Accelerator::decide(wish, cpuinfo, opens, failed);
+        let said = match made {
+            Ok(accelerator) => accelerator.name().to_string(),
+            Err(failure) => failure.to_string(),
+        };
+        assert!(said.ends_with(says), "{said}");
     }
 }
