@@ -28,7 +28,7 @@ impl Kernel {
         if let Some(image) = env::var_os("HARNESS_KERNEL") {
             return Kernel::at(image.into());
         }
-        let mut here = installed();
+        let mut here = installed(Path::new("/"));
         here.retain(|image| File::open(image).is_ok());
         match here.pop() {
             Some(image) => Kernel::at(image),
@@ -85,19 +85,20 @@ impl Kernel {
     }
 }
 
-/// All kernels of this machine, the newest last.
-fn installed() -> Vec<PathBuf> {
+/// All kernels of the system below `root`, the newest last.
+fn installed(root: &Path) -> Vec<PathBuf> {
     let list = |dir: &str| {
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let dir = fs::read_dir(root.join(dir));
+        let entries = dir.into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect::<Vec<_>>()
     };
-    let mut kernels = list("/boot");
+    let mut kernels = list("boot");
     kernels.retain(|path| {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         name.starts_with(b"vmlinuz-")
             && !name.windows(6).any(|part| part == b"rescue")
     });
-    let modules = list("/usr/lib/modules").into_iter();
+    let modules = list("usr/lib/modules").into_iter();
     kernels.extend(modules.map(|dir| dir.join("vmlinuz")));
     kernels.retain(|path| path.is_file());
     kernels.sort_by_key(|path| {
@@ -266,6 +267,8 @@ fn le32(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use rstest::rstest;
 
     use super::*;
@@ -301,5 +304,86 @@ mod tests {
         // Half of it is none.
         let half = decompress(&bytes[..bytes.len() / 2]);
         assert!(half.is_err(), "{half:?}");
+    }
+
+    /// The head of a bzImage, as far as it is read.
+    fn image(version: &str) -> Vec<u8> {
+        let mut image = vec![0; 0x202];
+        image.extend(b"HdrS\0\0\0\0\0\0\0\0");
+        image.extend(0x1234_u16.to_le_bytes());
+        image.resize(0x1234 + 0x200, b'.');
+        image.extend(version.as_bytes());
+        image
+    }
+
+    fn file(path: PathBuf, bytes: &[u8]) -> PathBuf {
+        let dir = path.parent().expect("a folder");
+        fs::create_dir_all(dir).expect("a folder");
+        fs::write(&path, bytes).expect("a file");
+        path
+    }
+
+    #[rstest]
+    #[case::debian("boot/vmlinuz-6.1", "lib/modules/6.1", ".ko")]
+    #[case::fedora("lib/modules/6.1/vmlinuz", "lib/modules/6.1", ".ko.xz")]
+    #[case::ubuntu("boot/vmlinuz-6.1", "lib/modules/6.1", ".ko.zst")]
+    #[case::arch(
+        "usr/lib/modules/6.1/vmlinuz",
+        "usr/lib/modules/6.1",
+        ".ko.gz"
+    )]
+    fn kernels_module_is_beside_it(
+        #[case] kernel: &str,
+        #[case] modules: &str,
+        #[case] end: &str,
+    ) {
+        let root = tempfile::tempdir().expect("a folder");
+        let root = root.path();
+        let image = file(root.join(kernel), &image("6.1 (me@here) #1\0"));
+        let found = Kernel::at(image.clone()).expect("a kernel");
+        assert_eq!((&*found.release, found.dummy), ("6.1", None));
+
+        let net = root.join(modules).join("kernel/drivers/net");
+        let dummy = file(net.join(format!("dummy{end}")), b"");
+        let found = Kernel::at(image).expect("a kernel");
+        assert_eq!(found.dummy, Some(dummy));
+    }
+
+    #[rstest]
+    #[case::text(b"root:x:0:0:root:/root:/bin/bash".to_vec(), "not a Linux")]
+    #[case::cut_off(image("6.1")[..0x300].to_vec(), "without a version")]
+    #[case::nameless(image("\0"), "without a version")]
+    fn what_is_no_kernel_is_told(#[case] bytes: Vec<u8>, #[case] why: &str) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = file(dir.path().join("vmlinuz"), &bytes);
+        let told = Kernel::at(path).expect_err("no kernel").to_string();
+        assert!(told.contains(why), "{told}");
+    }
+
+    #[test]
+    fn newest_kernel_is_the_last_and_a_rescue_image_is_none() {
+        let root = tempfile::tempdir().expect("a folder");
+        let root = root.path();
+        fs::create_dir_all(root.join("usr/lib/modules/none"))
+            .expect("a folder");
+        let kernels = [
+            ("boot/vmlinuz-old", 30),
+            ("usr/lib/modules/new/vmlinuz", 10),
+            ("boot/vmlinuz-middle", 20),
+            ("boot/vmlinuz-0-rescue-1234", 5),
+            ("boot/initrd.img-old", 5),
+        ]
+        .map(|(path, age)| {
+            let path = file(root.join(path), b"");
+            let time = SystemTime::now() - Duration::from_secs(age);
+            File::options()
+                .write(true)
+                .open(&path)
+                .and_then(|file| file.set_modified(time))
+                .expect("a file");
+            path
+        });
+        let [old, new, middle, ..] = kernels;
+        assert_eq!(installed(root), [old, middle, new]);
     }
 }
