@@ -213,6 +213,18 @@ fn terminal_inside_has_the_size_of_the_one_outside() {
 /// V4
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
+fn qemu_ends_with_its_machine() {
+    let mine = || fs::read_to_string("/proc/thread-self/children");
+    let mine = || mine().expect("/proc").split_whitespace().count();
+    let vm = HARNESS.as_ref().expect("a machine").start();
+    assert_eq!(mine(), 1);
+    drop(vm.expect("a machine"));
+    assert_eq!(mine(), 0);
+}
+
+/// V4
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
 fn no_qemu_outlives_a_killed_harness() {
     let mark = mark("ready");
     let mut child = harness()
