@@ -349,6 +349,56 @@ mod tests {
         assert_eq!(found.dummy, Some(dummy));
     }
 
+    /// Setup sectors (0 means 4), then what they hold, some way in.
+    #[rstest]
+    #[case::four(0, 5 * 512, true)]
+    #[case::many(39, 40 * 512, true)]
+    #[case::without_the_note(39, 40 * 512, false)]
+    fn kernel_in_the_image_is_unpacked(
+        #[case] sectors: u8,
+        #[case] start: usize,
+        #[case] enterable: bool,
+    ) {
+        let note = if enterable { "\x12\0\0\0Xen\0" } else { "none" };
+        let kernel = format!("kernel {note} kernel").into_bytes();
+        let level = flate2::Compression::default();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), level);
+        io::Write::write_all(&mut gzip, &kernel).expect("memory");
+        let payload = gzip.finish().expect("memory");
+
+        let mut bytes = image("6.1\0");
+        bytes[0x1f1] = sectors;
+        bytes[0x248..0x24c].copy_from_slice(&0x1000_u32.to_le_bytes());
+        let length = payload.len() as u32;
+        bytes[0x24c..0x250].copy_from_slice(&length.to_le_bytes());
+        bytes.resize(start + 0x1000, 0);
+        bytes.extend(payload);
+        bytes.extend(b"what follows");
+        let dir = tempfile::tempdir().expect("a folder");
+        let found = Kernel::at(file(dir.path().join("vmlinuz"), &bytes));
+        let unpacked = found.expect("a kernel").unpacked().expect("a file");
+        assert_eq!(unpacked, enterable.then_some(kernel));
+    }
+
+    #[test]
+    fn module_is_unpacked_where_it_is_compressed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut found = Kernel {
+            image: "vmlinuz".into(),
+            release: "6.1".into(),
+            dummy: None,
+        };
+        assert_eq!(found.module().expect("none"), None);
+        for bytes in [&b"\x7fELF module"[..], b"rubbish"] {
+            found.dummy = Some(file(dir.path().join("dummy.ko"), bytes));
+            let module = found.module();
+            match bytes.starts_with(b"\x7fELF") {
+                true => assert_eq!(module.expect("whole"), Some(bytes.into())),
+                false => assert!(module.is_err()),
+            }
+        }
+    }
+
     #[rstest]
     #[case::text(b"root:x:0:0:root:/root:/bin/bash".to_vec(), "not a Linux")]
     #[case::cut_off(image("6.1")[..0x300].to_vec(), "without a version")]
