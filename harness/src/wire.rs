@@ -97,7 +97,8 @@ impl End {
     pub fn status(self) -> u8 {
         match self {
             End::Exited(status) => status,
-            End::Killed(signal) => 128 + signal,
+            // The guest may say any number.
+            End::Killed(signal) => 128_u8.saturating_add(signal),
             End::NotStarted(libc::ENOENT) => 127,
             End::NotStarted(_) => 126,
         }
