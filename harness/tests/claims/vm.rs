@@ -361,7 +361,7 @@ fn read_until(shown: &mut impl Read, end: &[u8]) -> Vec<u8> {
 /// V1: a program of the reader's own, with its libraries.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
-fn own_program_of_the_reader_runs_in_the_guest() {
+fn a_program_of_the_readers_own_runs_in_the_guest() {
     // Below /tmp, where programs that are tried out are.
     let dir = tempfile::tempdir().expect("a folder");
     let script = dir.path().join("own");
