@@ -127,11 +127,14 @@ fn failed_claim_is_a_complete_bug_report() {
     outside.root(["sh", "-c", "echo last words > /dev/console"]);
     // The console is a line of its own, and may be a little later.
     let deadline = Instant::now() + Duration::from_secs(30);
-    while !outside.story().contains("\nlast words\n") {
-        assert!(Instant::now() < deadline, "{}", outside.story());
+    let story = loop {
+        let story = outside.story();
+        if story.contains("\nlast words\n") {
+            break story;
+        }
+        assert!(Instant::now() < deadline, "{story}");
         thread::yield_now();
-    }
-    let story = outside.story();
+    };
     let machine = format!("on Linux {} under ", release.trim_end());
     for part in [
         &machine,
