@@ -114,15 +114,30 @@ impl Harness {
     /// A machine that nobody has touched.
     pub fn start(&self) -> Result<Vm, Failure> {
         let state = self.state()?;
-        match Vm::restore(&state, self.accelerator) {
-            Ok(vm) => Ok(vm),
-            Err(failure) => {
-                // Every file is as it was written, and yet it does not run.
-                eprintln!("harness: the saved machine is damaged: {failure}");
-                let _ = fs::remove_dir_all(&state);
-                Vm::restore(&self.state()?, self.accelerator)
-            }
+        let manifest = state.join("manifest");
+        let tried = stamp(&manifest).ok();
+        let failure = match Vm::restore(&state, self.accelerator) {
+            Ok(vm) => return Ok(vm),
+            Err(failure) => failure,
+        };
+        // Every file is as it was written, and yet it does not run.
+        eprintln!("harness: the saved machine is damaged: {failure}");
+        let lock = self.lock()?;
+        // Somebody else may have made it anew while we tried.
+        if stamp(&manifest).ok() == tried {
+            let _ = fs::remove_dir_all(&state);
         }
+        drop(lock);
+        Vm::restore(&self.state()?, self.accelerator)
+    }
+
+    /// Of those who make or remove a saved machine there is one at a time.
+    fn lock(&self) -> Result<Flock<File>, Failure> {
+        let path = self.cache.join("lock");
+        let fail = |error| Failure::because(path.display(), error);
+        let lock = File::create(&path).map_err(fail)?;
+        Flock::lock(lock, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| fail(errno.into()))
     }
 
     /// The folder of the saved machine, which is made if there is none.
@@ -140,9 +155,7 @@ impl Harness {
 
         let fail =
             |error: io::Error| Failure::because(self.cache.display(), error);
-        let lock = File::create(self.cache.join("lock")).map_err(fail)?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| fail(errno.into()))?;
+        let _lock = self.lock()?;
         // Somebody else may have made it while we waited.
         if !whole(&dir, &text) {
             let new = self.cache.join("new");
