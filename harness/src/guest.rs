@@ -374,8 +374,7 @@ fn start(request: &Request) -> io::Result<(Pid, Streams)> {
         .env("HOME", home)
         .env("USER", user)
         .env("LOGNAME", user)
-        .env("SHELL", "/bin/sh")
-        .env("LANG", "C.UTF-8");
+        .env("SHELL", "/bin/sh");
     // SAFETY: these are system calls only, safe between fork and exec.
     unsafe {
         command.pre_exec(|| {
@@ -415,6 +414,8 @@ fn start(request: &Request) -> io::Result<(Pid, Streams)> {
         });
     }
     let child = command
+        // For who reads letters: to load it is a quarter of `cat`.
+        .env("LC_CTYPE", "C.UTF-8")
         .env("TERM", term)
         .stdin(slave.try_clone()?)
         .stdout(slave.try_clone()?)

@@ -106,7 +106,9 @@ const TERMINALS: &[&str] = &[
 ];
 const TERMINFO: &[&str] =
     &["/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo"];
-const LOCALE: &str = "/usr/lib/locale/C.utf8";
+/// What letters are, in UTF-8; and where libraries are, which is the same
+/// inside, and else is asked in eight folders for each.
+const MORE: &[&str] = &["/usr/lib/locale/C.utf8/LC_CTYPE", "/etc/ld.so.cache"];
 
 /// Where to look for them, PATH or not.
 const PATH: &[&str] = &["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
@@ -205,17 +207,8 @@ pub fn comfort() -> Vec<PathBuf> {
         });
         files.extend(paths.find(|path| path.is_file()));
     }
-    let mut dirs = vec![PathBuf::from(LOCALE)];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let path = entry.path();
-            match path.is_dir() {
-                true => dirs.push(path),
-                false => files.push(path),
-            }
-        }
-    }
-    files.sort();
+    let more = MORE.iter().map(PathBuf::from);
+    files.extend(more.filter(|path| path.is_file()));
     files
 }
 
