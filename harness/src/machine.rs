@@ -47,10 +47,12 @@ fn memory_for(initramfs: u64) -> u64 {
 /// loopback". With addresses that are not random TCG translates a library
 /// once and not for each process: half the time of a command. Security
 /// modules that nobody gives a policy, and statistics that nobody reads, are
-/// asked at each call all the same.
+/// asked at each call all the same, and memory is charged to control groups
+/// that nobody makes.
 const APPEND: &str = "console=ttyS0 quiet panic=-1 8250.nr_uarts=2 \
                       reboot=t cryptomgr.notests fb_tunnels=none \
-                      norandmaps lsm=capability psi=0 rdinit=/init";
+                      norandmaps lsm=capability psi=0 \
+                      cgroup_disable=memory rdinit=/init";
 
 /// How long QEMU's monitor may think about an answer.
 const MONITOR: Duration = Duration::from_secs(5);
