@@ -106,8 +106,9 @@ const TERMINALS: &[&str] = &[
 ];
 const TERMINFO: &[&str] =
     &["/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo"];
-/// What letters are, in UTF-8; and where libraries are, which is the same
-/// inside, and else is asked in eight folders for each.
+
+/// What letters are, in UTF-8. And where libraries are, which is the same
+/// inside: without it each is looked for in eight folders first.
 const MORE: &[&str] = &["/usr/lib/locale/C.utf8/LC_CTYPE", "/etc/ld.so.cache"];
 
 /// Where to look for them, PATH or not.
@@ -197,7 +198,8 @@ pub fn tools() -> Result<Vec<PathBuf>, Failure> {
     Ok(found)
 }
 
-/// The files that terminals need, as far as this machine has them.
+/// The files that terminals and the dynamic linker need, as far as this
+/// machine has them.
 pub fn comfort() -> Vec<PathBuf> {
     let mut files = Vec::new();
     for name in TERMINALS {

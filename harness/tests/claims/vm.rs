@@ -365,7 +365,7 @@ fn read_until(shown: &mut impl Read, end: &[u8]) -> Vec<u8> {
 /// machine of its own.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
-fn a_program_of_ones_own_has_a_state_that_is_made_anew_if_damaged() {
+fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
     // A harness with a target directory of its own.
     let target = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
     let target = target.expect("a folder");
