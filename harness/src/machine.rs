@@ -206,14 +206,12 @@ impl Machine {
         let initramfs = fs::metadata(dir.join("initramfs"))
             .map_err(|error| Failure::because("initramfs", error))?;
         let size = format!("{}M", memory_for(initramfs.len()));
-        let (cpu, append) = match accelerator {
-            Accelerator::Kvm => ("host", APPEND.to_string()),
+        let (cpu, more) = match accelerator {
+            Accelerator::Kvm => ("host", ""),
             // What is fast in a processor, to copy byte by byte without a
             // loop, is slow where it is computed. And a timer that the kernel
             // does not use here need not be measured for 0.2 s.
-            Accelerator::Tcg => {
-                ("max,-erms,-fsrm", format!("{APPEND} nolapic_timer"))
-            }
+            Accelerator::Tcg => ("max,-erms,-fsrm", " nolapic_timer"),
         };
         let chardev = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd}");
         let mut qemu = Command::new(qemu()?);
@@ -230,7 +228,7 @@ impl Machine {
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-nic", "none"])
             .args(["-kernel", "kernel", "-initrd", "initramfs"])
-            .args(["-append", &append])
+            .args(["-append", &format!("{APPEND}{more}")])
             .args(["-chardev", &chardev("console", console_fd)])
             .args(["-serial", "chardev:console"])
             .args(["-chardev", "stdio,id=wire,signal=off"])

@@ -153,8 +153,6 @@ impl Harness {
             return Ok(dir);
         }
 
-        let fail =
-            |error: io::Error| Failure::because(self.cache.display(), error);
         let _lock = self.lock()?;
         // Somebody else may have made it while we waited.
         if !whole(&dir, &text) {
@@ -162,7 +160,9 @@ impl Harness {
             let made = self.make(&new, &text);
             if made.is_ok() {
                 let _ = fs::remove_dir_all(&dir);
-                fs::rename(&new, &dir).map_err(fail)?;
+                fs::rename(&new, &dir).map_err(|error| {
+                    Failure::because(self.cache.display(), error)
+                })?;
                 prune(&self.cache);
             }
             let _ = fs::remove_dir_all(&new);

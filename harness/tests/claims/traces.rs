@@ -74,7 +74,7 @@ const PROCESSES: &str = "
 fn killed_at_any_moment_a_program_leaves_no_trace() {
     let mut programs: Vec<String> =
         DEMOS.into_iter().chain(CHAINS).map(String::from).collect();
-    let mut rounds = 6;
+    let mut rounds = 8;
     if let Some(kills) = kills() {
         programs.extend(examples());
         rounds = kills;

@@ -152,7 +152,7 @@ fn failed_claim_is_a_complete_bug_report() {
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn fresh_machine_knows_nothing_of_the_last_one() {
     let mark = "echo was here > /root/mark; hostname marked; ipcmk -Q";
-    let look = "echo /root/*; hostname; cat /proc/sysvipc/msg";
+    let look = "ls -A /root; hostname; cat /proc/sysvipc/msg";
     let first = outside();
     let fresh = first.root(["sh", "-c", look]);
     first.sh(Root, mark);
@@ -431,8 +431,13 @@ fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
         .open(&saved[0])
         .and_then(|file| file.set_modified(found.modified()?))
         .expect("a file");
-    let complaints = two_at_once().concat();
-    let damaged = "harness: the saved machine is damaged: ";
-    assert!(complaints.starts_with(damaged), "{complaints}");
+    // The second one may come when it has been made anew.
+    let mut complaints = two_at_once().to_vec();
+    complaints.retain(|complaint| !complaint.is_empty());
+    assert!(!complaints.is_empty(), "nobody has noticed");
+    for complaint in complaints {
+        let damaged = "harness: the saved machine is damaged: ";
+        assert!(complaint.starts_with(damaged), "{complaint}");
+    }
     assert_eq!(run(), "");
 }
