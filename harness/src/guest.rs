@@ -16,7 +16,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::wire::{
-    self, CHUNK, Decoder, End, FromGuest, Request, ToGuest, User,
+    self, Decoder, End, FromGuest, OUTPUT, Request, ToGuest, User,
 };
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -320,7 +320,7 @@ impl Streams {
             (&mut self.errors, FromGuest::Err as fn(_) -> _),
         ] {
             while let Some(open) = &stream {
-                let mut bytes = [0; CHUNK];
+                let mut bytes = [0; OUTPUT];
                 match nix::unistd::read(open, &mut bytes) {
                     Err(Errno::EAGAIN) => break,
                     // A terminal that its last process has left: EIO.

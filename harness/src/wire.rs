@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The most data bytes in one message, so that a UART of 16 bytes and the
-/// 4096 of a terminal's buffer behind it never overflow.
+/// The most data bytes in one message to the guest, so that a UART of 16 bytes
+/// and the 4096 of a terminal's buffer behind it never overflow.
 pub const CHUNK: usize = 1024;
+
+/// The most data bytes in one message from the guest.
+pub const OUTPUT: usize = 16 * 1024;
 
 /// A longer frame is rubbish.
 const LONGEST: usize = 64 * 1024;
@@ -52,11 +55,49 @@ pub enum FromGuest {
     /// The next [`ToGuest::Part`] or [`ToGuest::Input`] may come.
     Taken,
     /// What COMMAND wrote to standard output, or to its terminal.
-    Out(Vec<u8>),
+    Out(#[serde(with = "shorter")] Vec<u8>),
     /// What COMMAND wrote to standard error.
-    Err(Vec<u8>),
+    Err(#[serde(with = "shorter")] Vec<u8>),
     /// The verdict: COMMAND has ended.
     End(End),
+}
+
+/// Data is compressed (LZ4) where that makes it shorter: it takes less time
+/// than the serial port does.
+mod shorter {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::OUTPUT;
+
+    const FEW: usize = 4096;
+
+    pub fn serialize<S>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+    {
+        // The port is quicker than the first steps of a compression where
+        // the guest's instructions are computed, if the bytes are few.
+        if bytes.len() >= FEW {
+            let packed = lz4_flex::block::compress(bytes);
+            if packed.len() < bytes.len() {
+                return (true, packed).serialize(to);
+            }
+        }
+        (false, bytes).serialize(to)
+    }
+
+    pub fn deserialize<'de, D>(from: D) -> Result<Vec<u8>, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
+        let (packed, bytes) = <(bool, Vec<u8>)>::deserialize(from)?;
+        match packed {
+            true => lz4_flex::block::decompress(&bytes, OUTPUT)
+                .map_err(D::Error::custom),
+            false => Ok(bytes),
+        }
+    }
 }
 
 /// What to run.
@@ -203,6 +244,30 @@ mod tests {
             bytes.push(0);
             prop_assert!(decode(&bytes).iter().all(Result::is_err));
         }
+    }
+
+    #[test]
+    fn long_output_is_shorter_on_the_wire_and_comes_back_whole() {
+        // https://www.jstatsoft.org/v08/i14 (xorshift)
+        let noise = std::iter::successors(Some(1_u32), |x| {
+            let x = x ^ x << 13;
+            let x = x ^ x >> 17;
+            Some(x ^ x << 5)
+        });
+        let noise = noise.map(|x| x as u8).take(OUTPUT).collect();
+        for (bytes, length) in [
+            (vec![7; OUTPUT], 0..OUTPUT / 100),
+            (b"text ".repeat(OUTPUT / 5), 0..OUTPUT / 100),
+            (noise, OUTPUT..OUTPUT + OUTPUT / 100),
+        ] {
+            let said = FromGuest::Err(bytes);
+            let sent = encode(&said);
+            assert!(length.contains(&sent.len()), "{}", sent.len());
+            assert_eq!(decode(&sent), [Ok(said)]);
+        }
+        // What would be longer than any output is none.
+        let sent = encode(&FromGuest::Out(vec![7; OUTPUT + 1]));
+        assert_eq!(decode(&sent), [Err(Rubbish)]);
     }
 
     #[test]

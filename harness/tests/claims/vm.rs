@@ -97,10 +97,14 @@ fn a_mebibyte_that_is_no_text_comes_back_whole() {
     assert_eq!(output.stdout.len(), 1 << 20);
     assert!(output.stdout.iter().all(|byte| *byte == 0xff));
 
-    // Both ways, and more than a pipe holds.
-    let noise: Vec<u8> = (0..66 * 1024u32)
-        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    // Both ways, more than a pipe holds, and nothing that could be shorter on
+    // the wire (xorshift).
+    let noise = std::iter::successors(Some(1_u32), |x| {
+        let x = x ^ x << 13;
+        let x = x ^ x >> 17;
+        Some(x ^ x << 5)
+    });
+    let noise: Vec<u8> = noise.map(|x| x as u8).take(66 * 1024).collect();
     let output = outside.run(Root, ["cat"], &noise);
     assert!(output.stdout == noise, "echoed otherwise");
 }
