@@ -387,8 +387,9 @@ fn start(request: &Request) -> io::Result<(Pid, Streams)> {
         });
     }
     let Some((rows, columns, term)) = &request.terminal else {
+        let input = if request.input { Stdio::piped() } else { Stdio::null() };
         let mut child = command
-            .stdin(Stdio::piped())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
@@ -397,8 +398,9 @@ fn start(request: &Request) -> io::Result<(Pid, Streams)> {
             output: child.stdout.take().map(OwnedFd::from),
             errors: child.stderr.take().map(OwnedFd::from),
         };
-        for stream in [&streams.input, &streams.output, &streams.errors] {
-            nonblocking(stream.as_ref().expect("a pipe").as_fd())?;
+        let pipes = [&streams.input, &streams.output, &streams.errors];
+        for pipe in pipes.into_iter().flatten() {
+            nonblocking(pipe.as_fd())?;
         }
         return Ok((Pid::from_raw(child.id() as i32), streams));
     };

@@ -367,8 +367,8 @@ impl Vm {
         mut io: Io,
     ) -> Result<End, Failure> {
         let deadline = io.patience.map(|patience| Instant::now() + patience);
-        let request = postcard::to_stdvec(request).expect("plain data");
-        let parts: Vec<_> = request.chunks(CHUNK).collect();
+        let text = postcard::to_stdvec(request).expect("plain data");
+        let parts: Vec<_> = text.chunks(CHUNK).collect();
         let (last, parts) = parts.split_last().expect("it says who, at least");
         for part in parts {
             self.tell(&ToGuest::Part(part.to_vec()))?;
@@ -382,7 +382,7 @@ impl Vm {
         }
         self.tell(&ToGuest::Run(last.to_vec()))?;
 
-        let mut open = true; // The input has not ended.
+        let mut open = request.input; // The input has not ended.
         let mut free = true; // The guest has room for input.
         loop {
             if open
@@ -467,7 +467,9 @@ impl Vm {
     ) -> Result<Output, Failure> {
         let argv = argv.into_iter().map(|arg| arg.as_ref().as_bytes().to_vec());
         let argv = argv.collect();
-        let request = Request { argv, user, dir: None, terminal: None };
+        let some = !input.is_empty();
+        let request =
+            Request { argv, user, dir: None, input: some, terminal: None };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let io = Io {
             input: Input::Bytes(input),

@@ -109,6 +109,8 @@ pub struct Request {
     pub user: User,
     /// Where; a directory that is missing is made.
     pub dir: Option<Vec<u8>>,
+    /// Whether there is any input; else standard input is `/dev/null`.
+    pub input: bool,
     /// With a terminal of so many rows and columns, of this `$TERM`.
     pub terminal: Option<(u16, u16, String)>,
 }

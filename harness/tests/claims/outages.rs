@@ -1,7 +1,7 @@
 //! V3: what goes wrong with the machine has one clear line, in bounded time,
 //! and is never taken for a claim that failed.
 //!
-//! One of them waits for 5 s. By its name it runs beside `pages`, which has
+//! One of them waits for 4 s. By its name it runs beside `pages`, which has
 //! work for every processor.
 
 use std::fs;
@@ -53,7 +53,7 @@ fn silent_qemu_is_given_up() {
         .envs([("HARNESS_QEMU", &*silent), ("HARNESS_KERNEL", kernel)])
         .assert()
         .code(125)
-        .stderr("harness: QEMU says nothing for 5s\n");
+        .stderr("harness: QEMU says nothing for 4s\n");
 }
 
 /// V3

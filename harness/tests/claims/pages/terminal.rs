@@ -53,6 +53,7 @@ pub fn session(
         argv: SHELL.map(|arg| arg.as_bytes().to_vec()).to_vec(),
         user,
         dir: None,
+        input: true,
         terminal: Some((24, 80, "dumb".into())),
     };
     let io = Io {
