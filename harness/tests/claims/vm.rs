@@ -250,7 +250,7 @@ fn no_qemu_outlives_a_killed_harness() {
 /// V4: killed at any moment, `HARNESS_KILLS` times.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
-fn nothing_outlives_a_harness_killed_at_any_moment() {
+fn at_any_moment_a_killed_harness_leaves_nothing() {
     let kills = kills().unwrap_or(4);
     for round in 0..kills {
         let mark = mark(&format!("round {round} of {kills}"));
