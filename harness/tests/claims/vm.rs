@@ -53,6 +53,7 @@ fn verdict_is_the_commands_own() {
         ("true", Some(0), None),
         ("exit 7", Some(7), None),
         ("exit 255", Some(255), None),
+        ("read it || exit 3", Some(3), None), // No input: its end.
         ("kill -9 $$", None, Some(9)),
         ("kill -SEGV $$", None, Some(11)), // Dumps core.
     ] {
