@@ -51,10 +51,10 @@ pub fn serve() -> io::Result<Infallible> {
                 asked.extend(part);
                 wire.tell(&FromGuest::Taken)?;
             }
-            ToGuest::Run(part) => {
+            ToGuest::Run { part, input } => {
                 asked.extend(part);
                 let end = match postcard::from_bytes(&asked) {
-                    Ok(request) => run(&mut wire, &request),
+                    Ok(request) => run(&mut wire, &request, input),
                     Err(_) => Err(Errno::EBADMSG.into()),
                 };
                 let end = end.unwrap_or_else(|error: io::Error| {
@@ -259,8 +259,8 @@ struct Streams {
 }
 
 /// Runs a command to its end, and carries its input and output.
-fn run(wire: &mut Wire, request: &Request) -> io::Result<End> {
-    let (command, mut streams) = start(request)?;
+fn run(wire: &mut Wire, request: &Request, input: bool) -> io::Result<End> {
+    let (command, mut streams) = start(request, input)?;
     let mut pending = Vec::new(); // Input that COMMAND has no room for yet.
     let mut closing = false;
 
@@ -277,7 +277,9 @@ fn run(wire: &mut Wire, request: &Request) -> io::Result<End> {
                         resize(terminal.as_fd(), rows, columns)?;
                     }
                 }
-                ToGuest::Part(_) | ToGuest::Run(_) | ToGuest::Hello { .. } => {}
+                ToGuest::Part(_)
+                | ToGuest::Run { .. }
+                | ToGuest::Hello { .. } => {}
             }
         }
         if closing {
@@ -315,12 +317,12 @@ fn run(wire: &mut Wire, request: &Request) -> io::Result<End> {
 impl Streams {
     /// Carries all that COMMAND has written so far.
     fn carry(&mut self, wire: &mut Wire) -> io::Result<()> {
+        let mut bytes = [0; OUTPUT];
         for (stream, tell) in [
             (&mut self.output, FromGuest::Out as fn(_) -> _),
             (&mut self.errors, FromGuest::Err as fn(_) -> _),
         ] {
             while let Some(open) = &stream {
-                let mut bytes = [0; OUTPUT];
                 match nix::unistd::read(open, &mut bytes) {
                     Err(Errno::EAGAIN) => break,
                     // A terminal that its last process has left: EIO.
@@ -353,7 +355,7 @@ impl Streams {
 
 /// Starts COMMAND, as whom and where the request says.
 #[expect(unsafe_code, reason = "the child takes its terminal before exec")]
-fn start(request: &Request) -> io::Result<(Pid, Streams)> {
+fn start(request: &Request, input: bool) -> io::Result<(Pid, Streams)> {
     let mut argv = request.argv.iter().map(|arg| OsStr::from_bytes(arg));
     let name = argv.next().unwrap_or_default();
     let (id, home, user) = match request.user {
@@ -387,7 +389,7 @@ fn start(request: &Request) -> io::Result<(Pid, Streams)> {
         });
     }
     let Some((rows, columns, term)) = &request.terminal else {
-        let input = if request.input { Stdio::piped() } else { Stdio::null() };
+        let input = if input { Stdio::piped() } else { Stdio::null() };
         let mut child = command
             .stdin(input)
             .stdout(Stdio::piped())

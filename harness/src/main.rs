@@ -91,7 +91,6 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
         dir: packed
             .and_then(|_| env::current_dir().ok())
             .map(|dir| dir.into_os_string().into_vec()),
-        input: true,
         terminal: terminal.as_ref().map(|terminal| {
             let (rows, columns) = terminal.size();
             let name = env::var("TERM").unwrap_or("dumb".into());

@@ -367,8 +367,8 @@ impl Vm {
         mut io: Io,
     ) -> Result<End, Failure> {
         let deadline = io.patience.map(|patience| Instant::now() + patience);
-        let text = postcard::to_stdvec(request).expect("plain data");
-        let parts: Vec<_> = text.chunks(CHUNK).collect();
+        let request = postcard::to_stdvec(request).expect("plain data");
+        let parts: Vec<_> = request.chunks(CHUNK).collect();
         let (last, parts) = parts.split_last().expect("it says who, at least");
         for part in parts {
             self.tell(&ToGuest::Part(part.to_vec()))?;
@@ -380,9 +380,10 @@ impl Vm {
                 }
             }
         }
-        self.tell(&ToGuest::Run(last.to_vec()))?;
+        // The input has not ended.
+        let mut open = !matches!(io.input, Input::Bytes([]));
+        self.tell(&ToGuest::Run { part: last.to_vec(), input: open })?;
 
-        let mut open = request.input; // The input has not ended.
         let mut free = true; // The guest has room for input.
         loop {
             if open
@@ -467,9 +468,7 @@ impl Vm {
     ) -> Result<Output, Failure> {
         let argv = argv.into_iter().map(|arg| arg.as_ref().as_bytes().to_vec());
         let argv = argv.collect();
-        let some = !input.is_empty();
-        let request =
-            Request { argv, user, dir: None, input: some, terminal: None };
+        let request = Request { argv, user, dir: None, terminal: None };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let io = Io {
             input: Input::Bytes(input),

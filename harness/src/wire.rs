@@ -35,7 +35,12 @@ pub enum ToGuest {
     /// A piece of a [`Request`]. Answered by [`FromGuest::Taken`].
     Part(Vec<u8>),
     /// The last piece, or all of it: start it.
-    Run(Vec<u8>),
+    Run {
+        /// The piece.
+        part: Vec<u8>,
+        /// Whether there is any input; else standard input is `/dev/null`.
+        input: bool,
+    },
     /// For COMMAND's standard input; empty means its end. Answered by
     /// [`FromGuest::Taken`] when COMMAND has room for more.
     Input(Vec<u8>),
@@ -109,8 +114,6 @@ pub struct Request {
     pub user: User,
     /// Where; a directory that is missing is made.
     pub dir: Option<Vec<u8>>,
-    /// Whether there is any input; else standard input is `/dev/null`.
-    pub input: bool,
     /// With a terminal of so many rows and columns, of this `$TERM`.
     pub terminal: Option<(u16, u16, String)>,
 }
@@ -208,6 +211,8 @@ pub struct Rubbish;
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -250,13 +255,8 @@ mod tests {
 
     #[test]
     fn long_output_is_shorter_on_the_wire_and_comes_back_whole() {
-        // https://www.jstatsoft.org/v08/i14 (xorshift)
-        let noise = std::iter::successors(Some(1_u32), |x| {
-            let x = x ^ x << 13;
-            let x = x ^ x >> 17;
-            Some(x ^ x << 5)
-        });
-        let noise = noise.map(|x| x as u8).take(OUTPUT).collect();
+        let hasher = BuildHasherDefault::<DefaultHasher>::new();
+        let noise = (0..OUTPUT).map(|n| hasher.hash_one(n) as u8).collect();
         for (bytes, length) in [
             (vec![7; OUTPUT], 0..OUTPUT / 100),
             (b"text ".repeat(OUTPUT / 5), 0..OUTPUT / 100),

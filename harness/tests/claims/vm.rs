@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -99,13 +100,10 @@ fn a_mebibyte_that_is_no_text_comes_back_whole() {
     assert!(output.stdout.iter().all(|byte| *byte == 0xff));
 
     // Both ways, more than a pipe holds, and nothing that could be shorter on
-    // the wire (xorshift).
-    let noise = std::iter::successors(Some(1_u32), |x| {
-        let x = x ^ x << 13;
-        let x = x ^ x >> 17;
-        Some(x ^ x << 5)
-    });
-    let noise: Vec<u8> = noise.map(|x| x as u8).take(66 * 1024).collect();
+    // the wire.
+    let hasher = BuildHasherDefault::<DefaultHasher>::new();
+    let noise = (0..66 * 1024).map(|n: u32| hasher.hash_one(n) as u8);
+    let noise: Vec<u8> = noise.collect();
     let output = outside.run(Root, ["cat"], &noise);
     assert!(output.stdout == noise, "echoed otherwise");
 }

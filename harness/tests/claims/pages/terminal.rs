@@ -53,7 +53,6 @@ pub fn session(
         argv: SHELL.map(|arg| arg.as_bytes().to_vec()).to_vec(),
         user,
         dir: None,
-        input: true,
         terminal: Some((24, 80, "dumb".into())),
     };
     let io = Io {
