@@ -3,7 +3,7 @@
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
-use crate::ground::{Outside, Reader, Root, USERS, User, outside};
+use crate::target::{Machine, Reader, Root, USERS, User, fresh_machine};
 
 /// The six links, in the order of a container.
 const LINKS: [&str; 6] =
@@ -23,9 +23,9 @@ const NAMESPACES: [&str; 9] = [
     "/proc/self/ns/uts",
 ];
 
-fn namespaces(outside: &Outside, user: User, links: &[&str]) -> Vec<String> {
+fn namespaces(machine: &Machine, user: User, links: &[&str]) -> Vec<String> {
     let argv = [links, &NAMESPACES].concat();
-    let output = outside.run(user, argv, b"");
+    let output = machine.run(user, argv, b"");
     let output = output.assert().success().get_output().stdout.clone();
     let text = String::from_utf8(output).expect("text");
     text.lines().map(String::from).collect()
@@ -42,8 +42,8 @@ fn differ<'a>(caller: &[String], inside: &'a [String]) -> Vec<&'a str> {
 /// G1
 #[test]
 fn each_demo_changes_exactly_one_namespace() {
-    let outside = outside();
-    let caller = namespaces(&outside, Root, &[]);
+    let machine = fresh_machine();
+    let caller = namespaces(&machine, Root, &[]);
     for (demo, kind) in [
         ("uts-demo", "uts"),
         ("ipc-demo", "ipc"),
@@ -52,29 +52,29 @@ fn each_demo_changes_exactly_one_namespace() {
         ("user-demo", "user"),
         ("net-demo", "net"),
     ] {
-        let inside = namespaces(&outside, Root, &[demo]);
+        let inside = namespaces(&machine, Root, &[demo]);
         assert_eq!(differ(&caller, &inside), [kind], "{demo}");
     }
 
     // Without a demo all are the caller's.
-    let inside = namespaces(&outside, Root, &["env"]);
+    let inside = namespaces(&machine, Root, &["env"]);
     assert_eq!(differ(&caller, &inside), [""; 0]);
 }
 
 /// G1: without root, a demo changes its own and the user namespace.
 #[test]
 fn without_root_a_user_namespace_comes_first() {
-    let outside = outside();
-    let caller = namespaces(&outside, Reader, &[]);
+    let machine = fresh_machine();
+    let caller = namespaces(&machine, Reader, &[]);
     for (demo, both) in [
         ("uts-demo", ["user", "uts"]),
         ("ipc-demo", ["ipc", "user"]),
         ("pid-demo", ["pid", "user"]),
         ("net-demo", ["net", "user"]),
     ] {
-        let inside = namespaces(&outside, Reader, &[demo]);
+        let inside = namespaces(&machine, Reader, &[demo]);
         assert_eq!(differ(&caller, &inside), both, "{demo}");
-        outside.reader([demo, "id", "-u"]).assert().success().stdout("0\n");
+        machine.reader([demo, "id", "-u"]).assert().success().stdout("0\n");
     }
 }
 
@@ -82,8 +82,8 @@ fn without_root_a_user_namespace_comes_first() {
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves a message queue")]
 fn four_links_are_the_books_first_program_and_six_a_container() {
-    let outside = outside();
-    outside.sh(Root, "ipcmk -Q");
+    let machine = fresh_machine();
+    machine.sh(Root, "ipcmk -Q");
     // What there is at /proc/[0-9]* are processes, and in conf interfaces.
     // The queues have a line each, below a title.
     let look = "id -u
@@ -94,7 +94,7 @@ fn four_links_are_the_books_first_program_and_six_a_container() {
         cat /proc/sysvipc/msg";
     let look = |user, links: &[&str]| -> Vec<String> {
         let argv = [links, &["sh", "-euc", look]].concat();
-        let output = outside.run(user, argv, b"");
+        let output = machine.run(user, argv, b"");
         let output = output.assert().success().stderr("").get_output().clone();
         let seen = String::from_utf8(output.stdout).expect("text");
         seen.lines().map(String::from).collect()
@@ -124,12 +124,12 @@ fn four_links_are_the_books_first_program_and_six_a_container() {
 
 /// What a demo says without COMMAND. `mine` are the caller's namespaces.
 fn assert_report_holds(
-    outside: &Outside,
+    machine: &Machine,
     user: User,
     demo: &str,
     mine: &[String],
 ) {
-    let report = outside.run(user, [demo], b"");
+    let report = machine.run(user, [demo], b"");
     let text = String::from_utf8(report.stdout.clone()).expect("text");
     report.assert().success().stderr("");
 
@@ -162,9 +162,9 @@ const TRACES: &str = r#"
 #[test]
 #[cfg_attr(ground_here, ignore = "renames the machine, and more")]
 fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
-    let outside = outside();
+    let machine = fresh_machine();
     let look = || -> Vec<String> {
-        let seen = outside.root(["sh", "-c", TRACES]);
+        let seen = machine.root(["sh", "-c", TRACES]);
         let seen = String::from_utf8(seen.stdout).expect("text");
         // The kernel's workers come and go.
         let lines = seen.lines().filter(|line| !line.contains(" kworker"));
@@ -172,9 +172,9 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
     };
     let before = look();
     for user in USERS {
-        let mine = namespaces(&outside, user, &[]);
+        let mine = namespaces(&machine, user, &[]);
         for demo in LINKS {
-            assert_report_holds(&outside, user, demo, &mine);
+            assert_report_holds(&machine, user, demo, &mine);
         }
     }
     assert_eq!(look(), before);
@@ -183,11 +183,11 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
          mount -t tmpfs litter /mnt; ip link add litter type dummy; \
          sleep 1000 & true";
     let inside = [&LINKS[..], &["sh", "-c", litter]].concat();
-    outside.root(inside).assert().success();
+    machine.root(inside).assert().success();
     assert_eq!(look(), before);
 
     // Without the links every bit of it is seen.
-    outside.root(["sh", "-c", litter]);
+    machine.root(["sh", "-c", litter]);
     let (before, after) = (before.join("\n"), look().join("\n"));
     for trace in ["litter\nlitter\n", "/mnt", "litter: <", " sleep"] {
         assert!(after.contains(trace), "{trace:?} is not in {after}");
@@ -200,7 +200,7 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
 #[test]
 #[cfg_attr(ground_here, ignore = "renames the machine, and more")]
 fn no_report_holds_where_unshare_does_nothing() {
-    let outside = outside();
+    let machine = fresh_machine();
     let lie = "strace -f -qq -o /dev/null -e inject=unshare:retval=0";
     for (demo, facts) in [
         ("uts-demo", "UTS namespace, hostname, NIS domain name"),
@@ -223,11 +223,11 @@ fn no_report_holds_where_unshare_does_nothing() {
     ] {
         let says = |fact| format!("{demo}: not isolated: {fact}\n");
         let says: String = facts.split(", ").map(says).collect();
-        let seen = outside.root(lie.split(' ').chain([demo]));
+        let seen = machine.root(lie.split(' ').chain([demo]));
         seen.assert().code(1).stderr(says);
     }
     // This one does not get as far as a report: the outside has its map.
-    let seen = outside.root(lie.split(' ').chain(["user-demo"]));
+    let seen = machine.root(lie.split(' ').chain(["user-demo"]));
     seen.assert().code(125).stdout("").stderr(predicate::str::starts_with(
         "user-demo: write /proc/self/setgroups: EPERM: ",
     ));
@@ -236,36 +236,36 @@ fn no_report_holds_where_unshare_does_nothing() {
 /// G7
 #[test]
 fn wrong_order_names_the_right_one() {
-    let outside = outside();
+    let machine = fresh_machine();
     for words in [
         "mount-demo sh",
         "user-demo mount-demo pid-demo sh", // Mount before PID.
         "pid-demo user-demo mount-demo sh", // User between them.
     ] {
-        outside.reader(words.split(' ')).assert().code(125).stdout("").stderr(
+        machine.reader(words.split(' ')).assert().code(125).stdout("").stderr(
             predicate::str::starts_with("mount-demo: mount /proc: EPERM: ")
                 .and(predicate::str::contains("user-demo pid-demo mount-demo")),
         );
     }
     let right = ["user-demo", "pid-demo", "mount-demo"];
     let right = [&right[..], &["sh", "-c", "echo /proc/[0-9]*"]].concat();
-    outside.reader(right).assert().success().stdout("/proc/1\n");
+    machine.reader(right).assert().success().stdout("/proc/1\n");
 }
 
 /// G6
 #[test]
 #[cfg_attr(ground_here, ignore = "mounts below /tmp")]
 fn chroot_is_named_where_it_is_the_reason() {
-    let outside = outside();
+    let machine = fresh_machine();
     let script = "mkdir -p /tmp/jail/usr /tmp/jail/proc; cd /tmp/jail; \
          ln -s usr/bin usr/lib usr/lib64 .; \
          mount --bind /usr usr; mount --bind /proc proc";
-    outside.sh(Root, script);
+    machine.sh(Root, script);
     let jail = "chroot --userspec=1000:1000 /tmp/jail uts-demo true";
-    outside.root(jail.split(' ')).assert().code(125).stderr(
+    machine.root(jail.split(' ')).assert().code(125).stderr(
         predicate::str::starts_with("uts-demo: unshare(CLONE_NEWUSER): EPERM")
             .and(predicate::str::contains("chroot")),
     );
     // The same user, the same command, not in it.
-    outside.reader(["uts-demo", "true"]).assert().success();
+    machine.reader(["uts-demo", "true"]).assert().success();
 }

@@ -2,7 +2,7 @@
 
 use assert_cmd::assert::OutputAssertExt;
 
-use crate::ground::{Reader, Root, USERS, outside};
+use crate::target::{Reader, Root, USERS, fresh_machine};
 
 /// The words of each line.
 fn words(text: &str) -> Vec<Vec<&str>> {
@@ -12,9 +12,9 @@ fn words(text: &str) -> Vec<Vec<&str>> {
 /// C1. Each row is the other's control.
 #[test]
 fn memory_is_copied_by_fork_and_shared_by_clone_vm() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let seen = outside.sh(user, "fork_vs_clone");
+        let seen = machine.sh(user, "fork_vs_clone");
         let rows = words(&seen);
         assert_eq!(rows[1], ["none", "1", "0"]);
         assert_eq!(rows[2], ["CLONE_VM", "1", "1"]);
@@ -24,10 +24,10 @@ fn memory_is_copied_by_fork_and_shared_by_clone_vm() {
 /// C2
 #[test]
 fn process_made_with_clone_parent_is_a_sibling() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
         // The shell becomes the example: it knows its PID and its parent's.
-        let seen = outside.sh(user, "echo $$ $PPID; exec fork_vs_clone");
+        let seen = machine.sh(user, "echo $$ $PPID; exec fork_vs_clone");
         let rows = words(&seen);
         let [first, parent] = rows[0][..] else { panic!("{seen}") };
         assert_eq!(rows[6], [first, parent]);
@@ -49,11 +49,11 @@ const NAMESPACES: &str = "cd /proc/self/ns; echo *; readlink *";
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn one_clone_gives_a_shell_in_four_namespaces() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let before = outside.sh(user, NAMESPACES);
+        let before = machine.sh(user, NAMESPACES);
         let inside =
-            outside.run(user, ["clone", "sh", "-c", NAMESPACES], b"").stdout;
+            machine.run(user, ["clone", "sh", "-c", NAMESPACES], b"").stdout;
         let inside = String::from_utf8(inside).expect("text");
         let (before, inside) = (words(&before), words(&inside));
         let names = &before[0];
@@ -71,27 +71,27 @@ fn one_clone_gives_a_shell_in_four_namespaces() {
         // It is a shell, and what it does to its mounts and names is its own.
         let script = "echo $$; hostname bird; hostname
             mount -t proc proc /proc; echo /proc/[0-9]*; exit 9";
-        let output = outside.run(user, ["clone"], script.as_bytes());
+        let output = machine.run(user, ["clone"], script.as_bytes());
         output.assert().code(9).stdout("1\nbird\n/proc/1\n");
         let look = "hostname; read name < /proc/2/comm; echo $name";
-        assert_eq!(outside.sh(Root, look), "outside\nkthreadd\n");
+        assert_eq!(machine.sh(Root, look), "outside\nkthreadd\n");
     }
 }
 
 /// C4
 #[test]
 fn clone_puts_the_child_in_and_unshare_only_the_next_one() {
-    let outside = outside();
+    let machine = fresh_machine();
     let script = "echo $$; sh -c 'echo $$'";
     for user in USERS {
-        let output = outside.run(user, ["clone", "sh", "-c", script], b"");
+        let output = machine.run(user, ["clone", "sh", "-c", script], b"");
         output.assert().success().stdout("1\n2\n");
 
         // The shell still has the PID that it had before it became unshare.
         let own = if user == Root { "-m" } else { "-Ur" };
         let exec = "echo $$; exec unshare -p \"$@\"";
         let argv = ["sh", "-c", exec, "sh", own, "sh", "-c", script];
-        let output = outside.run(user, argv, b"");
+        let output = machine.run(user, argv, b"");
         let seen = String::from_utf8(output.stdout).expect("text");
         let [before, after, "1"] = seen.lines().collect::<Vec<_>>()[..] else {
             panic!("{seen}")

@@ -9,7 +9,7 @@ use harness::DEMOS;
 use predicates::prelude::*;
 use rstest::rstest;
 
-use crate::ground::{Outside, Reader, Root, USERS, User, outside};
+use crate::target::{Machine, Reader, Root, USERS, User, fresh_machine};
 
 /// What a link does: its arguments, its status, standard output, standard
 /// error. `DEMO` stands for its name.
@@ -96,9 +96,9 @@ const CONTRACT: &[Row] = &[
 #[case::user("user-demo")]
 #[case::net("net-demo")]
 fn contract(#[case] demo: &str) {
-    let outside = outside();
+    let machine = fresh_machine();
     for (row, args, status, stdout, stderr) in CONTRACT {
-        outside
+        machine
             .root([&[demo], *args].concat())
             .assert()
             .append_context("row", row)
@@ -111,12 +111,12 @@ fn contract(#[case] demo: &str) {
 /// G6
 #[test]
 fn arguments_are_bytes() {
-    let outside = outside();
+    let machine = fresh_machine();
     let odd = OsStr::from_bytes(b"\xff\xfe no text \x80");
     for demo in DEMOS {
         let argv =
             [OsStr::new(demo), OsStr::new("printf"), OsStr::new("%s"), odd];
-        outside
+        machine
             .root(argv)
             .assert()
             .append_context("demo", demo)
@@ -129,7 +129,7 @@ fn arguments_are_bytes() {
 #[test]
 fn ten_thousand_arguments_pass_and_an_empty_one() {
     let script = "\"$@\" sh -c 'echo $#' sh '' $(seq 10000)";
-    assert_eq!(outside().sh_with(Root, script, &DEMOS), "10001\n");
+    assert_eq!(fresh_machine().sh_with(Root, script, &DEMOS), "10001\n");
 }
 
 /// G6: a full disk is a failure too, with a line that says so; and where
@@ -147,21 +147,21 @@ fn report_that_nobody_gets_is_a_failure() {
         )
         .repeat(2)
     });
-    assert_eq!(outside().sh_with(Root, script, &DEMOS), says.concat());
+    assert_eq!(fresh_machine().sh_with(Root, script, &DEMOS), says.concat());
 }
 
 /// What these demos say, each of which must be refused: the error, and one
 /// line of advice.
 #[track_caller]
 fn refusals(
-    outside: &Outside,
+    machine: &Machine,
     user: User,
     prefix: &[&str],
     demos: &[&str],
 ) -> Vec<String> {
     let script = "for demo; do $demo true; echo $?; done";
     let argv = [prefix, &["sh", "-c", script, "sh"], demos].concat();
-    let output = outside.run(user, argv, b"");
+    let output = machine.run(user, argv, b"");
     let says = String::from_utf8(output.stderr).expect("text");
     let statuses = String::from_utf8(output.stdout).expect("text");
     assert_eq!(statuses, "125\n".repeat(demos.len()), "{user}: {says}");
@@ -175,11 +175,11 @@ fn refusals(
 #[test]
 #[cfg_attr(ground_here, ignore = "sets sysctls")]
 fn used_up_namespaces_name_their_sysctl() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
         let works = |demo: &&str| (user, *demo) != (Reader, "mount-demo");
         let demos: Vec<&str> = DEMOS.into_iter().filter(works).collect();
-        outside.sh_with(user, "for demo; do $demo true; done", &demos);
+        machine.sh_with(user, "for demo; do $demo true; done", &demos);
     }
     let most = [
         ("uts-demo", "uts"),
@@ -195,9 +195,9 @@ fn used_up_namespaces_name_their_sysctl() {
             group.iter().copied().unzip();
         let script =
             "for kind; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done";
-        outside.sh_with(Root, script, &kinds);
+        machine.sh_with(Root, script, &kinds);
         for user in USERS {
-            let says = refusals(&outside, user, &[], &demos);
+            let says = refusals(&machine, user, &[], &demos);
             for ((demo, kind), says) in group.iter().zip(says) {
                 assert!(says.starts_with(&format!("{demo}: unshare(")));
                 let sysctl = format!("user.max_{kind}_namespaces");
@@ -214,10 +214,10 @@ fn used_up_namespaces_name_their_sysctl() {
 #[test]
 #[cfg_attr(ground_here, ignore = "sets sysctls")]
 fn without_privilege_and_user_namespaces_the_error_says_so() {
-    let outside = outside();
-    outside.reader(["uts-demo", "true"]).assert().success();
-    outside.sh(Root, "echo 0 > /proc/sys/user/max_user_namespaces");
-    let says = refusals(&outside, Reader, &[], &DEMOS);
+    let machine = fresh_machine();
+    machine.reader(["uts-demo", "true"]).assert().success();
+    machine.sh(Root, "echo 0 > /proc/sys/user/max_user_namespaces");
+    let says = refusals(&machine, Reader, &[], &DEMOS);
     for (demo, says) in DEMOS.iter().zip(says) {
         let error = format!(
             "{demo}: unshare(CLONE_NEWUSER): ENOSPC: \
@@ -231,9 +231,9 @@ fn without_privilege_and_user_namespaces_the_error_says_so() {
 /// G6: a filter as containers have it, and no way round it.
 #[test]
 fn seccomp_filter_is_named_where_it_is_the_reason() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let says = refusals(&outside, user, &["no_unshare"], &DEMOS);
+        let says = refusals(&machine, user, &["no_unshare"], &DEMOS);
         for (demo, says) in DEMOS.iter().zip(says) {
             let error = format!(
                 "{demo}: unshare(CLONE_NEWUSER): EPERM: \
@@ -249,7 +249,7 @@ fn seccomp_filter_is_named_where_it_is_the_reason() {
 #[test]
 #[cfg_attr(ground_here, ignore = "not everywhere may strace trace")]
 fn advice_is_about_the_call_and_its_error() {
-    let outside = outside();
+    let machine = fresh_machine();
     for (inject, demo, error, advice) in [
         (
             "unshare:error=EINVAL",
@@ -296,7 +296,7 @@ fn advice_is_about_the_call_and_its_error() {
     ] {
         let strace = format!("strace -o /dev/null -e inject={inject} {demo}");
         let demo = demo.split(' ').next().expect("a name");
-        outside.root(strace.split(' ')).assert().code(125).stdout("").stderr(
+        machine.root(strace.split(' ')).assert().code(125).stdout("").stderr(
             format!(
                 "{demo}: {error}\n{advice}; \
                  the VM always works: cargo run -p harness -- {demo}\n"
@@ -310,11 +310,11 @@ fn advice_is_about_the_call_and_its_error() {
 #[test]
 #[cfg_attr(ground_here, ignore = "mounts over a file of /proc")]
 fn covered_proc_is_named_where_it_is_the_reason() {
-    let outside = outside();
+    let machine = fresh_machine();
     let chain = ["user-demo", "pid-demo", "mount-demo", "true"];
-    outside.reader(chain).assert().success();
-    outside.root(["mount", "--bind", "/dev/null", "/proc/timer_list"]);
-    outside.reader(chain).assert().code(125).stdout("").stderr(
+    machine.reader(chain).assert().success();
+    machine.root(["mount", "--bind", "/dev/null", "/proc/timer_list"]);
+    machine.reader(chain).assert().code(125).stdout("").stderr(
         predicate::str::starts_with("mount-demo: mount /proc: EPERM: ")
             .and(predicate::str::contains("\nParts of /proc are covered ")),
     );
@@ -326,19 +326,19 @@ fn covered_proc_is_named_where_it_is_the_reason() {
 #[test]
 #[cfg_attr(ground_here, ignore = "mounts over /proc/sys")]
 fn switch_that_forbids_user_namespaces_is_named() {
-    let outside = outside();
-    outside.root(["mount", "-t", "tmpfs", "sysctl", "/proc/sys/kernel"]);
+    let machine = fresh_machine();
+    machine.root(["mount", "-t", "tmpfs", "sysctl", "/proc/sys/kernel"]);
     for (switch, closed, opened) in [
         ("unprivileged_userns_clone", "0", "=1"),
         ("apparmor_restrict_unprivileged_userns", "1", "=0"),
     ] {
         let says = predicate::str::contains(format!("kernel.{switch}{opened}"));
-        let other = outside.reader(["no_unshare", "uts-demo", "true"]);
+        let other = machine.reader(["no_unshare", "uts-demo", "true"]);
         other.assert().code(125).stderr(says.clone().not());
 
         let close = "echo \"$2\" > \"/proc/sys/kernel/$1\"";
-        outside.sh_with(Root, close, &[switch, closed]);
-        let refused = outside.reader(["no_unshare", "uts-demo", "true"]);
+        machine.sh_with(Root, close, &[switch, closed]);
+        let refused = machine.reader(["no_unshare", "uts-demo", "true"]);
         refused.assert().code(125).stderr(says);
     }
 }

@@ -3,8 +3,8 @@
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
-use crate::ground::{Reader, Root, USERS, outside};
 use crate::report::report;
+use crate::target::{Reader, Root, USERS, fresh_machine};
 
 /// One of each kind of System V object.
 const MAKE: &str = "ipcmk -Q -S 1 -M 4096 > /dev/null";
@@ -27,13 +27,13 @@ fn counts(output: &str) -> Vec<[usize; 3]> {
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves IPC objects")]
 fn objects_made_outside_are_not_listed_inside() {
-    let outside = outside();
+    let machine = fresh_machine();
     for (made, user) in (1..).zip(USERS) {
-        outside.sh(user, MAKE);
-        let inside = outside.sh(user, "ipc-demo ipcs");
+        machine.sh(user, MAKE);
+        let inside = machine.sh(user, "ipc-demo ipcs");
         assert_eq!(counts(&inside), [[0; 3]]);
         // Without the namespace they are.
-        assert_eq!(counts(&outside.sh(user, "ipcs")), [[made; 3]]);
+        assert_eq!(counts(&machine.sh(user, "ipcs")), [[made; 3]]);
     }
 }
 
@@ -41,18 +41,18 @@ fn objects_made_outside_are_not_listed_inside() {
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves IPC objects")]
 fn ipc_report_agrees_with_the_tools() {
-    let outside = outside();
+    let machine = fresh_machine();
     // The last one bears the name that the demo would choose for its own.
     let more = "ipcmk -Q; ipcmk -M 4096; ipcmk -M 4096; \
                 : > /dev/mqueue/62697264";
-    outside.sh(Reader, &format!("{MAKE}; {more}"));
+    machine.sh(Reader, &format!("{MAKE}; {more}"));
     let look = "ipcs; readlink /proc/self/ns/ipc; echo /dev/mqueue/*";
-    let there = outside.sh(Root, look);
+    let there = machine.sh(Root, look);
     assert_eq!(counts(&there), [[2, 3, 1]]);
     let namespace = there.lines().find(|it| it.starts_with("ipc:"));
 
     for user in USERS {
-        let report = report(&outside, user, "ipc-demo");
+        let report = report(&machine, user, "ipc-demo");
         for (fact, count) in [
             ("message queues", "2"),
             ("semaphore sets", "1"),
@@ -73,14 +73,14 @@ fn ipc_report_agrees_with_the_tools() {
         }
         assert_eq!(report.len(), 8);
     }
-    assert_eq!(outside.sh(Root, look), there);
+    assert_eq!(machine.sh(Root, look), there);
 }
 
 /// I2
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves IPC objects")]
 fn objects_made_inside_are_not_listed_outside() {
-    let outside = outside();
+    let machine = fresh_machine();
     // Both listings are of the moment when the objects exist.
     let script = format!(
         "mkfifo $1-ready $1-go
@@ -88,11 +88,11 @@ fn objects_made_inside_are_not_listed_outside() {
         read _ < $1-ready; ipcs; echo > $1-go; wait"
     );
     for user in USERS {
-        let seen = outside.sh_with(user, &script, &["ipc-demo"]);
+        let seen = machine.sh_with(user, &script, &["ipc-demo"]);
         assert_eq!(counts(&seen), [[1; 3], [0; 3]]);
     }
     // Without the namespace they are.
-    let seen = outside.sh_with(Reader, &script, &["env"]);
+    let seen = machine.sh_with(Reader, &script, &["env"]);
     assert_eq!(counts(&seen), [[1; 3], [1; 3]]);
 }
 
@@ -100,25 +100,25 @@ fn objects_made_inside_are_not_listed_outside() {
 #[test]
 #[cfg_attr(ground_here, ignore = "removes all IPC objects")]
 fn ipcrm_inside_removes_only_what_is_inside() {
-    let outside = outside();
+    let machine = fresh_machine();
     let script = format!("{MAKE}; ipcs; ipcrm --all; ipcs");
     for (made, user) in (1..).zip(USERS) {
-        outside.sh(user, MAKE);
-        let inside = outside.sh_with(user, INSIDE, &[&script]);
+        machine.sh(user, MAKE);
+        let inside = machine.sh_with(user, INSIDE, &[&script]);
         assert_eq!(counts(&inside), [[1; 3], [0; 3]]);
-        assert_eq!(counts(&outside.sh(user, "ipcs")), [[made; 3]]);
+        assert_eq!(counts(&machine.sh(user, "ipcs")), [[made; 3]]);
     }
     // Without the namespace it removes the outside's.
-    let seen = outside.sh(Root, &script);
+    let seen = machine.sh(Root, &script);
     assert_eq!(counts(&seen), [[3; 3], [0; 3]]);
 }
 
 /// I3
 #[test]
 fn same_key_names_two_queues() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let output = outside.run(user, ["same_key"], b"");
+        let output = machine.run(user, ["same_key"], b"");
         output.assert().success().stderr("").stdout(
             "key 0x62697264      outside             inside\n\
              queue made outside  id 0                ENOENT\n\
@@ -132,14 +132,14 @@ fn same_key_names_two_queues() {
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves IPC objects")]
 fn ids_restart_at_0_inside() {
-    let outside = outside();
+    let machine = fresh_machine();
     let first = "Message queue id: 0\n";
-    outside.reader(["ipcmk", "-Q"]).assert().stdout(first);
+    machine.reader(["ipcmk", "-Q"]).assert().stdout(first);
     for user in USERS {
-        let inside = outside.run(user, ["ipc-demo", "ipcmk", "-Q"], b"");
+        let inside = machine.run(user, ["ipc-demo", "ipcmk", "-Q"], b"");
         inside.assert().success().stdout(first);
         // Without the namespace the next queue has another one.
-        let next = outside.run(user, ["ipcmk", "-Q"], b"");
+        let next = machine.run(user, ["ipcmk", "-Q"], b"");
         next.assert().success().stdout(predicate::ne(first));
     }
 }
@@ -148,29 +148,29 @@ fn ids_restart_at_0_inside() {
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves a POSIX queue")]
 fn posix_queue_made_outside_cannot_be_opened_inside() {
-    let outside = outside();
-    outside.sh(Reader, ": > /dev/mqueue/queue");
+    let machine = fresh_machine();
+    machine.sh(Reader, ": > /dev/mqueue/queue");
     let script = "mount -t mqueue mqueue /mnt
         read line < /mnt/queue; echo $line";
     let argv = ["unshare", "--mount", "sh", "-euc", script];
     for user in USERS {
         let argv = [&["ipc-demo"], &argv[..]].concat();
-        let inside = outside.run(user, argv, b"");
+        let inside = machine.run(user, argv, b"");
         let missing = "cannot open /mnt/queue: No such file";
         let missing = predicate::str::contains(missing);
         inside.assert().failure().stdout("").stderr(missing);
     }
     // Without the namespace the same way leads to it.
-    let found = outside.root(argv);
+    let found = machine.root(argv);
     found.assert().success().stdout(predicate::str::starts_with("QSIZE:0"));
 }
 
 /// I4, I5: the example's table, with mq_open(3) itself.
 #[test]
 fn mqueue_mount_shows_the_namespace_it_was_mounted_in() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let output = outside.run(user, ["mqueue_mount"], b"");
+        let output = machine.run(user, ["mqueue_mount"], b"");
         output.assert().success().stderr("").stdout(
             "                    queue outside       queue inside\n\
              mq_open outside     found               ENOENT\n\
@@ -185,17 +185,17 @@ fn mqueue_mount_shows_the_namespace_it_was_mounted_in() {
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves POSIX queues")]
 fn mqueue_mounted_before_keeps_showing_the_outside() {
-    let outside = outside();
+    let machine = fresh_machine();
     let script = "mount -t mqueue mqueue /mnt; : > /mnt/inside
         cd /mnt; echo *; read line < inside; echo ${line%%:*}
         cd /dev/mqueue; echo *; rm other";
     let argv = ["ipc-demo", "unshare", "--mount", "sh", "-euc", script];
     for user in USERS {
-        outside.sh(user, "cd /dev/mqueue; : > other; : >> outside");
-        let inside = outside.run(user, argv, b"");
+        machine.sh(user, "cd /dev/mqueue; : > other; : >> outside");
+        let inside = machine.run(user, argv, b"");
         inside.assert().success().stdout("inside\nQSIZE\nother outside\n");
         // It is no picture of them: what was removed there is gone here.
-        let here = outside.sh(user, "echo /dev/mqueue/*");
+        let here = machine.sh(user, "echo /dev/mqueue/*");
         assert_eq!(here, "/dev/mqueue/outside\n");
     }
 }
@@ -208,7 +208,7 @@ fn objects_go_with_the_last_process() {
         [ $n -gt 1 ]";
     let more = |name| format!("true > /dev/mqueue/{name}");
     let full = predicate::str::contains("Too many open files");
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
         // The one who makes them ends; sleep stays.
         let script = format!(
@@ -217,21 +217,21 @@ fn objects_go_with_the_last_process() {
             echo $!"
         );
         let argv = ["ipc-demo", "unshare", "--mount", "sh", "-euc", &script];
-        let inside = outside.run(user, argv, b"");
+        let inside = machine.run(user, argv, b"");
         let last = inside.assert().success().get_output().stdout.clone();
         let last = String::from_utf8(last).expect("a PID");
         let one = more(user);
-        let refused = outside.run(user, ["sh", "-c", &one], b"");
+        let refused = machine.run(user, ["sh", "-c", &one], b"");
         refused.assert().failure().stderr(full.clone());
 
         // The machine has a deadline for it.
         let wait = format!("kill $1; until {one}; do :; done 2> /dev/null");
-        outside.sh_with(user, &wait, &[last.trim()]);
+        machine.sh_with(user, &wait, &[last.trim()]);
     }
 
     // Without the namespace they stay, although all their makers have ended.
-    outside.sh(Reader, &format!("at=/dev/mqueue; {fill}"));
-    let refused = outside.reader(["sh", "-c", "true > /dev/mqueue/more"]);
+    machine.sh(Reader, &format!("at=/dev/mqueue; {fill}"));
+    let refused = machine.reader(["sh", "-c", "true > /dev/mqueue/more"]);
     refused.assert().failure().stderr(full);
 }
 
@@ -239,31 +239,31 @@ fn objects_go_with_the_last_process() {
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves files in /dev/shm")]
 fn posix_shared_memory_is_not_isolated() {
-    let outside = outside();
-    outside.sh(Reader, MAKE);
+    let machine = fresh_machine();
+    machine.sh(Reader, MAKE);
     for user in USERS {
         let name = format!("/dev/shm/{user}");
-        outside.sh(user, &format!("echo outside > {name}-outside"));
+        machine.sh(user, &format!("echo outside > {name}-outside"));
         let script = format!(
             "read it < {name}-outside; echo $it; echo inside > {name}-inside
             ipcs"
         );
-        let inside = outside.sh_with(user, INSIDE, &[&script]);
+        let inside = machine.sh_with(user, INSIDE, &[&script]);
         assert!(inside.starts_with("outside\n"), "{inside}");
         // Unlike System V's.
         assert_eq!(counts(&inside), [[0; 3]]);
         let script = format!("read it < {name}-inside; echo $it");
-        assert_eq!(outside.sh(user, &script), "inside\n");
+        assert_eq!(machine.sh(user, &script), "inside\n");
     }
-    assert_eq!(counts(&outside.sh(Root, "ipcs")), [[1; 3]]);
+    assert_eq!(counts(&machine.sh(Root, "ipcs")), [[1; 3]]);
 }
 
 /// I7: the example's table.
 #[test]
 fn socket_with_a_path_is_not_isolated() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let output = outside.run(user, ["not_isolated"], b"");
+        let output = machine.run(user, ["not_isolated"], b"");
         output.assert().success().stderr("").stdout(
             "made outside          outside             inside\n\
              System V queue        found               ENOENT\n\

@@ -2,16 +2,16 @@
 //! claim has a machine of its own that nobody has touched before it, and a
 //! control in the same test that shows that the claim could have failed.
 
-mod ground;
+mod target;
 
 mod chain;
 mod clone;
 mod contract;
 mod facts;
+mod faults;
 mod ipc;
 mod mount;
 mod net;
-mod outages;
 mod pages;
 mod pid;
 mod report;

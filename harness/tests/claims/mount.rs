@@ -3,8 +3,8 @@
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
-use crate::ground::{Reader, Root, USERS, outside};
 use crate::report::rows;
+use crate::target::{Reader, Root, USERS, fresh_machine};
 
 /// The book's experiment, as its reader did it: new PID and mount namespaces
 /// and a new /proc, on a tree that is shared with the outside.
@@ -28,9 +28,9 @@ const DEAD: &str = "[ ! -e /proc/self ]";
 #[test]
 #[cfg_attr(ground_here, ignore = "covers /tmp and /run on purpose")]
 fn mount_made_inside_is_not_seen_outside() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let seen = outside.sh(
+        let seen = machine.sh(
             user,
             r#"look() {
                 cat /proc/self/mountinfo
@@ -81,13 +81,13 @@ fn mount_made_inside_is_not_seen_outside() {
 
     // Without the namespace the mount is seen, and so it is with one that is
     // nothing but a copy: the copies stay connected.
-    outside.sh(
+    machine.sh(
         Root,
         "unshare -m --propagation unchanged mount -t tmpfs copy /run
          mount -t tmpfs bare /tmp",
     );
     for user in USERS {
-        let mounts = outside.sh(user, MOUNTS);
+        let mounts = machine.sh(user, MOUNTS);
         assert!(mounts.contains(" - tmpfs copy "), "{user}: {mounts}");
         assert!(mounts.contains(" - tmpfs bare "), "{user}: {mounts}");
     }
@@ -100,7 +100,7 @@ fn mount_made_inside_is_not_seen_outside() {
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn ps_inside_lists_exactly_what_runs_there() {
-    let outside = outside();
+    let machine = fresh_machine();
     // The columns' widths differ.
     let words = |text: &str| -> Vec<String> {
         let lines = text.lines().map(|line| line.split_whitespace());
@@ -108,17 +108,17 @@ fn ps_inside_lists_exactly_what_runs_there() {
     };
     for user in USERS {
         let ps = "ps -e -o pid,ppid,args";
-        let alone = outside.sh(user, &format!("pid-demo mount-demo {ps}"));
+        let alone = machine.sh(user, &format!("pid-demo mount-demo {ps}"));
         let expected = ["PID PPID COMMAND", &format!("1 0 {ps}")];
         assert_eq!(words(&alone), expected, "{user}");
 
         let some = "sleep 1000 & ps -e -o ppid=,comm=; exit";
         let some = format!("pid-demo mount-demo sh -c '{some}'");
-        let some = words(&outside.sh(user, &some));
+        let some = words(&machine.sh(user, &some));
         assert_eq!(some, ["0 sh", "1 sleep", "1 ps"], "{user}");
 
         // With the old /proc, COMMAND lists the outside.
-        let old = outside.sh(user, "pid-demo ps -o comm= -p 2");
+        let old = machine.sh(user, "pid-demo ps -o comm= -p 2");
         assert_eq!(old, "kthreadd\n", "{user}");
     }
 }
@@ -130,7 +130,7 @@ fn ps_inside_lists_exactly_what_runs_there() {
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn propagation_decides_which_way_mounts_travel() {
-    let outside = outside();
+    let machine = fresh_machine();
     let script = "
         mount -t tmpfs tree /tmp; mount --make-shared /tmp
         cd /tmp; mkfifo ready hold
@@ -149,11 +149,11 @@ fn propagation_decides_which_way_mounts_travel() {
             echo > /tmp/hold; wait $! || :
         done";
     for user in USERS {
-        // "Outside" is a namespace here, since `reader` may not mount
+        // "Machine" is a namespace here, since `reader` may not mount
         // otherwise.
         let namespaces = if user == Root { "-m" } else { "-rm" };
         let argv = ["unshare", namespaces, "sh", "-euc", script];
-        let output = outside.run(user, argv, b"");
+        let output = machine.run(user, argv, b"");
         let bind = "/tmp/unbindable/bind: wrong fs type";
         let bind = predicate::str::contains("mount:")
             .count(1)
@@ -171,22 +171,22 @@ fn propagation_decides_which_way_mounts_travel() {
 #[test]
 #[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
 fn new_proc_on_a_shared_tree_breaks_the_outside() {
-    let outside = outside();
-    let before = outside.sh(Root, MOUNTS);
+    let machine = fresh_machine();
+    let before = machine.sh(Root, MOUNTS);
     let [proc] = at_proc(&before)[..] else { panic!("{before}") };
     assert!(proc.contains(" shared:"), "{proc}");
     // With mount-demo a new one breaks nothing.
     for user in USERS {
         let inside = "pid-demo mount-demo cat /proc/self/mountinfo";
-        assert_eq!(at_proc(&outside.sh(user, inside)).len(), 2, "{user}");
-        assert_eq!(outside.sh(Root, MOUNTS), before, "{user}");
+        assert_eq!(at_proc(&machine.sh(user, inside)).len(), 2, "{user}");
+        assert_eq!(machine.sh(Root, MOUNTS), before, "{user}");
     }
-    outside.root(["ps", "-ef"]).assert().success();
-    outside.root(["mount"]).assert().success();
-    outside.sh(Root, ALIVE);
+    machine.root(["ps", "-ef"]).assert().success();
+    machine.root(["mount"]).assert().success();
+    machine.sh(Root, ALIVE);
 
     // While the experiment runs, the outside sees the inside's processes.
-    let numbers = outside.sh(
+    let numbers = machine.sh(
         Root,
         "mkfifo ready hold
          unshare --propagation unchanged -m -p -f sh -c '
@@ -198,33 +198,33 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
     assert_eq!(numbers, "/proc/1\n/proc/1\n");
 
     // It has ended, and the outside does not recover.
-    outside.root(["ps", "-ef"]).assert().failure().stdout("").stderr(
+    machine.root(["ps", "-ef"]).assert().failure().stdout("").stderr(
         predicate::str::starts_with("Error, do this: mount -t proc proc /proc"),
     );
-    outside.root(["mount"]).assert().failure().stdout("").stderr(
+    machine.root(["mount"]).assert().failure().stdout("").stderr(
         predicate::str::contains(
             "failed to read mtab: No such file or directory",
         ),
     );
     // It is a /proc all the same: one of no process.
     let rest = format!("{DEAD}; echo /proc/[0-9]*; read up < /proc/uptime");
-    assert_eq!(outside.sh(Root, &rest), "/proc/[0-9]*\n");
+    assert_eq!(machine.sh(Root, &rest), "/proc/[0-9]*\n");
     // So it is for all.
-    outside.sh(Reader, DEAD);
+    machine.sh(Reader, DEAD);
 }
 
 /// M5. The book's open question: why /proc is then mounted twice.
 #[test]
 #[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
 fn usual_repair_buries_the_dead_proc_under_a_third() {
-    let outside = outside();
-    let before = outside.sh(Root, MOUNTS);
+    let machine = fresh_machine();
+    let before = machine.sh(Root, MOUNTS);
     let before = at_proc(&before);
     assert_eq!(before.len(), 1);
     let repair = "mount -t proc proc /proc";
     let script = format!("{EXPERIMENT}; {DEAD}; {repair}; {ALIVE}; {MOUNTS}");
     for round in 1..=3 {
-        let mounts = outside.sh(Root, &script);
+        let mounts = machine.sh(Root, &script);
         let stack = at_proc(&mounts);
         assert!(stack.starts_with(&before), "{mounts}");
         assert_eq!(stack.len(), 1 + 2 * round);
@@ -233,38 +233,38 @@ fn usual_repair_buries_the_dead_proc_under_a_third() {
             stack.iter().map(|line| line.split(' ').collect()).collect();
         assert!(ids.windows(2).all(|two| two[1][1] == two[0][0]), "{mounts}");
     }
-    let listed = outside.sh(Root, "mount");
+    let listed = machine.sh(Root, "mount");
     let listed = listed.lines().filter(|it| it.starts_with("proc on /proc "));
     assert_eq!(listed.count(), 7);
 
     // The one below the last repair is dead, the next one below is not.
     let script = format!("umount /proc; {DEAD}; umount /proc; {ALIVE}");
-    outside.sh(Root, &script);
+    machine.sh(Root, &script);
 }
 
 /// M6
 #[test]
 #[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
 fn right_repair_is_to_unmount() {
-    let outside = outside();
-    let before = outside.sh(Root, MOUNTS);
+    let machine = fresh_machine();
+    let before = machine.sh(Root, MOUNTS);
     // At once, it takes one.
     let script = format!("{EXPERIMENT}; {DEAD}; umount /proc; {MOUNTS}");
-    assert_eq!(outside.sh(Root, &script), before);
+    assert_eq!(machine.sh(Root, &script), before);
     // After the usual repair, two.
     let script = format!(
         "{EXPERIMENT}; {DEAD}; mount -t proc proc /proc; {ALIVE}
          umount /proc; {DEAD}; umount /proc; {MOUNTS}"
     );
-    assert_eq!(outside.sh(Root, &script), before);
+    assert_eq!(machine.sh(Root, &script), before);
 }
 
 /// M7
 #[test]
 #[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
 fn what_keeps_a_new_proc_inside() {
-    let outside = outside();
-    let before = outside.sh(Root, MOUNTS);
+    let machine = fresh_machine();
+    let before = machine.sh(Root, MOUNTS);
     for (namespaces, first, kept) in [
         ("", ":", false),
         ("", "mount --make-private /", false), // Without the r: / alone.
@@ -282,7 +282,7 @@ fn what_keeps_a_new_proc_inside() {
         );
         let kept = if kept { "kept" } else { "broken" };
         let expected = format!("/proc/1\n{kept}\n{before}");
-        assert_eq!(outside.sh(Root, &script), expected, "{namespaces} {first}");
+        assert_eq!(machine.sh(Root, &script), expected, "{namespaces} {first}");
     }
 }
 
@@ -293,11 +293,11 @@ fn what_keeps_a_new_proc_inside() {
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn user_namespace_makes_shared_mounts_slaves() {
-    let outside = outside();
+    let machine = fresh_machine();
     let propagation = |user, namespaces: &str| {
         let unshare = "unshare --propagation unchanged";
         let mounts = format!("{unshare} {namespaces} {MOUNTS}");
-        let mounts = outside.sh(user, &mounts);
+        let mounts = machine.sh(user, &mounts);
         let sys = mounts.lines().find(|line| line.contains(" / /sys "));
         let sys = sys.expect("a mount at /sys");
         [" shared:", " master:"].map(|sign| sys.contains(sign))
@@ -315,17 +315,17 @@ fn user_namespace_makes_shared_mounts_slaves() {
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn findmnt_says_shared_outside_and_private_inside() {
-    let outside = outside();
+    let machine = fresh_machine();
     let findmnt = "findmnt -o TARGET,PROPAGATION /proc";
     let shared = "TARGET PROPAGATION\n/proc  shared\n";
     for user in USERS {
-        assert_eq!(outside.sh(user, findmnt), shared, "{user}");
+        assert_eq!(machine.sh(user, findmnt), shared, "{user}");
         let inside =
-            outside.sh(user, &format!("pid-demo mount-demo {findmnt}"));
+            machine.sh(user, &format!("pid-demo mount-demo {findmnt}"));
         // Two: the inherited one, and on top of it that of the inside.
         let private = "TARGET PROPAGATION\n/proc  private\n/proc  private\n";
         assert_eq!(inside, private, "{user}");
-        assert_eq!(outside.sh(user, findmnt), shared, "{user}");
+        assert_eq!(machine.sh(user, findmnt), shared, "{user}");
     }
 }
 
@@ -336,7 +336,7 @@ fn findmnt_says_shared_outside_and_private_inside() {
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn umount_inside_uncovers_the_old_proc() {
-    let outside = outside();
+    let machine = fresh_machine();
     // The first number in /proc/self/stat is the reader's PID, as this /proc
     // counts.
     let script = "
@@ -347,7 +347,7 @@ fn umount_inside_uncovers_the_old_proc() {
         look 1; umount /proc; look 2";
     for user in USERS {
         let argv = ["pid-demo", "mount-demo", "sh", "-euc", script];
-        let output = outside.run(user, argv, b"");
+        let output = machine.run(user, argv, b"");
         let output = output.assert().success().get_output().clone();
         let seen = String::from_utf8(output.stdout).expect("text");
         let (own, old) = seen.split_once("---\n").expect("two looks");
@@ -356,7 +356,7 @@ fn umount_inside_uncovers_the_old_proc() {
         assert!(old.starts_with("kthreadd "), "{user}: {old}");
         assert!(!old.starts_with("kthreadd 1\n"), "{user}: {old}");
         assert_eq!(at_proc(old).len(), 1, "{user}: {old}");
-        assert_eq!(at_proc(&outside.sh(user, MOUNTS)).len(), 1, "{user}");
+        assert_eq!(at_proc(&machine.sh(user, MOUNTS)).len(), 1, "{user}");
     }
 }
 
@@ -367,10 +367,10 @@ fn umount_inside_uncovers_the_old_proc() {
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn report_of_mount_demo_is_what_the_tools_say() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
         // A line of findmnt for each mount at /proc.
-        let seen = outside.sh(
+        let seen = machine.sh(
             user,
             "readlink /proc/self/ns/mnt; findmnt -n -o PROPAGATION /proc
              echo $$; exec mount-demo",
@@ -447,13 +447,13 @@ new user namespace              there",
 /// M3 to M7: what the examples print, line by line.
 #[test]
 fn examples_print_what_they_measure_and_leave_nothing() {
-    let outside = outside();
-    let look = || outside.sh(Root, "cat /proc/self/mountinfo; echo /tmp/*");
+    let machine = fresh_machine();
+    let look = || machine.sh(Root, "cat /proc/self/mountinfo; echo /tmp/*");
     let before = look();
     for user in USERS {
         for (example, lines) in EXAMPLES {
             let lines = predicate::str::is_match(format!("^{lines}\n$"));
-            let output = outside.run(user, [example], b"");
+            let output = machine.run(user, [example], b"");
             output.assert().success().stdout(lines.expect("regex")).stderr("");
             assert_eq!(look(), before, "{user}, {example}");
         }

@@ -3,8 +3,8 @@
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
-use crate::ground::{Reader, Root, USERS, outside};
 use crate::report::report;
+use crate::target::{Reader, Root, USERS, fresh_machine};
 
 /// In a new network namespace.
 const INSIDE: &str = "exec net-demo sh -euc \"$1\"";
@@ -34,14 +34,14 @@ fn addresses(listing: &str) -> Vec<[&str; 3]> {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn there_is_only_lo_inside() {
-    let outside = outside();
+    let machine = fresh_machine();
     let look = format!("ip -o link; {PROC}");
     for user in USERS {
-        let inside = outside.sh_with(user, INSIDE, &[&look]);
+        let inside = machine.sh_with(user, INSIDE, &[&look]);
         assert_eq!(links(&inside), ["lo"; 2]);
     }
-    // Outside there is more.
-    let there = outside.sh(Root, &look);
+    // Machine there is more.
+    let there = machine.sh(Root, &look);
     assert!(links(&there).iter().filter(|it| **it != "lo").count() >= 2);
 }
 
@@ -60,12 +60,12 @@ fn net_report_agrees_with_the_tools() {
         let namespace = seen.lines().next().unwrap().to_string();
         [namespace, up, lo, others.len().to_string()]
     };
-    let outside = outside();
-    let there = say(&outside.sh(Root, look));
+    let machine = fresh_machine();
+    let there = say(&machine.sh(Root, look));
     for user in USERS {
-        let inside = outside.sh_with(user, INSIDE, &[look]);
+        let inside = machine.sh_with(user, INSIDE, &[look]);
         let inside = say(&inside);
-        let report = report(&outside, user, "net-demo");
+        let report = report(&machine, user, "net-demo");
         for (i, fact) in facts.into_iter().enumerate() {
             let row = &report[fact];
             assert_eq!([&row[0], &row[2]], [&there[i]; 2], "{fact}");
@@ -87,18 +87,18 @@ fn net_report_agrees_with_the_tools() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn lo_is_born_down_and_brought_up() {
-    let outside = outside();
+    let machine = fresh_machine();
     // The port does not matter: nobody listens.
     let look = "ip -o link show lo; : < /dev/tcp/127.0.0.1/9";
     for user in USERS {
         let born = ["unshare", "--map-root-user", "--net", "bash", "-c", look];
-        outside
+        machine
             .run(user, born, b"")
             .assert()
             .failure()
             .stdout(predicate::str::contains("<LOOPBACK>"))
             .stderr(predicate::str::contains("Network is unreachable"));
-        outside
+        machine
             .run(user, ["net-demo", "bash", "-c", look], b"")
             .assert()
             .failure()
@@ -111,17 +111,17 @@ fn lo_is_born_down_and_brought_up() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn there_is_no_address_but_los_and_no_route_elsewhere() {
-    let outside = outside();
+    let machine = fresh_machine();
     let script = "ip -o address; ip route; ip -6 route";
     for user in USERS {
-        let inside = outside.sh_with(user, INSIDE, &[script]);
+        let inside = machine.sh_with(user, INSIDE, &[script]);
         let los = [["lo", "inet", "127.0.0.1/8"], ["lo", "inet6", "::1/128"]];
         assert_eq!(addresses(&inside), los);
         // No line of a route.
         assert_eq!(inside.lines().count(), los.len(), "{inside}");
     }
-    // Outside there are others.
-    let there = outside.sh(Root, script);
+    // Machine there are others.
+    let there = machine.sh(Root, script);
     assert!(addresses(&there).len() > 2, "{there}");
     assert!(there.lines().count() > addresses(&there).len(), "{there}");
 }
@@ -130,11 +130,11 @@ fn there_is_no_address_but_los_and_no_route_elsewhere() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside: dummy0")]
 fn listener_outside_does_not_answer_inside() {
-    let outside = outside();
+    let machine = fresh_machine();
     // No tool of the guest listens, but the report does, on 127.0.0.1. Its
     // output is a pipe that is full, so it waits there, and goes on listening.
     // Whoever listens stands in the second line.
-    let listener = outside.sh(
+    let listener = machine.sh(
         Reader,
         "mkfifo full; exec 3<> full; printf %65536s '' >&3
         net-demo >&3 &
@@ -155,7 +155,7 @@ fn listener_outside_does_not_answer_inside() {
     );
     for user in USERS {
         let inside =
-            outside.run(user, ["net-demo", "bash", "-c", &connect], b"");
+            machine.run(user, ["net-demo", "bash", "-c", &connect], b"");
         // Only the title.
         assert_eq!(inside.stdout.split(|it| *it == b'\n').count(), 2);
         inside
@@ -163,8 +163,8 @@ fn listener_outside_does_not_answer_inside() {
             .failure()
             .stdout(predicate::str::contains("local_address"))
             .stderr(predicate::str::contains("Connection refused"));
-        // Outside it answers.
-        outside
+        // Machine it answers.
+        machine
             .run(user, ["bash", "-c", &connect], b"")
             .assert()
             .success()
@@ -177,9 +177,9 @@ fn listener_outside_does_not_answer_inside() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn same_port_is_free_inside() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let output = outside.run(user, ["same_port"], b"");
+        let output = machine.run(user, ["same_port"], b"");
         output.assert().success().stderr("").stdout(
             "                    connect             bind the same port\n\
              outside             done                EADDRINUSE\n\
@@ -198,8 +198,8 @@ fn sys_class_net_shows_the_outside_until_sysfs_is_mounted_anew() {
     let anew = "mount -t sysfs sysfs /mnt; cd /mnt/class/net; echo *";
     let script = format!("{look}; {anew}; {old}");
     let mount = "unshare --mount sh -euc \"$1\"";
-    let outside = outside();
-    let there = outside.sh(Root, &look);
+    let machine = fresh_machine();
+    let there = machine.sh(Root, &look);
     let sys = there.lines().last().unwrap();
     let mut proc = links(&there);
     proc.sort();
@@ -208,12 +208,12 @@ fn sys_class_net_shows_the_outside_until_sysfs_is_mounted_anew() {
 
     for user in USERS {
         let inside =
-            outside.sh_with(user, &format!("net-demo {mount}"), &[&script]);
+            machine.sh_with(user, &format!("net-demo {mount}"), &[&script]);
         assert_eq!(links(&inside), ["lo"]);
         assert!(inside.ends_with(&format!("\n{sys}\nlo\n{sys}\n")), "{inside}");
     }
     // Without the namespace a new one shows the same as the old.
-    let seen = outside.sh_with(Root, mount, &[&script]);
+    let seen = machine.sh_with(Root, mount, &[&script]);
     assert!(seen.ends_with(&format!("\n{sys}\n{sys}\n{sys}\n")), "{seen}");
 }
 
@@ -221,9 +221,9 @@ fn sys_class_net_shows_the_outside_until_sysfs_is_mounted_anew() {
 #[test]
 #[cfg_attr(ground_here, ignore = "names the VM's interfaces")]
 fn sysfs_stays_where_proc_follows() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let output = outside.run(user, ["sysfs"], b"");
+        let output = machine.run(user, ["sysfs"], b"");
         output.assert().success().stderr("").stdout(
             "                    /proc/net/dev               /sys/class/net\n\
              outside             dummy0 lo                   dummy0 lo\n\
@@ -237,9 +237,9 @@ fn sysfs_stays_where_proc_follows() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn abstract_sockets_are_separate_and_paths_are_not() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let output = outside.run(user, ["abstract_socket"], b"");
+        let output = machine.run(user, ["abstract_socket"], b"");
         output.assert().success().stderr("").stdout(
             "listener outside      outside             inside\n\
              connect to @bird      done                ECONNREFUSED\n\

@@ -3,8 +3,8 @@
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
-use crate::ground::{Outside, Root, USERS, User, outside};
 use crate::report::rows;
+use crate::target::{Machine, Root, USERS, User, fresh_machine};
 
 /// For scripts, which say words through the fifo `ready`, and wait for `hold`.
 const WORDS: &str = r#"
@@ -53,7 +53,7 @@ const WORDS: &str = r#"
     }
 "#;
 
-impl Outside {
+impl Machine {
     /// Runs a script that begins with the above.
     #[track_caller]
     fn with_words(&self, user: User, script: &str) -> String {
@@ -65,16 +65,16 @@ impl Outside {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn command_is_pid_1_and_has_no_parent() {
-    let outside = outside();
+    let machine = fresh_machine();
     // What the shell knows, and what /proc says of it.
     let script = "echo $$ $PPID
         read pid name state parent rest < /proc/self/stat; echo $pid $parent";
     for user in USERS {
         let chain = ["pid-demo", "mount-demo", "sh", "-c", script];
-        outside.run(user, chain, b"").assert().success().stdout("1 0\n1 0\n");
+        machine.run(user, chain, b"").assert().success().stdout("1 0\n1 0\n");
 
         // Without the namespace it is one of many, and has a parent.
-        let seen = outside.sh(user, script);
+        let seen = machine.sh(user, script);
         let numbers: Vec<u32> =
             seen.split_whitespace().map(|n| n.parse().expect("PID")).collect();
         assert_eq!(numbers[..2], numbers[2..]);
@@ -86,9 +86,9 @@ fn command_is_pid_1_and_has_no_parent() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn outside_counts_the_same_process_among_its_own() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let seen = outside.with_words(
+        let seen = machine.with_words(
             user,
             r#"
             inside 'echo $$ > ready; read end < hold'
@@ -114,9 +114,9 @@ fn outside_counts_the_same_process_among_its_own() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn old_proc_still_shows_the_outside() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let seen = outside.with_words(
+        let seen = machine.with_words(
             user,
             r#"
             inside 'read self rest < /proc/self/stat; echo $$ $self > ready
@@ -134,7 +134,7 @@ fn old_proc_still_shows_the_outside() {
         let script = "read self rest < /proc/self/stat; echo $self
             cd /proc; echo [0-9]*";
         let argv = ["pid-demo", "mount-demo", "sh", "-c", script];
-        outside.run(user, argv, b"").assert().success().stdout("1\n1\n");
+        machine.run(user, argv, b"").assert().success().stdout("1\n1\n");
     }
 }
 
@@ -142,9 +142,9 @@ fn old_proc_still_shows_the_outside() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn pid_1_cannot_be_killed_from_inside() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let seen = outside.with_words(
+        let seen = machine.with_words(
             user,
             r#"
             # By itself and by a child. An ordinary process can be killed.
@@ -169,9 +169,9 @@ fn pid_1_cannot_be_killed_from_inside() {
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves processes behind on purpose")]
 fn nobody_inside_outlives_pid_1() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let seen = outside.with_words(
+        let seen = machine.with_words(
             user,
             r#"
             family() {
@@ -199,13 +199,13 @@ fn nobody_inside_outlives_pid_1() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn where_pid_1_is_dead_fork_says_no_memory() {
-    let outside = outside();
+    let machine = fresh_machine();
     // Of two processes the first is PID 1, and the second comes too late.
     let script = "(echo $BASHPID); (echo $BASHPID); :";
     for user in USERS {
         let own = if user == Root { "--mount" } else { "-Ur" };
         let argv = ["unshare", own, "-p", "bash", "-c", script];
-        outside
+        machine
             .run(user, argv, b"")
             .assert()
             .code(254)
@@ -215,11 +215,11 @@ fn where_pid_1_is_dead_fork_says_no_memory() {
         // Without the namespace, and in one whose PID 1 lives, both run.
         let argv = ["unshare", own, "bash", "-c", script];
         let two = predicate::function(|text: &str| text.lines().count() == 2);
-        outside.run(user, argv, b"").assert().success().stdout(two);
+        machine.run(user, argv, b"").assert().success().stdout(two);
         let argv = ["pid-demo", "bash", "-c", script];
-        outside.run(user, argv, b"").assert().success().stdout("2\n3\n");
+        machine.run(user, argv, b"").assert().success().stdout("2\n3\n");
     }
-    let free = outside.root(["grep", "MemAvailable", "/proc/meminfo"]);
+    let free = machine.root(["grep", "MemAvailable", "/proc/meminfo"]);
     let free = String::from_utf8(free.stdout).expect("text");
     let kib = free.split_whitespace().nth(1).expect("a number");
     assert!(kib.parse::<u32>().expect("kB") > 20_000, "{free}");
@@ -229,7 +229,7 @@ fn where_pid_1_is_dead_fork_says_no_memory() {
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves processes behind on purpose")]
 fn orphan_is_adopted_by_pid_1_of_its_namespace() {
-    let outside = outside();
+    let machine = fresh_machine();
     // A shell ends, and what it has started goes on.
     let orphan = format!(
         "{WORDS}
@@ -242,12 +242,12 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace() {
     );
     for user in USERS {
         let argv = ["pid-demo", "mount-demo", "sh", "-euc", &orphan];
-        outside.run(user, argv, b"").assert().success().stdout("1\n");
+        machine.run(user, argv, b"").assert().success().stdout("1\n");
 
         // As the outside sees it: its own PID 1 gets the orphans of the
         // outside, and COMMAND those of the inside.
-        assert_eq!(outside.sh(user, &orphan), "1\n");
-        let seen = outside.with_words(
+        assert_eq!(machine.sh(user, &orphan), "1\n");
+        let seen = machine.with_words(
             user,
             r#"
             inside 'sh -c ". ./stay &"; read go < hold
@@ -266,10 +266,10 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn zombie_stays_until_pid_1_waits_for_it() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
         // The zombie's parent is gone: it is an orphan, too.
-        let seen = outside.with_words(
+        let seen = machine.with_words(
             user,
             r#"
             ask() { echo $1 > hold; read word <&3; echo $word; }
@@ -301,8 +301,8 @@ fn zombie_stays_until_pid_1_waits_for_it() {
         );
         assert_eq!(seen, "orphan\nbusy\nZ\n137\norphan\nZ\nwaited\ngone\n");
 
-        // Outside, PID 1 always waits.
-        outside.with_words(
+        // Machine, PID 1 always waits.
+        machine.with_words(
             user,
             r#"
             sh -c '. ./stay &'; read orphan <&3
@@ -318,9 +318,9 @@ fn zombie_stays_until_pid_1_waits_for_it() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn process_has_a_pid_in_each_namespace_around_it() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let seen = outside.with_words(
+        let seen = machine.with_words(
             user,
             r#"
             inside "exec pid-demo \
@@ -339,7 +339,7 @@ fn process_has_a_pid_in_each_namespace_around_it() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn namespace_below_32_others_is_refused() {
-    let outside = outside();
+    let machine = fresh_machine();
     // In the 31st, for root and reader: one more, and two more.
     let script = "deeper() {
             $1 pid-demo echo in
@@ -348,7 +348,7 @@ fn namespace_below_32_others_is_refused() {
         cd /; deeper
         deeper 'setpriv --reuid=reader --regid=reader --clear-groups'";
     let chain = [["pid-demo"; 31].as_slice(), &["sh", "-c", script]].concat();
-    let output = outside.root(chain);
+    let output = machine.root(chain);
     let output = output.assert().success().stdout("in\n125\nin\n125\n");
     let errors = String::from_utf8_lossy(&output.get_output().stderr);
     let errors: Vec<&str> = errors.lines().collect();
@@ -364,10 +364,10 @@ fn namespace_below_32_others_is_refused() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn sigterm_and_sighup_reach_command() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
         for signal in ["TERM", "HUP"] {
-            let seen = outside.with_words(
+            let seen = machine.with_words(
                 user,
                 &format!(
                     r#"
@@ -385,9 +385,9 @@ fn sigterm_and_sighup_reach_command() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn nobody_inside_outlives_pid_demo() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let seen = outside.with_words(
+        let seen = machine.with_words(
             user,
             r#"
             inside '. ./stay & wait'
@@ -404,7 +404,7 @@ fn nobody_inside_outlives_pid_demo() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn status_of_command_comes_back() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
         for (script, status) in [
             ("exit 0", 0),
@@ -414,7 +414,7 @@ fn status_of_command_comes_back() {
             ("ulimit -s 200; f() { f; }; f", 128 + 11),
         ] {
             let argv = ["pid-demo", "sh", "-c", script];
-            outside.run(user, argv, b"").assert().code(status);
+            machine.run(user, argv, b"").assert().code(status);
         }
     }
 }
@@ -441,9 +441,9 @@ const TERMINAL: &str = r#"
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn interrupt_at_a_terminal_goes_to_command_alone() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let seen = outside.sh(
+        let seen = machine.sh(
             user,
             &format!(
                 r#"{TERMINAL}
@@ -474,11 +474,11 @@ fn interrupt_at_a_terminal_goes_to_command_alone() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn report_of_pid_demo_is_what_the_tools_say() {
-    let outside = outside();
+    let machine = fresh_machine();
     let script = "readlink /proc/self/ns/pid; echo $$; echo $PPID
         exec pid-demo";
     for user in USERS {
-        let seen = outside.sh(user, script);
+        let seen = machine.sh(user, script);
         let mut lines = seen.lines();
         let told: Vec<&str> = lines.by_ref().take(3).collect();
         let [namespace, pid, parent] = told[..] else { panic!("{seen}") };
@@ -500,7 +500,7 @@ fn report_of_pid_demo_is_what_the_tools_say() {
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn examples_print_what_they_measure() {
-    let outside = outside();
+    let machine = fresh_machine();
     for (example, lines) in [
         (
             "init_is_immune",
@@ -539,7 +539,7 @@ level 33 unshare\(CLONE_NEWPID\): ENOSPC: No space left on device",
         let lines = predicate::str::is_match(format!("^{lines}\n$"));
         let lines = lines.expect("regex");
         for user in USERS {
-            let output = outside.run(user, [example], b"");
+            let output = machine.run(user, [example], b"");
             output.assert().success().stdout(lines.clone()).stderr("");
         }
     }
@@ -549,8 +549,8 @@ level 33 unshare\(CLONE_NEWPID\): ENOSPC: No space left on device",
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn examples_that_are_refused_name_the_call_and_the_way_out() {
-    let outside = outside();
-    outside.sh(Root, "echo 0 > /proc/sys/user/max_user_namespaces");
+    let machine = fresh_machine();
+    machine.sh(Root, "echo 0 > /proc/sys/user/max_user_namespaces");
     for example in [
         "clone",
         "dead_init",
@@ -562,7 +562,7 @@ fn examples_that_are_refused_name_the_call_and_the_way_out() {
         "pitfall",
         "propagation",
     ] {
-        outside.reader([example]).assert().code(125).stdout("").stderr(
+        machine.reader([example]).assert().code(125).stdout("").stderr(
             predicate::str::starts_with(format!(
                 "{example}: unshare(CLONE_NEWUSER): ENOSPC: \
                  No space left on device\n"

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use assert_cmd::assert::OutputAssertExt;
 
-use crate::ground::{Outside, User};
+use crate::target::{Machine, User};
 
 /// Each row by its fact: what it was outside, inside, and outside again.
 pub fn report(
-    outside: &Outside,
+    machine: &Machine,
     user: User,
     demo: &str,
 ) -> BTreeMap<String, [String; 3]> {
-    let output = outside.run(user, [demo], b"");
+    let output = machine.run(user, [demo], b"");
     let output = output.assert().success().stderr("").get_output().clone();
     let text = String::from_utf8(output.stdout).expect("text");
     let mut table = rows(text.lines()).into_iter();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use harness::DEMOS;
 
-use crate::ground::{Root, USERS, outside};
+use crate::target::{Root, USERS, fresh_machine};
 use crate::vm::kills;
 
 /// Demos as links.
@@ -81,16 +81,16 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
     }
     let rounds = rounds.to_string();
 
-    let outside = outside();
-    let look = || outside.sh(Root, LOOK);
-    let processes = || outside.sh(Root, PROCESSES);
+    let machine = fresh_machine();
+    let look = || machine.sh(Root, LOOK);
+    let processes = || machine.sh(Root, PROCESSES);
     let (before, there) = (look(), processes());
     for user in USERS {
         // More at a time, and the first have ended before the last begin.
         let groups = programs.chunks(8).map(|group| {
             let mut args = vec![&*rounds];
             args.extend(group.iter().map(String::as_str));
-            outside.sh_with(user, KILL, &args)
+            machine.sh_with(user, KILL, &args)
         });
         let ends: String = groups.collect();
         let killed = ends.lines().filter(|end| end.starts_with("137 "));

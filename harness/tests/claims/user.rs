@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
-use crate::ground::{Outside, Reader, Root, USERS, User, outside};
 use crate::report::report;
+use crate::target::{Machine, Reader, Root, USERS, User, fresh_machine};
 
 /// Who a program is, and what it may do, in its own words.
 const STATUS: [&str; 2] = ["cat", "/proc/self/status"];
@@ -25,8 +25,8 @@ fn who(status: &[u8]) -> [&str; 3] {
 const NONE: &str = "0000000000000000";
 
 /// All capabilities of this kernel, in the same form.
-fn all(outside: &Outside) -> String {
-    let last = outside.sh(Root, "cat /proc/sys/kernel/cap_last_cap");
+fn all(machine: &Machine) -> String {
+    let last = machine.sh(Root, "cat /proc/sys/kernel/cap_last_cap");
     let last: u32 = last.trim().parse().expect("a number");
     format!("{:016x}", (2_u64 << last) - 1)
 }
@@ -43,9 +43,9 @@ fn caller_is_root_inside() {
         for file in uid_map gid_map setgroups; do
             while read line; do echo $line; done < /proc/self/$file
         done";
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let inside = outside.run(user, ["user-demo", "sh", "-c", look], b"");
+        let inside = machine.run(user, ["user-demo", "sh", "-c", look], b"");
         let (id, all) = (id(user), "4294967295");
         inside
             .assert()
@@ -53,7 +53,7 @@ fn caller_is_root_inside() {
             .stdout(format!("0\n0\n0 {id} 1\n0 {id} 1\ndeny\n"));
         // Without the namespace everyone is who he is.
         let seen = format!("{id}\n{id}\n0 0 {all}\n0 0 {all}\nallow\n");
-        assert_eq!(outside.sh(user, look), seen);
+        assert_eq!(machine.sh(user, look), seen);
     }
 }
 
@@ -62,10 +62,10 @@ fn caller_is_root_inside() {
 fn file_made_inside_belongs_to_the_caller_outside() {
     let script = "cd /tmp; user-demo sh -c '> made; stat -c %u:%g made'
         stat -c %u:%g made; rm made";
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
         let id = id(user);
-        assert_eq!(outside.sh(user, script), format!("0:0\n{id}:{id}\n"));
+        assert_eq!(machine.sh(user, script), format!("0:0\n{id}:{id}\n"));
     }
 }
 
@@ -75,12 +75,12 @@ fn user_report_agrees_with_the_tools() {
     // A pipe will do as one's own file: the demo's has no name either.
     let look = ": | stat -L -c '%i %u' /proc/self/ns/user /proc/self/fd/0
         cat /proc/self/uid_map /proc/self/gid_map /proc/self/status";
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let there = outside.sh(user, look);
-        let inside = outside.run(user, ["user-demo", "sh", "-c", look], b"");
+        let there = machine.sh(user, look);
+        let inside = machine.run(user, ["user-demo", "sh", "-c", look], b"");
         let inside = String::from_utf8(inside.stdout).expect("text");
-        let report = report(&outside, user, "user-demo");
+        let report = report(&machine, user, "user-demo");
         assert_eq!(report.len(), 7);
 
         let (there, inside) = (facts(&there), facts(&inside));
@@ -114,15 +114,15 @@ fn facts(said: &str) -> [(&'static str, String); 7] {
 /// S2
 #[test]
 fn program_started_before_the_map_has_no_capability() {
-    let outside = outside();
-    let all = all(&outside);
+    let machine = fresh_machine();
+    let all = all(&machine);
     for user in USERS {
         let unshare = [&["unshare", "-U"], &STATUS[..]].concat();
-        let before = outside.run(user, unshare, b"").stdout;
+        let before = machine.run(user, unshare, b"").stdout;
         assert_eq!(who(&before), ["65534", "65534", NONE], "{user}");
         // After it, it has them all.
         let demo = [&["user-demo"], &STATUS[..]].concat();
-        let after = outside.run(user, demo, b"").stdout;
+        let after = machine.run(user, demo, b"").stdout;
         assert_eq!(who(&after), ["0", "0", &all], "{user}");
     }
 }
@@ -130,13 +130,13 @@ fn program_started_before_the_map_has_no_capability() {
 /// S2: the example's table; it looks before any exec as well.
 #[test]
 fn capabilities_come_before_the_map() {
-    let outside = outside();
-    let all = all(&outside);
+    let machine = fresh_machine();
+    let all = all(&machine);
     for user in USERS {
-        let status = outside.run(user, STATUS, b"").stdout;
+        let status = machine.run(user, STATUS, b"").stdout;
         let [uid, gid, mine] = who(&status);
         assert_eq!([uid, gid], [id(user); 2]);
-        let output = outside.run(user, ["before_the_map"], b"");
+        let output = machine.run(user, ["before_the_map"], b"");
         output.assert().success().stderr("").stdout(format!(
             "                      uid      gid      capabilities\n\
              outside               {uid:7}  {gid:7}  {mine}\n\
@@ -151,7 +151,7 @@ fn capabilities_come_before_the_map() {
 /// Each row: what is written from outside to the files of a process in a new
 /// user namespace, as `FILE TEXT; FILE TEXT`, and what came of the last.
 #[track_caller]
-fn assert_ends(outside: &Outside, user: User, rows: &[(&str, &str)]) {
+fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
     // The shell's own printf does not say which error it was.
     let mut script = "write() {
             end=$(/usr/bin/printf \"$2\" 2>&1 > /proc/$pid/$1) || return 0
@@ -167,7 +167,7 @@ fn assert_ends(outside: &Outside, user: User, rows: &[(&str, &str)]) {
         }
         script += "kill -KILL $pid; echo \"${end##*: }\"; }\n";
     }
-    let ends = outside.sh(user, &script);
+    let ends = machine.sh(user, &script);
     let seen: Vec<_> = rows.iter().map(|row| row.0).zip(ends.lines()).collect();
     assert_eq!(seen, rows, "{user}");
 }
@@ -178,15 +178,15 @@ const EINVAL: &str = "Invalid argument";
 /// S3: since Linux 3.19, and not where the writer is root outside.
 #[test]
 fn gid_map_needs_setgroups_to_be_denied_first() {
-    let outside = outside();
+    let machine = fresh_machine();
     let readers = [
         ("gid_map 0 1000 1", EPERM),
         ("setgroups deny; gid_map 0 1000 1", "done"),
         // And there is no way back.
         ("setgroups deny; setgroups allow", EPERM),
     ];
-    assert_ends(&outside, Reader, &readers);
-    assert_ends(&outside, Root, &[("gid_map 0 1000 1", "done")]);
+    assert_ends(&machine, Reader, &readers);
+    assert_ends(&machine, Root, &[("gid_map 0 1000 1", "done")]);
 }
 
 /// S4: what root outside gets is the control, for the same bytes.
@@ -211,11 +211,11 @@ fn uid_map_takes_one_line_for_oneself_once() {
         (r"uid_map 0 1000 1\n0 1000 1\n", EINVAL, EINVAL),
         ("uid_map zero 1000 1", EINVAL, EINVAL),
     ];
-    let outside = outside();
+    let machine = fresh_machine();
     let readers = table.map(|(steps, reader, _)| (steps, reader));
-    assert_ends(&outside, Reader, &readers);
+    assert_ends(&machine, Reader, &readers);
     let roots = table.map(|(steps, _, root)| (steps, root));
-    assert_ends(&outside, Root, &roots);
+    assert_ends(&machine, Root, &roots);
 }
 
 /// S3, S4: the example's table. Who has entered is not root outside.
@@ -234,9 +234,9 @@ fn refused_maps_have_their_errors() {
         ("uid_map 0 U 1, 0 U 1", "EINVAL"),
     ];
     let table = table.map(|(steps, end)| format!("{steps:60}  {end}\n"));
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let output = outside.run(user, ["map_rules"], b"");
+        let output = machine.run(user, ["map_rules"], b"");
         output.assert().success().stderr("").stdout(table.concat());
     }
 }
@@ -244,45 +244,45 @@ fn refused_maps_have_their_errors() {
 /// S5
 #[test]
 fn root_inside_is_nobody_to_the_outsides_files() {
-    let outside = outside();
-    let inside = outside.reader(["user-demo", "cat", "/etc/shadow"]);
+    let machine = fresh_machine();
+    let inside = machine.reader(["user-demo", "cat", "/etc/shadow"]);
     let denied = "cat: /etc/shadow: Permission denied\n";
     inside.assert().failure().stdout("").stderr(denied);
     let owner = ["stat", "-c", "%u", "/etc/shadow"];
-    let inside = outside.reader([&["user-demo"], &owner[..]].concat());
+    let inside = machine.reader([&["user-demo"], &owner[..]].concat());
     inside.assert().success().stdout("65534\n");
     // It is there, and root outside reads it.
-    outside.reader(owner).assert().success().stdout("0\n");
-    outside.root(["cat", "/etc/shadow"]).assert().success();
+    machine.reader(owner).assert().success().stdout("0\n");
+    machine.root(["cat", "/etc/shadow"]).assert().success();
 }
 
 /// S5
 #[test]
 #[cfg_attr(ground_here, ignore = "renames the machine")]
 fn root_inside_may_rename_only_a_uts_namespace_of_its_own() {
-    let outside = outside();
+    let machine = fresh_machine();
     let rename = ["sh", "-c", "hostname sparrow && hostname"];
     for user in USERS {
         let inside = [&["user-demo"], &rename[..]].concat();
         let denied = "hostname: you must be root to change the host name\n";
-        let refused = outside.run(user, inside, b"");
+        let refused = machine.run(user, inside, b"");
         refused.assert().failure().stdout("").stderr(denied);
         let chain = [&["user-demo", "uts-demo"], &rename[..]].concat();
-        let output = outside.run(user, chain, b"");
+        let output = machine.run(user, chain, b"");
         output.assert().success().stdout("sparrow\n");
-        outside.run(user, ["hostname"], b"").assert().stdout("outside\n");
+        machine.run(user, ["hostname"], b"").assert().stdout("outside\n");
     }
 
     // Without the namespace root may rename the machine.
-    outside.root(rename).assert().success().stdout("sparrow\n");
+    machine.root(rename).assert().success().stdout("sparrow\n");
 }
 
 /// S6: the example's table.
 #[test]
 fn process_of_two_threads_may_not_enter() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let output = outside.run(user, ["threads"], b"");
+        let output = machine.run(user, ["threads"], b"");
         output.assert().success().stderr("").stdout(
             "threads   unshare(CLONE_NEWUSER)\n\
              2         EINVAL\n\
@@ -295,13 +295,13 @@ fn process_of_two_threads_may_not_enter() {
 #[test]
 #[cfg_attr(ground_here, ignore = "takes the machine's user namespaces away")]
 fn refusal_names_the_sysctl_that_limits_user_namespaces() {
-    let outside = outside();
+    let machine = fresh_machine();
     let limit_to = |limit: &str| {
         let script = "echo $1 > /proc/sys/user/max_user_namespaces";
-        outside.sh_with(Root, script, &[limit]);
+        machine.sh_with(Root, script, &[limit]);
     };
     let refused = |user, chain: &[&str]| {
-        outside.run(user, chain, b"").assert().code(125).stdout("").stderr(
+        machine.run(user, chain, b"").assert().code(125).stdout("").stderr(
             predicate::str::starts_with(
                 "user-demo: unshare(CLONE_NEWUSER): ENOSPC: \
                  No space left on device\n",
@@ -315,7 +315,7 @@ fn refusal_names_the_sysctl_that_limits_user_namespaces() {
     // Each is counted for the ids of those it is nested in, too.
     let two = ["user-demo", "user-demo", "true"];
     for user in USERS {
-        outside.run(user, two, b"").assert().success();
+        machine.run(user, two, b"").assert().success();
     }
 
     limit_to("1");
@@ -324,7 +324,7 @@ fn refusal_names_the_sysctl_that_limits_user_namespaces() {
         // One is allowed, as soon as the kernel has put the last one away:
         // it does so in a work queue, some time after the last process ended.
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !outside.run(user, one, b"").status.success() {
+        while !machine.run(user, one, b"").status.success() {
             assert!(Instant::now() < deadline, "{user}: not even one");
         }
     }
@@ -338,13 +338,13 @@ fn refusal_names_the_sysctl_that_limits_user_namespaces() {
 /// S6: 32 are a depth that is allowed, by the man page.
 #[test]
 fn nesting_of_user_namespaces_has_a_clear_end() {
-    let outside = outside();
+    let machine = fresh_machine();
     // What the 32nd says, and then eight more.
     let there = ["sh", "-c", "id -u; exec \"$@\"", "sh"];
     let demos = ["user-demo"; 40];
     let chain = [&demos[..32], &there, &demos[32..], &["id", "-u"]].concat();
     for user in USERS {
-        let output = outside.run(user, &chain, b"");
+        let output = machine.run(user, &chain, b"");
         output.assert().code(125).stdout("0\n").stderr(
             predicate::str::starts_with(
                 "user-demo: unshare(CLONE_NEWUSER): ENOSPC",

@@ -2,42 +2,42 @@
 
 use assert_cmd::assert::OutputAssertExt;
 
-use crate::ground::{Reader, Root, USERS, outside};
 use crate::report::report;
+use crate::target::{Reader, Root, USERS, fresh_machine};
 
 /// U1
 #[test]
 #[cfg_attr(ground_here, ignore = "renames the machine")]
 fn hostname_set_inside_is_not_seen_outside() {
-    let outside = outside();
+    let machine = fresh_machine();
     let script = "hostname -b sparrow && hostname";
     for user in USERS {
-        let inside = outside.run(user, ["uts-demo", "sh", "-c", script], b"");
+        let inside = machine.run(user, ["uts-demo", "sh", "-c", script], b"");
         inside.assert().success().stdout("sparrow\n");
-        outside.root(["hostname"]).assert().stdout("outside\n");
+        machine.root(["hostname"]).assert().stdout("outside\n");
     }
 
     // Without the namespace it is seen.
-    outside.root(["sh", "-c", script]).assert().stdout("sparrow\n");
-    outside.root(["hostname"]).assert().stdout("sparrow\n");
+    machine.root(["sh", "-c", script]).assert().stdout("sparrow\n");
+    machine.root(["hostname"]).assert().stdout("sparrow\n");
 }
 
 /// U2
 #[test]
 #[cfg_attr(ground_here, ignore = "renames the machine")]
 fn domain_name_set_inside_is_not_seen_outside() {
-    let outside = outside();
+    let machine = fresh_machine();
     let look = "read name < /proc/sys/kernel/domainname; echo \"$name\"";
     let script = format!("domainname tree && {look}");
     for user in USERS {
-        let inside = outside.run(user, ["uts-demo", "sh", "-c", &script], b"");
+        let inside = machine.run(user, ["uts-demo", "sh", "-c", &script], b"");
         inside.assert().success().stdout("tree\n");
-        assert_eq!(outside.sh(Root, look), "(none)\n");
+        assert_eq!(machine.sh(Root, look), "(none)\n");
     }
 
     // Without the namespace it is seen.
-    assert_eq!(outside.sh(Root, &script), "tree\n");
-    assert_eq!(outside.sh(Root, look), "tree\n");
+    assert_eq!(machine.sh(Root, &script), "tree\n");
+    assert_eq!(machine.sh(Root, look), "tree\n");
 }
 
 /// U1, U2: the demo's own words, and what the tools say.
@@ -47,33 +47,33 @@ fn uts_report_agrees_with_the_tools() {
     let names = "hostname; domainname";
     let look = format!("readlink /proc/self/ns/uts; {names}");
     let facts = ["UTS namespace", "hostname", "NIS domain name"];
-    let outside = outside();
-    outside.sh(Root, "hostname branch; domainname leaf");
-    let there = outside.sh(Root, &look);
+    let machine = fresh_machine();
+    machine.sh(Root, "hostname branch; domainname leaf");
+    let there = machine.sh(Root, &look);
     for user in USERS {
-        let report = report(&outside, user, "uts-demo");
+        let report = report(&machine, user, "uts-demo");
         let column = |i: usize| facts.map(|it| report[it][i].clone() + "\n");
         assert_eq!([column(0), column(2)].map(|it| it.concat()), [&*there; 2]);
         for fact in facts {
             assert_ne!(report[fact][1], report[fact][0]);
         }
-        let inside = outside.run(user, ["uts-demo", "sh", "-c", names], b"");
+        let inside = machine.run(user, ["uts-demo", "sh", "-c", names], b"");
         inside.assert().success().stdout(column(1)[1..].concat());
         assert_eq!(report.len(), 3);
     }
-    assert_eq!(outside.sh(Root, &look), there);
+    assert_eq!(machine.sh(Root, &look), there);
 }
 
 /// U3
 #[test]
 #[cfg_attr(ground_here, ignore = "renames the machine")]
 fn new_namespace_starts_as_a_copy_of_the_callers_names() {
-    let outside = outside();
+    let machine = fresh_machine();
     let script = "unshare --map-root-user --uts sh -c 'hostname; domainname'";
-    let copies = || USERS.map(|user| outside.sh(user, script));
+    let copies = || USERS.map(|user| machine.sh(user, script));
     assert_eq!(copies(), ["outside\n(none)\n"; 2]);
     // Not a copy of anything else: the next one starts with the new names.
-    outside.sh(Root, "hostname branch; domainname leaf");
+    machine.sh(Root, "hostname branch; domainname leaf");
     assert_eq!(copies(), ["branch\nleaf\n"; 2]);
 }
 
@@ -88,26 +88,26 @@ fn later_names_of_the_outside_do_not_come_in() {
     let look = "echo > $1-go
         { read host; read domain; } < $1-seen
         echo $host $domain";
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        outside.sh_with(user, start, &["uts-demo"]);
+        machine.sh_with(user, start, &["uts-demo"]);
     }
-    outside.sh_with(Reader, start, &["env"]);
-    outside.sh(Root, "hostname later; domainname later");
+    machine.sh_with(Reader, start, &["env"]);
+    machine.sh(Root, "hostname later; domainname later");
     for user in USERS {
-        let inside = outside.sh_with(user, look, &["uts-demo"]);
+        let inside = machine.sh_with(user, look, &["uts-demo"]);
         assert_eq!(inside, "bird nest\n");
     }
     // Without the namespace they do.
-    assert_eq!(outside.sh_with(Reader, look, &["env"]), "later later\n");
+    assert_eq!(machine.sh_with(Reader, look, &["env"]), "later later\n");
 }
 
 /// U3: the example's table.
 #[test]
 fn copies_go_their_own_ways() {
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let output = outside.run(user, ["copies"], b"");
+        let output = machine.run(user, ["copies"], b"");
         output.assert().success().stderr("").stdout(
             "                    outside             inside\n\
              at birth            tree, wood          tree, wood\n\
@@ -126,9 +126,9 @@ fn name_over_64_bytes_is_refused_and_nothing_changes() {
             $name $(printf %064d 1) && $name
         done";
     let longest = format!("{:064}", 1);
-    let outside = outside();
+    let machine = fresh_machine();
     for user in USERS {
-        let seen = outside.run(user, ["uts-demo", "sh", "-c", script], b"");
+        let seen = machine.run(user, ["uts-demo", "sh", "-c", script], b"");
         seen.assert().success().stdout(format!(
             "hostname: name too long\nbird\n{longest}\n\
              domainname: name too long\nnest\n{longest}\n"

@@ -19,7 +19,7 @@ use nix::sys::termios::tcgetattr;
 use nix::unistd::Pid;
 use predicates::prelude::*;
 
-use crate::ground::{HARNESS, Reader, Root, outside};
+use crate::target::{HARNESS, Reader, Root, fresh_machine};
 
 /// The program that a reader types.
 pub fn harness() -> Command {
@@ -49,7 +49,7 @@ fn seated(terminal: &OwnedFd) -> Command {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn verdict_is_the_commands_own() {
-    let outside = outside();
+    let machine = fresh_machine();
     for (script, code, signal) in [
         ("true", Some(0), None),
         ("exit 7", Some(7), None),
@@ -58,17 +58,17 @@ fn verdict_is_the_commands_own() {
         ("kill -9 $$", None, Some(9)),
         ("kill -SEGV $$", None, Some(11)), // Dumps core.
     ] {
-        let status = outside.root(["sh", "-c", script]).status;
+        let status = machine.root(["sh", "-c", script]).status;
         let verdict = (status.code(), status.signal());
         assert_eq!(verdict, (code, signal), "{script}");
     }
     // What never began has the status that a shell would give.
-    outside
+    machine
         .root(["nosuch"])
         .assert()
         .code(127)
         .stderr(predicate::str::starts_with("exec: No such file or directory"));
-    outside.root(["/etc/passwd"]).assert().code(126);
+    machine.root(["/etc/passwd"]).assert().code(126);
 }
 
 /// V1
@@ -93,9 +93,9 @@ fn harness_passes_status_and_streams_through() {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn a_mebibyte_that_is_no_text_comes_back_whole() {
-    let outside = outside();
+    let machine = fresh_machine();
     let size = "head -c 1048576 /dev/zero | tr '\\0' '\\377'";
-    let output = outside.root(["sh", "-c", size]);
+    let output = machine.root(["sh", "-c", size]);
     assert_eq!(output.stdout.len(), 1 << 20);
     assert!(output.stdout.iter().all(|byte| *byte == 0xff));
 
@@ -104,7 +104,7 @@ fn a_mebibyte_that_is_no_text_comes_back_whole() {
     let hasher = BuildHasherDefault::<DefaultHasher>::new();
     let noise = (0..66 * 1024).map(|n: u32| hasher.hash_one(n) as u8);
     let noise: Vec<u8> = noise.collect();
-    let output = outside.run(Root, ["cat"], &noise);
+    let output = machine.run(Root, ["cat"], &noise);
     assert!(output.stdout == noise, "echoed otherwise");
 }
 
@@ -112,26 +112,26 @@ fn a_mebibyte_that_is_no_text_comes_back_whole() {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn command_has_ended_when_it_has_ended() {
-    let outside = outside();
+    let machine = fresh_machine();
     let begun = Instant::now();
-    let output = outside.root(["sh", "-c", "sleep 1000 & echo done"]);
+    let output = machine.root(["sh", "-c", "sleep 1000 & echo done"]);
     output.assert().success().stdout("done\n");
     assert!(begun.elapsed() < Duration::from_secs(60));
-    outside.root(["ps", "-C", "sleep"]).assert().success();
+    machine.root(["ps", "-C", "sleep"]).assert().success();
 }
 
 /// V3: what a failed claim prints.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn failed_claim_is_a_complete_bug_report() {
-    let outside = outside();
-    let release = outside.sh(Root, "uname -r");
-    outside.reader(["sh", "-c", "echo out; echo err >&2; exit 7"]);
-    outside.root(["sh", "-c", "echo last words > /dev/console"]);
+    let machine = fresh_machine();
+    let release = machine.sh(Root, "uname -r");
+    machine.reader(["sh", "-c", "echo out; echo err >&2; exit 7"]);
+    machine.root(["sh", "-c", "echo last words > /dev/console"]);
     // The console is a line of its own, and may be a little later.
     let deadline = Instant::now() + Duration::from_secs(30);
     let story = loop {
-        let story = outside.story();
+        let story = machine.story();
         if story.contains("\nlast words\n") {
             break story;
         }
@@ -156,12 +156,12 @@ fn failed_claim_is_a_complete_bug_report() {
 fn fresh_machine_knows_nothing_of_the_last_one() {
     let mark = "echo was here > /root/mark; hostname marked; ipcmk -Q";
     let look = "ls -A /root; hostname; cat /proc/sysvipc/msg";
-    let first = outside();
+    let first = fresh_machine();
     let fresh = first.root(["sh", "-c", look]);
     first.sh(Root, mark);
     let marked = first.root(["sh", "-c", look]);
     assert_ne!(marked.stdout, fresh.stdout);
-    assert_eq!(outside().root(["sh", "-c", look]).stdout, fresh.stdout);
+    assert_eq!(fresh_machine().root(["sh", "-c", look]).stdout, fresh.stdout);
 }
 
 /// V4: the laboratory ends with a signal, and the reader's terminal is as it
@@ -306,12 +306,12 @@ fn wait_for_the_end_of(mark: &str) {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn guest_has_no_file_of_this_machine_but_what_was_packed() {
-    let outside = outside();
+    let machine = fresh_machine();
     let here = fs::canonicalize(env!("CARGO_MANIFEST_DIR")).expect("here");
     let here = here.to_str().expect("text");
-    outside.root(["ls", here]).assert().failure();
-    outside.root(["ls", "/usr/local/bin/uts-demo"]).assert().success();
-    let kinds = outside.sh(Root, "findmnt -n -o FSTYPE | sort -u");
+    machine.root(["ls", here]).assert().failure();
+    machine.root(["ls", "/usr/local/bin/uts-demo"]).assert().success();
+    let kinds = machine.sh(Root, "findmnt -n -o FSTYPE | sort -u");
     let kinds: Vec<&str> = kinds.split_whitespace().collect();
     let own =
         ["devpts", "devtmpfs", "mqueue", "proc", "rootfs", "sysfs", "tmpfs"];
@@ -322,11 +322,11 @@ fn guest_has_no_file_of_this_machine_but_what_was_packed() {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn guest_has_no_network_card() {
-    let outside = outside();
+    let machine = fresh_machine();
     // With a driver or without: QEMU names each card to the kernel here.
-    let told = outside.sh(Root, "cat /proc/cmdline");
+    let told = machine.sh(Root, "cat /proc/cmdline");
     assert!(!told.contains("virtio_mmio"), "{told}");
-    let devices = outside.sh(Root, "ls -l /sys/class/net");
+    let devices = machine.sh(Root, "ls -l /sys/class/net");
     let cards = devices.lines().filter(|line| line.contains("->"));
     let cards: Vec<&str> =
         cards.filter(|card| !card.contains("/virtual/")).collect();
@@ -338,15 +338,15 @@ fn guest_has_no_network_card() {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn outside_is_realistic() {
-    let outside = outside();
-    let shared = outside.sh(Root, "findmnt -n -o PROPAGATION | sort -u");
+    let machine = fresh_machine();
+    let shared = machine.sh(Root, "findmnt -n -o PROPAGATION | sort -u");
     assert_eq!(shared, "shared\n");
-    assert_eq!(outside.sh(Root, "hostname"), "outside\n");
-    let up = outside.sh(Root, "ip -o -4 address | cut -d' ' -f2");
+    assert_eq!(machine.sh(Root, "hostname"), "outside\n");
+    let up = machine.sh(Root, "ip -o -4 address | cut -d' ' -f2");
     assert_eq!(up, "lo\ndummy0\n");
-    let id = outside.sh(Reader, "id");
+    let id = machine.sh(Reader, "id");
     assert_eq!(id, "uid=1000(reader) gid=1000(reader) groups=1000(reader)\n");
-    outside.reader(["cat", "/etc/shadow"]).assert().failure();
+    machine.reader(["cat", "/etc/shadow"]).assert().failure();
 }
 
 pub fn wait_for_a_line(child: &mut std::process::Child) {

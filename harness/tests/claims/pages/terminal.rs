@@ -12,7 +12,7 @@ use harness::{Input, Io, Request, Vm};
 
 use super::same::Same;
 use super::text::{Block, Turn};
-use crate::ground::{HARNESS, Reader, Root};
+use crate::target::{HARNESS, Reader, Root};
 
 /// For a session.
 const PATIENCE: Duration = Duration::from_secs(60);

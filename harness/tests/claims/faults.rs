@@ -12,7 +12,7 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 use rstest::rstest;
 
-use crate::ground::{HARNESS, Root};
+use crate::target::{HARNESS, Root};
 use crate::vm::{harness, typed, wait_for_a_line};
 
 /// V3: each fault has one clear line, in bounded time, and status 125.

@@ -39,7 +39,7 @@ static PATH: LazyLock<OsString> = LazyLock::new(|| {
 });
 
 /// The machine a claim is tried on, seen from outside of any namespace.
-pub struct Outside {
+pub struct Machine {
     /// `None`: this machine.
     vm: Option<Mutex<Vm>>,
     /// What was done so far, for the report of a failure.
@@ -47,21 +47,21 @@ pub struct Outside {
 }
 
 /// A machine that nobody has touched.
-pub fn outside() -> Outside {
+pub fn fresh_machine() -> Machine {
     let story = Mutex::default();
     if cfg!(ground_here) {
         assert!(geteuid().is_root(), "HARNESS_GROUND=here: only as root");
-        return Outside { vm: None, story };
+        return Machine { vm: None, story };
     }
     let vm = HARNESS.as_ref().map(Harness::start);
     match vm {
-        Ok(Ok(vm)) => Outside { vm: Some(Mutex::new(vm)), story },
+        Ok(Ok(vm)) => Machine { vm: Some(Mutex::new(vm)), story },
         Ok(Err(failure)) => panic!("the VM failed: {failure}"),
         Err(failure) => panic!("the VM failed: {failure}"),
     }
 }
 
-impl Outside {
+impl Machine {
     /// Runs a command as root.
     pub fn root<A: AsRef<OsStr>>(
         &self,
@@ -138,7 +138,7 @@ fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Outside {
+impl Machine {
     /// What was done so far, and where: a complete bug report.
     pub fn story(&self) -> String {
         let story = unpoisoned(&self.story);
@@ -157,7 +157,7 @@ impl Outside {
     }
 }
 
-impl Drop for Outside {
+impl Drop for Machine {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("{}", self.story());
