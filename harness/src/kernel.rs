@@ -1,6 +1,7 @@
 //! The guest's kernel: the reader's own, or else the distribution's, fetched
 //! and unpacked without root. Nothing of it is installed.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,15 +11,19 @@ use std::process::Command;
 
 use crate::Failure;
 
-/// A kernel image and the one module that the guest wants.
+/// What stands for the newest kernel: Debian's for the cloud, its smallest,
+/// and Ubuntu's for virtual machines.
+const META: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-virtual"];
+
+/// A kernel image and its modules.
 #[derive(Debug)]
 pub struct Kernel {
     /// As the distribution ships it: a bzImage.
     pub image: PathBuf,
     /// What `uname -r` will say.
     pub release: String,
-    /// `dummy.ko`, perhaps compressed; `None` where it is built in.
-    pub dummy: Option<PathBuf>,
+    /// The folder of its modules, if there is one.
+    pub modules: Option<PathBuf>,
 }
 
 impl Kernel {
@@ -40,16 +45,16 @@ impl Kernel {
         let release = release(&image).map_err(|why| {
             Failure::new(format!("kernel {}: {why}", image.display()))
         })?;
-        // .../boot/vmlinuz-6.1, .../lib/modules/6.1/vmlinuz: in both, the
-        // modules are in lib/modules of some directory above.
-        let dummy = image.ancestors().skip(1).find_map(|above| {
-            let net = format!("lib/modules/{release}/kernel/drivers/net");
-            ["", ".xz", ".zst", ".gz"]
-                .map(|end| above.join(&net).join(format!("dummy.ko{end}")))
+        // .../boot/vmlinuz-6.1, .../usr/lib/modules/6.1/vmlinuz: the modules
+        // are below a directory above, which may be a package's or `/`.
+        let image = std::path::absolute(&image).unwrap_or(image);
+        let modules = image.ancestors().skip(1).find_map(|above| {
+            MODULES
+                .map(|dir| above.join(dir).join(&release))
                 .into_iter()
-                .find(|module| module.exists())
+                .find(|dir| dir.join("kernel").is_dir())
         });
-        Ok(Kernel { image, release, dummy })
+        Ok(Kernel { image, release, modules })
     }
 
     /// The kernel proper, which a bzImage holds compressed: a guest that
@@ -72,18 +77,89 @@ impl Kernel {
         Ok(pvh.map(|_| kernel))
     }
 
-    /// The module's bytes.
-    pub fn module(&self) -> Result<Option<Vec<u8>>, Failure> {
-        let Some(path) = &self.dummy else { return Ok(None) };
-        let module = fs::read(path).and_then(|bytes| match bytes.get(..4) {
-            Some(b"\x7fELF") => Ok(bytes),
-            _ => decompress(&bytes),
-        });
-        module.map(Some).map_err(|error| {
-            Failure::new(format!("module {}: {error}", path.display()))
-        })
+    /// These modules and those that they need, by their names, unpacked.
+    /// Each comes after what it needs. A module that this kernel lacks is
+    /// left out: it may be built in.
+    pub fn modules(&self, names: &[&str]) -> Result<Vec<Module>, Failure> {
+        let mut files = BTreeMap::new();
+        if let Some(dir) = &self.modules {
+            list_modules(&dir.join("kernel"), &mut files);
+        }
+        let mut found = Vec::new();
+        for name in names {
+            add_module(name, &files, &mut found)?;
+        }
+        Ok(found)
     }
 }
+
+/// A kernel module.
+#[derive(Debug, PartialEq)]
+pub struct Module {
+    /// As lsmod(8) has it: with `_` where the file may have `-`.
+    pub name: String,
+    /// The file on this machine, perhaps compressed.
+    pub path: PathBuf,
+    /// What the kernel loads: an ELF file.
+    pub bytes: Vec<u8>,
+    /// The names of the modules that it needs directly.
+    pub needs: Vec<String>,
+}
+
+/// All modules below `dir`, by name.
+fn list_modules(dir: &Path, files: &mut BTreeMap<String, PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            list_modules(&path, files);
+        } else if let Some((name, _)) =
+            entry.file_name().to_string_lossy().split_once(".ko")
+        {
+            files.insert(name.replace('-', "_"), path);
+        }
+    }
+}
+
+fn add_module(
+    name: &str,
+    files: &BTreeMap<String, PathBuf>,
+    found: &mut Vec<Module>,
+) -> Result<(), Failure> {
+    let Some(path) = files.get(name) else { return Ok(()) };
+    if found.iter().any(|module| module.name == name) {
+        return Ok(());
+    }
+    let bytes = fs::read(path).and_then(|bytes| match bytes.get(..4) {
+        Some(b"\x7fELF") => Ok(bytes),
+        _ => decompress(&bytes),
+    });
+    let bytes = bytes.map_err(|error| {
+        Failure::new(format!("module {}: {error}", path.display()))
+    })?;
+    let needs = needs(&bytes);
+    for name in &needs {
+        add_module(name, files, found)?;
+    }
+    let (name, path) = (name.to_string(), path.clone());
+    found.push(Module { name, path, bytes, needs });
+    Ok(())
+}
+
+/// The modules that a module needs: `depends=` in its section `.modinfo`,
+/// which is text, each item closed by a zero (include/linux/module.h).
+fn needs(module: &[u8]) -> Vec<String> {
+    let key = b"\0depends=";
+    let Some(at) = memchr::memmem::find(module, key) else { return vec![] };
+    let list = &module[at + key.len()..];
+    let end = list.iter().position(|byte| *byte == 0).unwrap_or(0);
+    let list = String::from_utf8_lossy(&list[..end]);
+    let names = list.split(',').filter(|name| !name.is_empty());
+    names.map(|name| name.replace('-', "_")).collect()
+}
+
+/// Where modules lie, below `/` or in a package: since Debian 13 and Ubuntu
+/// 26.04 packages have them below `usr`.
+const MODULES: [&str; 2] = ["usr/lib/modules", "lib/modules"];
 
 /// All kernels of the system below `root`, the newest last.
 fn installed(root: &Path) -> Vec<PathBuf> {
@@ -98,7 +174,7 @@ fn installed(root: &Path) -> Vec<PathBuf> {
         name.starts_with(b"vmlinuz-")
             && !name.windows(6).any(|part| part == b"rescue")
     });
-    let modules = list("usr/lib/modules").into_iter();
+    let modules = MODULES.into_iter().flat_map(list);
     kernels.extend(modules.map(|dir| dir.join("vmlinuz")));
     kernels.retain(|path| path.is_file());
     kernels.sort_by_key(|path| {
@@ -125,82 +201,88 @@ fn release(image: &Path) -> Result<String, String> {
         .ok_or("a kernel without a version".into())
 }
 
-/// Fetches the kernel's package and unpacks it below `cache`.
+/// Fetches the kernel's packages and unpacks them below `cache`.
 fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
     let dir = cache.join("package");
-    if let Some(image) = image_in(&dir) {
+    if let Some(image) = installed(&dir).pop() {
         return Ok(image);
     }
     let missing = "no readable kernel in /boot or /usr/lib/modules";
-    // Debian's cloud kernel is the smallest; Ubuntu's is called virtual.
-    let package = ["linux-image-cloud-amd64", "linux-image-virtual"]
-        .into_iter()
-        .find_map(depends)
-        .ok_or_else(|| {
-            Failure::new(format!(
-                "{missing}, and apt knows none: run harness/setup, \
-                 or set HARNESS_KERNEL=/path/to/vmlinuz"
-            ))
-        })?;
-    crate::say(format_args!("fetching the package {package}"));
+    let found = META.into_iter().find_map(packages).ok_or_else(|| {
+        Failure::new(format!(
+            "{missing}, and apt knows none: run harness/setup, \
+             or set HARNESS_KERNEL=/path/to/vmlinuz"
+        ))
+    })?;
+    let names = found.join(", ");
+    crate::say(format_args!("fetching {names}"));
     let fail = |why: String| {
-        Failure::new(format!("{missing}, and fetching {package} failed: {why}"))
+        Failure::new(format!("{missing}, and fetching {names} failed: {why}"))
     };
 
-    // All in a folder of its own, which gets its name when it is whole.
+    // All in a folder of its own, which gets its name when it is complete.
     let new = cache.join(format!("package.{}", std::process::id()));
     fs::create_dir_all(&new).map_err(|error| fail(error.to_string()))?;
     let unpacked = (|| {
-        apt_get_download(&new, &package)?;
-        // Ubuntu has the modules in a package of their own.
-        if let Some(release) = package.strip_prefix("linux-image-") {
-            let _ = apt_get_download(&new, &format!("linux-modules-{release}"));
-        }
+        // As root, apt fetches as a user of its own, who cannot write here:
+        // it says so and does it as root then.
+        let mut apt = command("apt-get");
+        output(apt.args(["-q", "download"]).args(&found).current_dir(&new))?;
         let debs = fs::read_dir(&new).into_iter().flatten().flatten();
         for deb in debs.map(|entry| entry.path()) {
             if deb.extension().is_some_and(|end| end == "deb") {
-                let (deb, new) = (deb.as_os_str(), new.as_os_str());
-                output(Command::new("dpkg").arg("-x").arg(deb).arg(new))?;
+                output(command("dpkg").arg("-x").arg(&deb).arg(&new))?;
                 fs::remove_file(deb).map_err(|error| error.to_string())?;
             }
         }
+        if installed(&new).is_empty() {
+            return Err("there is no kernel in it".into());
+        }
+        // What lies there has no kernel: else it would have been taken. Where
+        // another process is quicker, its folder has one.
+        if installed(&dir).is_empty() {
+            let _ = fs::remove_dir_all(&dir);
+        }
         match fs::rename(&new, &dir) {
-            // Somebody else was faster.
-            Err(_) if image_in(&dir).is_some() => Ok(()),
-            done => done.map_err(|error| error.to_string()),
+            Err(error) if installed(&dir).is_empty() => Err(error.to_string()),
+            _ => Ok(()),
         }
     })();
     let _ = fs::remove_dir_all(&new);
     unpacked.map_err(fail)?;
-    image_in(&dir)
-        .ok_or_else(|| fail("there is no /boot/vmlinuz-* in it".into()))
+    installed(&dir).pop().ok_or_else(|| fail("it is gone again".into()))
 }
 
-fn image_in(package: &Path) -> Option<PathBuf> {
-    let boot = fs::read_dir(package.join("boot")).ok()?;
-    boot.flatten().map(|entry| entry.path()).find(|path| {
-        path.file_name().is_some_and(|name| {
-            name.as_encoded_bytes().starts_with(b"vmlinuz-")
-        })
-    })
+/// The packages that hold the kernel and the modules which a meta package
+/// stands for today.
+fn packages(meta: &str) -> Option<Vec<String>> {
+    let mut apt = command("apt-cache");
+    let apt = apt.args(["depends", "--recurse", "--important", meta]);
+    kernel_packages(&output(apt).ok()?)
 }
 
-/// The package that a meta package stands for today.
-fn depends(meta: &str) -> Option<String> {
-    let found =
-        output(Command::new("apt-cache").args(["depends", meta])).ok()?;
-    found
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with("linux-image-"))
-        .map(String::from)
+/// The same, from apt's answer.
+fn kernel_packages(names: &str) -> Option<Vec<String>> {
+    // Dependencies are indented below each package's own line.
+    let names: Vec<&str> =
+        names.lines().filter(|name| !name.starts_with(' ')).collect();
+    let release = names.iter().find_map(|name| {
+        let release = name.strip_prefix("linux-image-")?;
+        release.starts_with(|c: char| c.is_ascii_digit()).then_some(release)
+    })?;
+    // Ubuntu has the modules in a package of their own, and so have Debian's
+    // kernels from 7.0 on, whose image is in another one, too.
+    let wanted = ["image", "binary", "modules"]
+        .map(|part| format!("linux-{part}-{release}"));
+    let found = names.iter().filter(|name| wanted.iter().any(|it| it == *name));
+    Some(found.map(|name| name.to_string()).collect())
 }
 
-/// As root, apt fetches as its own user, who cannot write here; it says so
-/// and does it as root then.
-fn apt_get_download(dir: &Path, package: &str) -> Result<(), String> {
-    let mut apt = Command::new("apt-get");
-    output(apt.args(["-q", "download", package]).current_dir(dir)).map(drop)
+/// A program whose words are read: in English, whatever the reader speaks.
+fn command(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.env("LC_ALL", "C");
+    command
 }
 
 fn output(command: &mut Command) -> Result<String, String> {
@@ -323,30 +405,112 @@ mod tests {
         path
     }
 
+    /// An ELF file, as far as a module is read, that needs others.
+    fn module(depends: &str) -> Vec<u8> {
+        let info = format!("license=GPL\0depends={depends}\0name=it\0");
+        [&b"\x7fELF .modinfo\0"[..], info.as_bytes()].concat()
+    }
+
     #[rstest]
-    #[case::debian("boot/vmlinuz-6.1", "lib/modules/6.1", ".ko")]
-    #[case::fedora("lib/modules/6.1/vmlinuz", "lib/modules/6.1", ".ko.xz")]
-    #[case::ubuntu("boot/vmlinuz-6.1", "lib/modules/6.1", ".ko.zst")]
-    #[case::arch(
-        "usr/lib/modules/6.1/vmlinuz",
-        "usr/lib/modules/6.1",
-        ".ko.gz"
-    )]
-    fn kernels_module_is_beside_it(
-        #[case] kernel: &str,
-        #[case] modules: &str,
-        #[case] end: &str,
-    ) {
+    #[case::debian("boot/vmlinuz-6.1", "lib/modules/6.1")]
+    #[case::debian_13("boot/vmlinuz-6.1", "usr/lib/modules/6.1")]
+    #[case::fedora("lib/modules/6.1/vmlinuz", "lib/modules/6.1")]
+    #[case::arch("usr/lib/modules/6.1/vmlinuz", "usr/lib/modules/6.1")]
+    fn kernels_modules_are_found(#[case] kernel: &str, #[case] modules: &str) {
         let root = tempfile::tempdir().expect("a folder");
         let root = root.path();
         let image = file(root.join(kernel), &image("6.1 (me@here) #1\0"));
         let found = Kernel::at(image.clone()).expect("a kernel");
-        assert_eq!((&*found.release, found.dummy), ("6.1", None));
+        assert_eq!((&*found.release, &found.modules), ("6.1", &None));
+        assert_eq!(found.modules(&["dummy"]).expect("none"), []);
 
-        let net = root.join(modules).join("kernel/drivers/net");
-        let dummy = file(net.join(format!("dummy{end}")), b"");
+        let modules = root.join(modules);
+        let dummy = modules.join("kernel/drivers/net/dummy.ko");
+        file(dummy.clone(), &module(""));
         let found = Kernel::at(image).expect("a kernel");
-        assert_eq!(found.dummy, Some(dummy));
+        assert_eq!(found.modules, Some(modules));
+        let [found] = &found.modules(&["dummy", "none"]).expect("read")[..]
+        else {
+            panic!("one module")
+        };
+        assert_eq!((&*found.name, &found.path), ("dummy", &dummy));
+        assert_eq!(found.bytes, module(""));
+    }
+
+    #[test]
+    fn modules_come_after_those_that_they_need() {
+        let root = tempfile::tempdir().expect("a folder");
+        let kernel = Kernel {
+            image: "vmlinuz".into(),
+            release: "6.1".into(),
+            modules: Some(root.path().into()),
+        };
+        let net = root.path().join("kernel/net");
+        file(net.join("bridge/bridge.ko"), &module("stp,x-llc"));
+        file(net.join("stp.ko"), &module("x-llc"));
+        file(net.join("x-llc.ko"), &module(""));
+        file(net.join("other.ko"), &module("bridge"));
+        let found = kernel.modules(&["bridge", "stp"]).expect("read");
+        let names: Vec<&str> = found.iter().map(|it| &*it.name).collect();
+        assert_eq!(names, ["x_llc", "stp", "bridge"]);
+        assert_eq!(found[2].needs, ["stp", "x_llc"]);
+
+        file(net.join("stp.ko"), b"rubbish");
+        assert!(kernel.modules(&["bridge"]).is_err());
+    }
+
+    #[test]
+    fn compressed_module_is_unpacked() {
+        let root = tempfile::tempdir().expect("a folder");
+        let kernel = Kernel {
+            image: "vmlinuz".into(),
+            release: "6.1".into(),
+            modules: Some(root.path().into()),
+        };
+        // Its first bytes say how; the name ends as the distribution likes.
+        let path = root.path().join("kernel/dummy.ko.xz");
+        let level = flate2::Compression::default();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), level);
+        io::Write::write_all(&mut gzip, &module("")).expect("memory");
+        file(path, &gzip.finish().expect("memory"));
+        let found = kernel.modules(&["dummy"]).expect("read");
+        assert_eq!(found[0].bytes, module(""));
+    }
+
+    /// An answer of `apt-cache depends --recurse --important`, as far as it
+    /// is about the kernel.
+    #[rstest]
+    #[case::debian_13(
+        "linux-image-cloud-amd64
+  Depends: linux-image-6.12.9+deb13-cloud-amd64
+linux-image-6.12.9+deb13-cloud-amd64
+  Depends: kmod
+kmod",
+        "linux-image-6.12.9+deb13-cloud-amd64"
+    )]
+    #[case::sid(
+        "linux-image-cloud-amd64
+  Depends: linux-base-cloud-amd64
+linux-base-cloud-amd64
+linux-image-7.2.1-cloud-amd64
+linux-base-7.2.1-cloud-amd64
+linux-binary-7.2.1-cloud-amd64
+linux-modules-7.2.1-cloud-amd64
+linux-base",
+        "linux-image-7.2.1-cloud-amd64 linux-binary-7.2.1-cloud-amd64 \
+         linux-modules-7.2.1-cloud-amd64"
+    )]
+    #[case::ubuntu(
+        "linux-image-virtual
+linux-image-6.8.0-31-generic
+ |Depends: wireless-regdb
+linux-modules-6.8.0-31-generic
+linux-image-unsigned-6.8.0-31-generic",
+        "linux-image-6.8.0-31-generic linux-modules-6.8.0-31-generic"
+    )]
+    #[case::none("linux-image-virtual\nlinux-base", "")]
+    fn kernel_is_in_these_packages(#[case] apt: &str, #[case] wanted: &str) {
+        assert_eq!(kernel_packages(apt).unwrap_or_default().join(" "), wanted);
     }
 
     /// Setup sectors (0 means 4), then what they hold, some way in.
@@ -378,23 +542,6 @@ mod tests {
         let found = Kernel::at(file(dir.path().join("vmlinuz"), &bytes));
         let unpacked = found.expect("a kernel").unpacked().expect("a file");
         assert_eq!(unpacked, enterable.then_some(kernel));
-    }
-
-    #[test]
-    fn module_that_is_not_compressed_is_taken_as_it_is() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mut found = Kernel {
-            image: "vmlinuz".into(),
-            release: "6.1".into(),
-            dummy: None,
-        };
-        assert_eq!(found.module().expect("none"), None);
-        let path = dir.path().join("dummy.ko");
-        found.dummy = Some(file(path.clone(), b"\x7fELF module"));
-        let module = found.module().expect("whole");
-        assert_eq!(module.as_deref(), Some(&b"\x7fELF module"[..]));
-        file(path, b"rubbish");
-        assert!(found.module().is_err());
     }
 
     #[rstest]

@@ -146,8 +146,8 @@ pub struct Machine {
     console: UnixStream,
     /// Of a machine that was booted: its memory.
     memory: Option<File>,
-    /// Of one that was not: where it goes on from.
-    state: Option<File>,
+    /// Of one that was not: what goes on in it, on its way to QEMU.
+    state: Option<PipeReader>,
     said: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
 }
@@ -196,10 +196,10 @@ impl Machine {
                 (format!("/proc/self/fd/{fd}"), "on")
             }
             Start::State => {
-                let file = File::open(dir.join("state"))
+                let pipe = through_a_pipe(&dir.join("state"))
                     .map_err(|e| Failure::because("state", e))?;
-                inherited.push(file.as_raw_fd());
-                state = Some(file);
+                inherited.push(pipe.as_raw_fd());
+                state = Some(pipe);
                 ("memory".into(), "off")
             }
         };
@@ -235,7 +235,7 @@ impl Machine {
             .args(["-chardev", "stdio,id=wire,signal=off"])
             .args(["-device", "isa-serial,iobase=0x2f8,irq=3,chardev=wire"])
             .args(["-chardev", &chardev("monitor", monitor_fd)])
-            .args(["-mon", "chardev=monitor,mode=control"])
+            .args(["-qmp", "chardev:monitor"])
             .stdin(OwnedFd::from(guest_input))
             .stdout(guest_output)
             .stderr(OwnedFd::from(errors));
@@ -410,6 +410,17 @@ impl Drop for Machine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A pipe through which the file's bytes come. QEMU from 11.1 on takes no
+/// state from a file that is given to it open (`fd:`), and QEMU 7.2 none from
+/// a file that is named (`file:`); each takes one from a pipe.
+fn through_a_pipe(path: &Path) -> io::Result<PipeReader> {
+    let mut file = File::open(path)?;
+    let (reader, mut writer) = io::pipe()?;
+    // QEMU may end before it has read all of it: that is seen elsewhere.
+    thread::spawn(move || io::copy(&mut file, &mut writer));
+    Ok(reader)
 }
 
 /// Copies a file, and leaves out what was never written.

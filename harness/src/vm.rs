@@ -176,7 +176,6 @@ impl Harness {
         let mut text = format!("{:?}\n", self.accelerator);
         let qemu = machine::qemu()?;
         let mut files = vec![&qemu, &self.init, &self.kernel.image];
-        files.extend(&self.kernel.dummy);
         files.extend(self.programs.iter().map(|(_, source)| source));
         for file in files {
             text += &stamp(file)?;
@@ -236,8 +235,10 @@ impl Harness {
         for (at, source) in &self.programs {
             tree.program(at, source)?;
         }
-        if let Some(module) = self.kernel.module()? {
-            tree.file(Path::new("/lib/modules/dummy.ko"), 0o644, module);
+        for module in self.kernel.modules(&["dummy"])? {
+            let at = format!("/lib/modules/{}.ko", module.name);
+            tree.file(Path::new(&at), 0o644, module.bytes);
+            tree.sources.push(module.path);
         }
         File::create(to)
             .and_then(|file| tree.write(BufWriter::new(file)))
