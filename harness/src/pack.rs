@@ -2,6 +2,7 @@
 //! and the libraries they need. Nothing else of this machine comes in.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -10,81 +11,14 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::Failure;
 
-/// The tools that the book's chapters and the claims use, and the Debian
-/// package each is in: for the message when it is missing.
-const TOOLS: &[(&str, &str)] = &[
-    ("sh", "dash"),
-    ("bash", "bash"),
-    ("ps", "procps"),
-    ("sysctl", "procps"),
-    ("pstree", "psmisc"),
-    ("ipcs", "util-linux"),
-    ("ipcmk", "util-linux"),
-    ("ipcrm", "util-linux"),
-    ("hostname", "hostname"),
-    ("domainname", "hostname"),
-    ("mount", "mount"),
-    ("umount", "mount"),
-    ("findmnt", "util-linux"),
-    ("lsns", "util-linux"),
-    ("unshare", "util-linux"),
-    ("nsenter", "util-linux"),
-    ("setpriv", "util-linux"),
-    ("script", "util-linux"),
-    ("id", "coreutils"),
-    ("ls", "coreutils"),
-    ("cat", "coreutils"),
-    ("stat", "coreutils"),
-    ("readlink", "coreutils"),
-    ("sleep", "coreutils"),
-    ("env", "coreutils"),
-    ("nice", "coreutils"),
-    ("chroot", "coreutils"),
-    ("head", "coreutils"),
-    ("tail", "coreutils"),
-    ("sort", "coreutils"),
-    ("wc", "coreutils"),
-    ("tr", "coreutils"),
-    ("cut", "coreutils"),
-    ("seq", "coreutils"),
-    ("dd", "coreutils"),
-    ("touch", "coreutils"),
-    ("rm", "coreutils"),
-    ("rmdir", "coreutils"),
-    ("mkdir", "coreutils"),
-    ("mkfifo", "coreutils"),
-    ("ln", "coreutils"),
-    ("chmod", "coreutils"),
-    ("chown", "coreutils"),
-    ("timeout", "coreutils"),
-    ("true", "coreutils"),
-    ("echo", "coreutils"),
-    ("printf", "coreutils"),
-    ("uname", "coreutils"),
-    ("uniq", "coreutils"),
-    ("tee", "coreutils"),
-    ("date", "coreutils"),
-    ("yes", "coreutils"),
-    ("mktemp", "coreutils"),
-    ("pgrep", "procps"),
-    ("pkill", "procps"),
-    ("awk", "mawk"),
-    ("false", "coreutils"),
-    ("stty", "coreutils"),
-    ("tty", "coreutils"),
-    ("kill", "procps"),
-    ("grep", "grep"),
-    ("sed", "sed"),
-    ("ip", "iproute2"),
-    ("ss", "iproute2"),
-    ("ifconfig", "net-tools"),
-    ("strace", "strace"),
-];
+/// The tools that the book's chapters and the claims use, those for the
+/// reader's comfort, and the packages that hold them.
+const TOOLS: &str = include_str!("../tools");
 
-/// Comfort, for who has it: nothing depends on these.
-const COMFORT: &[&str] = &["tmux", "less", "clear"];
+/// The package managers that have a column there.
+const PACKAGERS: usize = 6;
 
-/// The same, as files: what a terminal can do, by its `$TERM`, and letters
+/// Comfort, for who has it: what a terminal can do, by its `$TERM`, and letters
 /// that are not ASCII. `tmux` does not start without the two, and `pstree`
 /// draws no lines.
 const TERMINALS: &[&str] = &[
@@ -111,8 +45,10 @@ const TERMINFO: &[&str] =
 /// inside: without it each is looked for in eight folders first.
 const MORE: &[&str] = &["/usr/lib/locale/C.utf8/LC_CTYPE", "/etc/ld.so.cache"];
 
-/// Where to look for them, PATH or not.
-const PATH: &[&str] = &["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+/// Where tools are, `$PATH` or not. The last folder is NixOS's, whose `$PATH`
+/// has wrappers in front of it that work nowhere else.
+const PATH: &[&str] =
+    &["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/run/current-system/sw/bin"];
 
 /// For the laboratory's shell.
 const PROMPT: &str = "PS1='\\u@\\h:\\w\\$ '\n";
@@ -171,21 +107,37 @@ enum Entry {
     File(u32, Vec<u8>),
 }
 
-/// The tools' paths on this machine.
+/// The guest's tools: their names, and their paths on this machine.
 ///
 /// # Errors
 /// Names what is missing, and who installs it.
-pub fn tools() -> Result<Vec<PathBuf>, Failure> {
+pub fn tools() -> Result<Vec<(String, PathBuf)>, Failure> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<PathBuf> = PATH
+        .iter()
+        .map(PathBuf::from)
+        .chain(env::split_paths(&path).filter(|dir| dir.is_absolute()))
+        .collect();
     let find = |name: &str| {
-        let mut paths = PATH.iter().map(|dir| Path::new(dir).join(name));
-        paths.find(|path| path.exists())
+        let mut paths = dirs.iter().map(|dir| dir.join(name));
+        paths.find(|path| path.is_file())
     };
-    let mut found = Vec::new();
+    let mut found: Vec<(String, PathBuf)> = Vec::new();
     let mut missing = Vec::new();
-    for (name, package) in TOOLS {
-        match find(name) {
-            Some(path) => found.push(path),
-            None => missing.push(format!("{name} ({package})")),
+    for line in TOOLS.lines() {
+        let mut words = line.split_whitespace();
+        let kind = words.next();
+        if !matches!(kind, Some("guest" | "extra")) {
+            continue;
+        }
+        for tool in words.skip(PACKAGERS) {
+            let (name, program) = tool.split_once(':').unwrap_or((tool, tool));
+            match find(program) {
+                _ if found.iter().any(|(there, _)| there == name) => {}
+                Some(path) => found.push((name.into(), path)),
+                None if kind == Some("guest") => missing.push(program),
+                None => {}
+            }
         }
     }
     if !missing.is_empty() {
@@ -194,7 +146,6 @@ pub fn tools() -> Result<Vec<PathBuf>, Failure> {
             "missing on this machine: {missing}: run harness/setup"
         )));
     }
-    found.extend(COMFORT.iter().filter_map(|name| find(name)));
     Ok(found)
 }
 
@@ -392,6 +343,22 @@ fn merged(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn list_of_tools_has_a_package_for_each_and_one_shell() {
+        for line in TOOLS.lines().filter(|line| !line.starts_with('#')) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            assert!(["guest", "extra", "here"].contains(&words[0]), "{line}");
+            assert!(words.len() > 1 + PACKAGERS, "{line}");
+        }
+        let tools = tools().expect("what harness/setup installs");
+        let mut names: Vec<&str> =
+            tools.iter().map(|(name, _)| &**name).collect();
+        let shell = tools.iter().find(|(name, _)| name == "sh");
+        assert!(shell.expect("a shell").1.ends_with("dash"));
+        names.sort_unstable();
+        assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
+    }
 
     #[test]
     fn only_what_was_asked_for_is_packed() {

@@ -70,8 +70,8 @@ impl Harness {
         for demo in demos {
             programs.push((named("/usr/local/bin", &demo), demo));
         }
-        for tool in pack::tools()? {
-            programs.push((named("/usr/bin", &tool), tool));
+        for (name, tool) in pack::tools()? {
+            programs.push((Path::new("/usr/bin").join(name), tool));
         }
         for file in pack::comfort() {
             programs.push((file.clone(), file));
