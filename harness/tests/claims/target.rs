@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Made once for all claims of this process.
 pub static HARNESS: LazyLock<Result<Harness, Failure>> = LazyLock::new(|| {
-    Harness::new(Path::new(env!("CARGO_BIN_EXE_harness")), None)
+    Harness::new(Path::new(env!("CARGO_BIN_EXE_harness")), &[])
 });
 
 /// Where the demos and examples are, for `HARNESS_GROUND=here`.
