@@ -6,15 +6,17 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Output;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-pub use harness::User::{self, Reader, Root};
-use harness::{Failure, Harness, Vm};
+pub use harness::User;
+use harness::{Harness, Vm};
 use nix::unistd::geteuid;
+
+pub use crate::common::{HARNESS, Reader, Root};
 
 /// Whoever may try a claim. They share its machine: the one with the fewer
 /// rights comes first.
@@ -22,11 +24,6 @@ pub const USERS: [User; 2] = [Reader, Root];
 
 /// No command of a claim takes a tenth of this, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Made once for all claims of this process.
-pub static HARNESS: LazyLock<Result<Harness, Failure>> = LazyLock::new(|| {
-    Harness::new(Path::new(env!("CARGO_BIN_EXE_harness")), None)
-});
 
 /// Where the demos and examples are, for `HARNESS_GROUND=here`.
 static PATH: LazyLock<OsString> = LazyLock::new(|| {
