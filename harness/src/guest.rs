@@ -97,6 +97,11 @@ fn prepare() -> Result<(), String> {
         mount(source, *target, kind, MsFlags::empty(), Some(*options))
             .map_err(|error| because(target)(error.into()))?;
     }
+    // As systemd does at every start. Since Linux 6.14 each PID namespace has
+    // a limit of its own, and a new one begins with this value: without it the
+    // columns of ps would be wider inside than outside. A kernel for small
+    // machines refuses it, and then nothing but the columns' width differs.
+    let _ = fs::write("/proc/sys/kernel/pid_max", "4194304");
     // As systemd does at every start. The kernel's default is private, and
     // in a private tree no mount could ever be seen where it should not be.
     let shared = MsFlags::MS_REC | MsFlags::MS_SHARED;
