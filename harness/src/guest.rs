@@ -18,6 +18,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use crate::wire::{
     self, Decoder, End, FromGuest, OUTPUT, Request, ToGuest, User,
 };
+use crate::wire_port;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MsFlags, mount};
@@ -96,6 +97,11 @@ fn prepare() -> Result<(), String> {
         mount(source, *target, kind, MsFlags::empty(), Some(*options))
             .map_err(|error| because(target)(error.into()))?;
     }
+    // As systemd does at every start. Since Linux 6.14 each PID namespace has
+    // a limit of its own, and a new one begins with this value: without it the
+    // columns of ps would be wider inside than outside. A kernel for small
+    // machines refuses it, and then nothing but the columns' width differs.
+    let _ = fs::write("/proc/sys/kernel/pid_max", "4194304");
     // As systemd does at every start. The kernel's default is private, and
     // in a private tree no mount could ever be seen where it should not be.
     let shared = MsFlags::MS_REC | MsFlags::MS_SHARED;
@@ -149,8 +155,11 @@ struct Wire {
 
 impl Wire {
     fn open() -> io::Result<Wire> {
-        let port =
-            OpenOptions::new().read(true).write(true).open("/dev/ttyS1")?;
+        let name = wire_port().map_err(io::Error::other)?;
+        let port = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(format!("/dev/{name}"))?;
         let mut raw = tcgetattr(&port)?;
         cfmakeraw(&mut raw);
         // A UART waits four characters long for more before it says that
@@ -159,7 +168,7 @@ impl Wire {
         tcsetattr(&port, SetArg::TCSANOW, &raw)?;
         // Of its 16 characters it may fill 14 before it interrupts, not 8: a
         // quarter less time for input.
-        let _ = fs::write("/sys/class/tty/ttyS1/rx_trig_bytes", "14");
+        let _ = fs::write(format!("/sys/class/tty/{name}/rx_trig_bytes"), "14");
         let signals = SigSet::from(Signal::SIGCHLD);
         signals.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;

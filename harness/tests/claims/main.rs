@@ -2,6 +2,8 @@
 //! claim has a machine of its own that nobody has touched before it, and a
 //! control in the same test that shows that the claim could have failed.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod target;
 
 mod chain;
@@ -12,7 +14,6 @@ mod faults;
 mod ipc;
 mod mount;
 mod net;
-mod pages;
 mod pid;
 mod report;
 mod traces;

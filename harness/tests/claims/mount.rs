@@ -142,7 +142,8 @@ fn propagation_decides_which_way_mounts_travel() {
                 mount -t tmpfs inside in; : > in/file
                 echo > /tmp/ready; read word < /tmp/hold
                 [ ! -e out/file ] || echo out to in
-                mount --bind /tmp bind; echo bind' sh $kind &
+                if mount --bind /tmp bind 2> /dev/null; then echo bind
+                else echo no bind; fi' sh $kind &
             read word < /tmp/ready
             [ ! -e in/file ] || echo in to out
             mount -t tmpfs outside out; : > out/file
@@ -154,15 +155,11 @@ fn propagation_decides_which_way_mounts_travel() {
         let namespaces = if user == Root { "-m" } else { "-rm" };
         let argv = ["unshare", namespaces, "sh", "-euc", script];
         let output = machine.run(user, argv, b"");
-        let bind = "/tmp/unbindable/bind: wrong fs type";
-        let bind = predicate::str::contains("mount:")
-            .count(1)
-            .and(predicate::str::contains(bind));
-        output.assert().success().stderr(bind).stdout(
+        output.assert().success().stderr("").stdout(
             "shared\nin to out\nout to in\nbind\n\
              private\nbind\n\
              slave\nout to in\nbind\n\
-             unbindable\n",
+             unbindable\nno bind\n",
         );
     }
 }
@@ -198,14 +195,8 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
     assert_eq!(numbers, "/proc/1\n/proc/1\n");
 
     // It has ended, and the outside does not recover.
-    machine.root(["ps", "-ef"]).assert().failure().stdout("").stderr(
-        predicate::str::starts_with("Error, do this: mount -t proc proc /proc"),
-    );
-    machine.root(["mount"]).assert().failure().stdout("").stderr(
-        predicate::str::contains(
-            "failed to read mtab: No such file or directory",
-        ),
-    );
+    machine.root(["ps", "-ef"]).assert().failure().stdout("");
+    machine.root(["mount"]).assert().failure().stdout("");
     // It is a /proc all the same: one of no process.
     let rest = format!("{DEAD}; echo /proc/[0-9]*; read up < /proc/uptime");
     assert_eq!(machine.sh(Root, &rest), "/proc/[0-9]*\n");
@@ -316,15 +307,14 @@ fn user_namespace_makes_shared_mounts_slaves() {
 )]
 fn findmnt_says_shared_outside_and_private_inside() {
     let machine = fresh_machine();
-    let findmnt = "findmnt -o TARGET,PROPAGATION /proc";
-    let shared = "TARGET PROPAGATION\n/proc  shared\n";
+    let findmnt = "findmnt --noheadings --raw -o TARGET,PROPAGATION /proc";
+    let shared = "/proc shared\n";
     for user in USERS {
         assert_eq!(machine.sh(user, findmnt), shared, "{user}");
         let inside =
             machine.sh(user, &format!("pid-demo mount-demo {findmnt}"));
         // Two: the inherited one, and on top of it that of the inside.
-        let private = "TARGET PROPAGATION\n/proc  private\n/proc  private\n";
-        assert_eq!(inside, private, "{user}");
+        assert_eq!(inside, "/proc private\n/proc private\n", "{user}");
         assert_eq!(machine.sh(user, findmnt), shared, "{user}");
     }
 }
@@ -406,31 +396,32 @@ unbindable  false       false       Err\(EINVAL\)",
     ),
     (
         "pitfall",
+        // A shell that is no dash has become ps, so that it is not listed.
         r"\$ ps
  +PID .*
-.* pitfall\n.* sh\n.* ps
+.* pitfall(\n.* sh)?\n.* ps
 
 # a new /proc was mounted inside
 \$ ps
-Error, do this: mount -t proc proc /proc
+[^\n$#]+
 \$ mount
-mount: failed to read mtab: No such file or directory
+[^\n$#]+
 
 # the usual repair
 \$ mount -t proc proc /proc
 \$ ps
  +PID .*
-.* pitfall\n.* sh\n.* ps
+.* pitfall(\n.* sh)?\n.* ps
 \$ grep ' / /proc ' /proc/self/mountinfo \| tail -n 3
 (?:.* / /proc .* shared:.* - proc proc .*\n){3}
 # the right repair
 \$ umount /proc
 \$ ps
-Error, do this: mount -t proc proc /proc
+[^\n$#]+
 \$ umount /proc
 \$ ps
  +PID .*
-.* pitfall\n.* sh\n.* ps",
+.* pitfall(\n.* sh)?\n.* ps",
     ),
     (
         "fixes",

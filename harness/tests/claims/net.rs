@@ -4,7 +4,7 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
 use crate::report::report;
-use crate::target::{Reader, Root, USERS, fresh_machine};
+use crate::target::{Reader, Root, SOON, USERS, fresh_machine};
 
 /// In a new network namespace.
 const INSIDE: &str = "exec net-demo sh -euc \"$1\"";
@@ -88,22 +88,21 @@ fn net_report_agrees_with_the_tools() {
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn lo_is_born_down_and_brought_up() {
     let machine = fresh_machine();
-    // The port does not matter: nobody listens.
-    let look = "ip -o link show lo; : < /dev/tcp/127.0.0.1/9";
     for user in USERS {
-        let born = ["unshare", "--map-root-user", "--net", "bash", "-c", look];
-        machine
-            .run(user, born, b"")
-            .assert()
-            .failure()
-            .stdout(predicate::str::contains("<LOOPBACK>"))
-            .stderr(predicate::str::contains("Network is unreachable"));
-        machine
-            .run(user, ["net-demo", "bash", "-c", look], b"")
-            .assert()
-            .failure()
-            .stdout(predicate::str::contains("<LOOPBACK,UP,LOWER_UP>"))
-            .stderr(predicate::str::contains("Connection refused"));
+        let born = ["unshare", "--map-root-user", "--net"];
+        for (links, flags, error) in [
+            (&born[..], "<LOOPBACK>", "ENETUNREACH"),
+            (&["net-demo"], "<LOOPBACK,UP,LOWER_UP>", "ECONNREFUSED"),
+        ] {
+            let look = [links, &["ip", "-o", "link", "show", "lo"]].concat();
+            let flags = predicate::str::contains(flags);
+            machine.run(user, look, b"").assert().success().stdout(flags);
+            // The port does not matter: nobody listens.
+            let connect = ["bash", "-c", ": < /dev/tcp/127.0.0.1/9"];
+            let call = ["connect", "AF_INET"];
+            let end = machine.end_of_call(user, links, call, &connect);
+            assert_eq!(end, error, "{user}: {links:?}");
+        }
     }
 }
 
@@ -134,42 +133,38 @@ fn listener_outside_does_not_answer_inside() {
     // No tool of the guest listens, but the report does, on 127.0.0.1. Its
     // output is a pipe that is full, so it waits there, and goes on listening.
     // Whoever listens stands in the second line.
-    let listener = machine.sh(
-        Reader,
-        "mkfifo full; exec 3<> full; printf %65536s '' >&3
+    let script = format!(
+        "{SOON} listens() {{ {{ read title; read line; }} < /proc/net/tcp; }}
+        mkfifo full; exec 3<> full; printf %65536s '' >&3
         net-demo >&3 &
-        line=
-        until [ \"$line\" ]; do
-            { read title; read line; } < /proc/net/tcp || true
-        done
-        echo $line",
+        soon listens
+        echo $line"
     );
+    let listener = machine.sh(Reader, &script);
     let listener: Vec<&str> = listener.split(' ').collect();
     // The address's bytes from last to first, and the state TCP_LISTEN.
     let [_, address, _, "0A", ..] = listener[..] else {
         panic!("{listener:?}")
     };
     let port = address.strip_prefix("0100007F:").expect("127.0.0.1");
-    let connect = format!(
-        "echo \"$(< /proc/net/tcp)\"; : < /dev/tcp/127.0.0.1/$((16#{port}))"
-    );
+    let connect = format!(": < /dev/tcp/127.0.0.1/$((16#{port}))");
     for user in USERS {
-        let inside =
-            machine.run(user, ["net-demo", "bash", "-c", &connect], b"");
+        let listeners = |links: &[&str]| {
+            let argv = [links, &["cat", "/proc/net/tcp"]].concat();
+            let seen = machine.run(user, argv, b"");
+            let seen = seen.assert().success().get_output().stdout.clone();
+            String::from_utf8(seen).expect("text")
+        };
+        let connect = |links: &[&str]| {
+            let bash = ["bash", "-c", &connect];
+            machine.end_of_call(user, links, ["connect", "AF_INET"], &bash)
+        };
         // Only the title.
-        assert_eq!(inside.stdout.split(|it| *it == b'\n').count(), 2);
-        inside
-            .assert()
-            .failure()
-            .stdout(predicate::str::contains("local_address"))
-            .stderr(predicate::str::contains("Connection refused"));
-        // Machine it answers.
-        machine
-            .run(user, ["bash", "-c", &connect], b"")
-            .assert()
-            .success()
-            .stdout(predicate::str::contains(address))
-            .stderr("");
+        assert_eq!(listeners(&["net-demo"]).lines().count(), 1);
+        assert_eq!(connect(&["net-demo"]), "ECONNREFUSED", "{user}");
+        // Outside it is listed, and answers.
+        assert!(listeners(&[]).contains(address), "{user}");
+        assert_eq!(connect(&[]), "done", "{user}");
     }
 }
 

@@ -4,7 +4,7 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
 use crate::report::rows;
-use crate::target::{Machine, Root, USERS, User, fresh_machine};
+use crate::target::{Machine, Root, SOON, USERS, User, fresh_machine};
 
 /// For scripts, which say words through the fifo `ready`, and wait for `hold`.
 const WORDS: &str = r#"
@@ -43,21 +43,13 @@ const WORDS: &str = r#"
         for pid; do if [ -e /proc/$pid ]; then echo there; else echo gone; fi
         done
     }
-
-    # Waits for a condition.
-    soon() {
-        read now rest < /proc/uptime; end=$((${now%.*} + 30))
-        until "$@" 2> /dev/null; do
-            read now rest < /proc/uptime; [ ${now%.*} -lt $end ]
-        done
-    }
 "#;
 
 impl Machine {
     /// Runs a script that begins with the above.
     #[track_caller]
     fn with_words(&self, user: User, script: &str) -> String {
-        self.sh(user, &format!("{WORDS}{script}"))
+        self.sh(user, &format!("{SOON}{WORDS}{script}"))
     }
 }
 
@@ -205,17 +197,16 @@ fn where_pid_1_is_dead_fork_says_no_memory() {
     for user in USERS {
         let own = if user == Root { "--mount" } else { "-Ur" };
         let argv = ["unshare", own, "-p", "bash", "-c", script];
-        machine
-            .run(user, argv, b"")
-            .assert()
-            .code(254)
-            .stdout("1\n")
-            .stderr(predicate::str::contains("fork: Cannot allocate memory"));
+        machine.run(user, argv, b"").assert().failure().stdout("1\n");
+        let end = machine.end_of_call(user, &[], ["clone", ""], &argv);
+        assert_eq!(end, "ENOMEM", "{user}");
 
         // Without the namespace, and in one whose PID 1 lives, both run.
         let argv = ["unshare", own, "bash", "-c", script];
         let two = predicate::function(|text: &str| text.lines().count() == 2);
         machine.run(user, argv, b"").assert().success().stdout(two);
+        let end = machine.end_of_call(user, &[], ["clone", ""], &argv);
+        assert_eq!(end, "done", "{user}");
         let argv = ["pid-demo", "bash", "-c", script];
         machine.run(user, argv, b"").assert().success().stdout("2\n3\n");
     }

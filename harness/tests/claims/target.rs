@@ -6,27 +6,36 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Output;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-pub use harness::User::{self, Reader, Root};
-use harness::{Failure, Harness, Vm};
+pub use harness::User;
+use harness::{Harness, Vm};
 use nix::unistd::geteuid;
+
+pub use crate::common::{HARNESS, Reader, Root};
+use crate::common::{NO_VERDICT, name_broken_claims};
 
 /// Whoever may try a claim. They share its machine: the one with the fewer
 /// rights comes first.
 pub const USERS: [User; 2] = [Reader, Root];
 
 /// No command of a claim takes a tenth of this, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Made once for all claims of this process.
-pub static HARNESS: LazyLock<Result<Harness, Failure>> = LazyLock::new(|| {
-    Harness::new(Path::new(env!("CARGO_BIN_EXE_harness")), None)
-});
+/// For scripts: `soon COMMAND` repeats COMMAND until it succeeds, and fails
+/// when it has not after half a minute.
+pub const SOON: &str = r#"
+    soon() {
+        read now rest < /proc/uptime; end=$((${now%.*} + 30))
+        until "$@" 2> /dev/null; do
+            read now rest < /proc/uptime; [ ${now%.*} -lt $end ]
+        done
+    }
+"#;
 
 /// Where the demos and examples are, for `HARNESS_GROUND=here`.
 static PATH: LazyLock<OsString> = LazyLock::new(|| {
@@ -48,6 +57,7 @@ pub struct Machine {
 
 /// A machine that nobody has touched.
 pub fn fresh_machine() -> Machine {
+    name_broken_claims();
     let story = Mutex::default();
     if cfg!(ground_here) {
         assert!(geteuid().is_root(), "HARNESS_GROUND=here: only as root");
@@ -56,8 +66,8 @@ pub fn fresh_machine() -> Machine {
     let vm = HARNESS.as_ref().map(Harness::start);
     match vm {
         Ok(Ok(vm)) => Machine { vm: Some(Mutex::new(vm)), story },
-        Ok(Err(failure)) => panic!("the VM failed: {failure}"),
-        Err(failure) => panic!("the VM failed: {failure}"),
+        Ok(Err(failure)) => panic!("{NO_VERDICT}{failure}"),
+        Err(failure) => panic!("{NO_VERDICT}{failure}"),
     }
 }
 
@@ -94,6 +104,29 @@ impl Machine {
         String::from_utf8(output.stdout).expect("text")
     }
 
+    /// Runs a command, behind these links, and returns how its last system
+    /// call of this name and with this in its arguments ended: `done`, or the
+    /// name of the error. strace(1) reads that from the kernel. What the
+    /// command says of an error are the words of its tool, which differ
+    /// between distributions.
+    #[track_caller]
+    pub fn end_of_call(
+        &self,
+        user: User,
+        links: &[&str],
+        [call, part]: [&str; 2],
+        command: &[&str],
+    ) -> String {
+        let trace = format!("trace={call}");
+        let strace = ["strace", "-qq", "-e", "signal=none", "-e", &trace];
+        let output = self.run(user, [links, &strace, command].concat(), b"");
+        let trace = String::from_utf8_lossy(&output.stderr);
+        let name = format!("{call}(");
+        let mut lines = trace.lines().rev();
+        let line = lines.find(|it| it.starts_with(&name) && it.contains(part));
+        end_of_call(line.unwrap_or_else(|| panic!("no {name}{part}: {trace}")))
+    }
+
     /// Runs a command with this on standard input.
     pub fn run<A: AsRef<OsStr>>(
         &self,
@@ -104,10 +137,15 @@ impl Machine {
         let argv: Vec<A> = argv.into_iter().collect();
         let name = |arg: &A| arg.as_ref().to_string_lossy().into_owned();
         let line = argv.iter().map(name).collect::<Vec<_>>().join(" ");
+        let begun = Instant::now();
         let output = match &self.vm {
             Some(vm) => unpoisoned(vm)
                 .output(user, argv, input, PATIENCE)
-                .unwrap_or_else(|failure| panic!("the VM failed: {failure}")),
+                .unwrap_or_else(|failure| match begun.elapsed() < PATIENCE {
+                    true => panic!("{NO_VERDICT}{failure}"),
+                    // It waits for what the claim says that it comes.
+                    false => panic!("{user}: {line}: no end: {failure}"),
+                }),
             None => here(user, argv, input),
         };
         let _ = write!(
@@ -118,6 +156,15 @@ impl Machine {
             String::from_utf8_lossy(&output.stderr),
         );
         output
+    }
+}
+
+/// How the system call in this line of strace(1) ended.
+pub fn end_of_call(line: &str) -> String {
+    let (_, end) = line.rsplit_once(" = ").expect("a system call's end");
+    match end.strip_prefix("-1 ") {
+        Some(error) => error.split(' ').next().unwrap_or_default().into(),
+        None => "done".into(),
     }
 }
 

@@ -6,7 +6,9 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
 use crate::report::report;
-use crate::target::{Machine, Reader, Root, USERS, User, fresh_machine};
+use crate::target::{
+    Machine, Reader, Root, USERS, User, end_of_call, fresh_machine,
+};
 
 /// Who a program is, and what it may do, in its own words.
 const STATUS: [&str; 2] = ["cat", "/proc/self/status"];
@@ -60,12 +62,20 @@ fn caller_is_root_inside() {
 /// S1
 #[test]
 fn file_made_inside_belongs_to_the_caller_outside() {
-    let script = "cd /tmp; user-demo sh -c '> made; stat -c %u:%g made'
+    let make = "cd /tmp; $1 sh -c '> made; stat -c %u:%g made'
         stat -c %u:%g made; rm made";
     let machine = fresh_machine();
-    for user in USERS {
-        let id = id(user);
-        assert_eq!(machine.sh(user, script), format!("0:0\n{id}:{id}\n"));
+    // Root's ids are the same inside and outside, and would show nothing. So
+    // root becomes somebody whose uid and gid are two numbers.
+    let somebody = "setpriv --reuid=4242 --regid=4343 --clear-groups";
+    for (user, caller, ids) in
+        [(Reader, "env", "1000:1000"), (Root, somebody, "4242:4343")]
+    {
+        let script = format!("exec {caller} sh -euc \"$2\" sh \"$1\"");
+        let made = |link| machine.sh_with(user, &script, &[link, make]);
+        assert_eq!(made("user-demo"), format!("0:0\n{ids}\n"));
+        // Without the namespace it is the caller's on both sides.
+        assert_eq!(made("env"), format!("{ids}\n{ids}\n"));
     }
 }
 
@@ -152,10 +162,15 @@ fn capabilities_come_before_the_map() {
 /// user namespace, as `FILE TEXT; FILE TEXT`, and what came of the last.
 #[track_caller]
 fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
-    // The shell's own printf does not say which error it was.
+    // A map must be written with one call, which is what dd(1) is for: a
+    // printf may write line by line. strace(1) says what came of the call.
     let mut script = "write() {
-            end=$(/usr/bin/printf \"$2\" 2>&1 > /proc/$pid/$1) || return 0
-            end=done
+            printf \"$2\" > text
+            strace -qq -o calls -e trace=write dd bs=4096 \\
+                < text > /proc/$pid/$1 2> /dev/null || :
+            while read -r call; do
+                case $call in 'write(1,'*) end=$call ;; esac
+            done < calls
         }\n"
     .to_string();
     for (steps, _) in rows {
@@ -165,15 +180,17 @@ fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
             let (file, text) = step.split_once(' ').expect("FILE TEXT");
             script += &format!("write {file} '{text}'\n");
         }
-        script += "kill -KILL $pid; echo \"${end##*: }\"; }\n";
+        script += "kill -KILL $pid; printf '%s\\n' \"$end\"; }\n";
     }
-    let ends = machine.sh(user, &script);
-    let seen: Vec<_> = rows.iter().map(|row| row.0).zip(ends.lines()).collect();
+    let calls = machine.sh(user, &script);
+    let ends: Vec<String> = calls.lines().map(end_of_call).collect();
+    let ends = ends.iter().map(String::as_str);
+    let seen: Vec<_> = rows.iter().map(|row| row.0).zip(ends).collect();
     assert_eq!(seen, rows, "{user}");
 }
 
-const EPERM: &str = "Operation not permitted";
-const EINVAL: &str = "Invalid argument";
+const EPERM: &str = "EPERM";
+const EINVAL: &str = "EINVAL";
 
 /// S3: since Linux 3.19, and not where the writer is root outside.
 #[test]
@@ -245,15 +262,17 @@ fn refused_maps_have_their_errors() {
 #[test]
 fn root_inside_is_nobody_to_the_outsides_files() {
     let machine = fresh_machine();
-    let inside = machine.reader(["user-demo", "cat", "/etc/shadow"]);
-    let denied = "cat: /etc/shadow: Permission denied\n";
-    inside.assert().failure().stdout("").stderr(denied);
+    let open = |user, links: &[&str]| {
+        let call = ["openat", "/etc/shadow"];
+        machine.end_of_call(user, links, call, &["cat", "/etc/shadow"])
+    };
+    assert_eq!(open(Reader, &["user-demo"]), "EACCES");
     let owner = ["stat", "-c", "%u", "/etc/shadow"];
     let inside = machine.reader([&["user-demo"], &owner[..]].concat());
     inside.assert().success().stdout("65534\n");
     // It is there, and root outside reads it.
     machine.reader(owner).assert().success().stdout("0\n");
-    machine.root(["cat", "/etc/shadow"]).assert().success();
+    assert_eq!(open(Root, &[]), "done");
 }
 
 /// S5
@@ -264,16 +283,18 @@ fn root_inside_may_rename_only_a_uts_namespace_of_its_own() {
     let rename = ["sh", "-c", "hostname sparrow && hostname"];
     for user in USERS {
         let inside = [&["user-demo"], &rename[..]].concat();
-        let denied = "hostname: you must be root to change the host name\n";
-        let refused = machine.run(user, inside, b"");
-        refused.assert().failure().stdout("").stderr(denied);
+        machine.run(user, inside, b"").assert().failure().stdout("");
+        let call = ["sethostname", "sparrow"];
+        let hostname = ["hostname", "sparrow"];
+        let end = machine.end_of_call(user, &["user-demo"], call, &hostname);
+        assert_eq!(end, "EPERM", "{user}");
         let chain = [&["user-demo", "uts-demo"], &rename[..]].concat();
         let output = machine.run(user, chain, b"");
         output.assert().success().stdout("sparrow\n");
         machine.run(user, ["hostname"], b"").assert().stdout("outside\n");
     }
 
-    // Without the namespace root may rename the machine.
+    // Without the namespace root may rename the machine, by the same call.
     machine.root(rename).assert().success().stdout("sparrow\n");
 }
 

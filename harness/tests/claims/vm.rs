@@ -4,22 +4,24 @@ use std::env;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::tcgetattr;
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 use predicates::prelude::*;
 
-use crate::target::{HARNESS, Reader, Root, fresh_machine};
+use crate::target::{HARNESS, PATIENCE, Reader, Root, fresh_machine};
 
 /// The program that a reader types.
 pub fn harness() -> Command {
@@ -37,12 +39,48 @@ pub fn typed(argv: &[&str]) -> assert_cmd::Command {
     command
 }
 
-/// The same, at this terminal.
-fn seated(terminal: &OwnedFd) -> Command {
-    let end = || Stdio::from(terminal.try_clone().expect("a terminal"));
-    let mut command = harness();
-    command.stdin(end()).stdout(end()).stderr(end());
-    command
+/// A harness that ends with its test, also when the test fails.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+/// Starts the harness at a terminal of this size. Returns the other end of
+/// the terminal, and its settings. Only the harness has the terminal open, so
+/// that the other end reads an error when the harness has ended.
+fn seated(size: Option<&Winsize>, argv: &[&str]) -> (Running, File, Termios) {
+    let OpenptyResult { master, slave } =
+        openpty(size, None).expect("a terminal");
+    // Not the settings of a new terminal.
+    let mut settings = tcgetattr(&slave).expect("a terminal");
+    settings.local_flags.remove(LocalFlags::ECHOCTL);
+    tcsetattr(&slave, SetArg::TCSANOW, &settings).expect("a terminal");
+    let end = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("dup"));
+    let child = harness()
+        .args(argv)
+        .stdin(end(&slave))
+        .stdout(end(&slave))
+        .stderr(slave)
+        .spawn();
+    (Running(child.expect("harness")), File::from(master), settings)
 }
 
 /// V1
@@ -170,18 +208,14 @@ fn fresh_machine_knows_nothing_of_the_last_one() {
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn laboratory_that_is_ended_gives_the_terminal_back() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP] {
-        let OpenptyResult { master, slave } =
-            openpty(None, None).expect("a terminal");
-        let before = tcgetattr(&slave).expect("a terminal");
-        let mut child = seated(&slave).spawn().expect("harness");
-        let mut shown = File::from(master);
+        let (mut child, mut shown, before) = seated(None, &[]);
         read_until(&mut shown, b"# ");
         // It takes each key as it is.
-        assert_ne!(tcgetattr(&slave).expect("a terminal"), before);
+        assert_ne!(tcgetattr(&shown).expect("a terminal"), before);
         kill(Pid::from_raw(child.id() as i32), signal).expect("kill");
         let status = child.wait().expect("an end");
         assert_eq!(status.code(), Some(125), "{signal}");
-        assert_eq!(tcgetattr(&slave).expect("a terminal"), before);
+        assert_eq!(tcgetattr(&shown).expect("a terminal"), before);
     }
 }
 
@@ -191,7 +225,7 @@ fn laboratory_that_is_ended_gives_the_terminal_back() {
 #[expect(unsafe_code, reason = "nix has no wrapper for TIOCSWINSZ")]
 fn terminal_inside_has_the_size_of_the_one_outside() {
     // bash asks for the size after each program.
-    let script = "trap 'id > /dev/null; echo $LINES $COLUMNS; exit' WINCH; \
+    let script = "trap 'id > /dev/null; echo $LINES $COLUMNS; exit 0' WINCH; \
                   id > /dev/null; echo $LINES $COLUMNS; sleep 30 & wait";
     let size = |rows, columns| Winsize {
         ws_row: rows,
@@ -199,16 +233,13 @@ fn terminal_inside_has_the_size_of_the_one_outside() {
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    let OpenptyResult { master, slave } =
-        openpty(Some(&size(31, 101)), None).expect("a terminal");
-    let mut child =
-        seated(&slave).args(["bash", "-c", script]).spawn().expect("harness");
-    let mut shown = File::from(master);
+    let (mut child, mut shown, _) =
+        seated(Some(&size(31, 101)), &["bash", "-c", script]);
     assert_eq!(read_until(&mut shown, b"\n"), b"31 101\r\n");
     let new = size(17, 67);
     // SAFETY: the kernel reads the size, which lives as long as that.
     let done =
-        unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSWINSZ, &new) };
+        unsafe { libc::ioctl(shown.as_raw_fd(), libc::TIOCSWINSZ, &new) };
     assert_eq!(done, 0);
     // The kernel tells whose terminal it is, which is nobody's here.
     kill(Pid::from_raw(child.id() as i32), Signal::SIGWINCH).expect("kill");
@@ -233,11 +264,11 @@ fn qemu_ends_with_its_machine() {
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn no_qemu_outlives_a_killed_harness() {
     let mark = mark("ready");
-    let mut child = harness()
+    let child = harness()
         .env("KILLED", &mark)
         .args(["sh", "-c", "echo ready; sleep 1000"])
-        .spawn()
-        .expect("harness");
+        .spawn();
+    let mut child = Running(child.expect("harness"));
     wait_for_a_line(&mut child);
     let alive = marked(&mark).len();
     child.kill().expect("kill");
@@ -349,16 +380,26 @@ fn outside_is_realistic() {
     machine.reader(["cat", "/etc/shadow"]).assert().failure();
 }
 
-pub fn wait_for_a_line(child: &mut std::process::Child) {
+pub fn wait_for_a_line(child: &mut Child) {
     read_until(child.stdout.as_mut().expect("a pipe"), b"\n");
 }
 
-/// What is shown up to and with this, and not a byte more.
-fn read_until(shown: &mut impl Read, end: &[u8]) -> Vec<u8> {
+/// What is shown up to and with `end`, and not a byte more. Fails with what
+/// was shown instead, when nothing more comes.
+#[track_caller]
+fn read_until(shown: &mut (impl Read + AsFd), end: &[u8]) -> Vec<u8> {
+    let deadline = Instant::now() + PATIENCE;
     let mut text = Vec::new();
     while !text.ends_with(end) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).expect("less than a month");
+        let mut fd = [PollFd::new(shown.as_fd(), PollFlags::POLLIN)];
+        let ready = poll(&mut fd, left).expect("poll");
         let mut byte = [0];
-        shown.read_exact(&mut byte).expect("more to come");
+        let more = ready > 0 && shown.read_exact(&mut byte).is_ok();
+        let (text_so_far, end) =
+            (String::from_utf8_lossy(&text), String::from_utf8_lossy(end));
+        assert!(more, "{end:?} never comes, but only: {text_so_far}");
         text.extend(byte);
     }
     text
@@ -369,12 +410,9 @@ fn read_until(shown: &mut impl Read, end: &[u8]) -> Vec<u8> {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
-    // A harness with a target directory of its own.
-    let target = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
-    let target = target.expect("a folder");
-    fs::create_dir(target.path().join("debug")).expect("a folder");
-    let program = target.path().join("debug/harness");
-    fs::copy(env!("CARGO_BIN_EXE_harness"), &program).expect("a copy");
+    // Where no other test keeps its machines.
+    let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let cache = cache.expect("a folder");
     let kernel = HARNESS.as_ref().expect("a machine").kernel();
     // Below /tmp, where programs that are tried out are.
     let dir = tempfile::tempdir().expect("a folder");
@@ -384,8 +422,9 @@ fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
         .expect("chmod");
     let own = || {
-        let mut command = Command::new(&program);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
         command.env("HARNESS_KERNEL", kernel).current_dir(&dir);
+        command.env("HARNESS_CACHE", cache.path());
         command.args(["./own", "argument"]);
         command
     };
@@ -403,11 +442,11 @@ fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
     };
 
     // Killed while it was made: as soon as there is something, and later.
-    let cache = target.path().join("harness-cache");
+    let cache = cache.path();
     let half = cache.join("new/initramfs");
     let rounds = kills().map_or(1, |kills| kills.div_ceil(10));
     for round in 0..rounds {
-        let _ = fs::remove_dir_all(&cache);
+        let _ = fs::remove_dir_all(cache);
         let mut making = own().stdout(Stdio::null()).spawn().expect("harness");
         while !half.exists() {
             assert_eq!(making.try_wait().expect("a child"), None);
@@ -422,7 +461,7 @@ fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
     assert!(!cache.join("new").exists());
 
     // Rubbish, of the same length and age as the real one.
-    let states = fs::read_dir(&cache).expect("a folder").flatten();
+    let states = fs::read_dir(cache).expect("a folder").flatten();
     let saved = states.map(|entry| entry.path().join("state"));
     let saved: Vec<PathBuf> = saved.filter(|path| path.exists()).collect();
     assert_eq!(saved.len(), 1);
@@ -439,7 +478,7 @@ fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
     complaints.retain(|complaint| !complaint.is_empty());
     assert!(!complaints.is_empty(), "nobody has noticed");
     for complaint in complaints {
-        let damaged = "harness: the saved machine is damaged: ";
+        let damaged = "harness: the saved machine does not go on, ";
         assert!(complaint.starts_with(damaged), "{complaint}");
     }
     assert_eq!(run(), "");

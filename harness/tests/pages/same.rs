@@ -91,18 +91,37 @@ fn plain(block: &Block) -> Vec<(String, String)> {
         let pids = ["$$", "$!"].iter().any(|it| turn.typed.contains(it));
         let mut heads = Vec::new();
         for (number, line) in turn.lines().into_iter().enumerate() {
+            if number > 0 && turn.typed == "exit" && is_farewell(&line) {
+                continue;
+            }
             let words: Vec<&str> = line.split_whitespace().collect();
             if words.contains(&"PID") || words.contains(&"ID") {
                 heads = words.iter().map(|it| it.to_string()).collect();
             }
-            let plain = match number {
+            let mut plain = match number {
                 0 => names.line(&line, &[], false),
                 _ => names.line(&line, &heads, pids),
             };
+            if number > 0 && !heads.is_empty() {
+                // The widest number that there may be decides where its
+                // column and the heading begin, and that depends on the
+                // machine.
+                let words: Vec<&str> = plain.split_whitespace().collect();
+                plain = words.join(" ");
+            }
             lines.push((line, plain));
         }
     }
     lines
+}
+
+/// What a shell says of its own end when `exit` is typed: bash repeats the
+/// word, and dash complains that the process group which had the terminal
+/// before is outside of its PID namespace. Which of them is `sh` depends on
+/// the distribution.
+fn is_farewell(line: &str) -> bool {
+    let complaint = "Cannot set tty process group (No such process)";
+    line == "exit" || (line.starts_with("sh: ") && line.ends_with(complaint))
 }
 
 /// What was made up so far, in the order it was met.
@@ -242,6 +261,20 @@ mod tests {
     #[case::one_that_was_two("sh(48)───ps(49)", "sh(5)───ps(5)", false)]
     #[case::pid_1_is_no_other("sh(1)", "sh(2)", false)]
     #[case::columns("  PID CMD\n  99 sh", "  PID CMD\n 100 sh", true)]
+    #[case::wider_columns(
+        "  PID CMD\n  99 sh",
+        "    PID CMD\n     99 sh",
+        true
+    )]
+    #[case::wider_columns_of_pid_1(
+        "  PID CMD\n  1 a",
+        "    PID CMD\n    1 a",
+        true
+    )]
+    #[case::a_row("  PID CMD\n  1 a b", "  PID CMD\n  1 ab", false)]
+    #[case::a_report("PID  92  1  92", "PID  95  1  95", true)]
+    #[case::a_wrong_report("PID  92  1  92", "PID  95  1  96", false)]
+    #[case::a_heading("  PID CMD\n  99 sh", "  PID COMMAND\n  99 sh", false)]
     #[case::a_command("  PID CMD\n  99 sh", "  PID CMD\n 100 ps", false)]
     #[case::namespaces("uts:[4026531838]", "uts:[4026532190]", true)]
     #[case::times("PID TIME\n9 00:00:00", "PID TIME\n9 01:02:03", true)]
@@ -252,9 +285,40 @@ mod tests {
     #[case::columns_that_nothing_moves("a  b", "a b", false)]
     #[case::a_line_more("a", "a\na", false)]
     fn sameness(#[case] page: &str, #[case] real: &str, #[case] same: bool) {
-        let block = |text: &str| {
-            let page = Page::parse(&format!("```console\n$ x\n{text}\n```\n"));
-            page.expect("a page").blocks.remove(0)
+        assert_sameness("x", page, real, same);
+    }
+
+    #[rstest]
+    #[case::of_bash("", "exit", true)]
+    #[case::of_dash(
+        "sh: 1: Cannot set tty process group (No such process)",
+        "",
+        true
+    )]
+    #[case::of_dash_and_bash(
+        "sh: 3: Cannot set tty process group (No such process)",
+        "exit",
+        true
+    )]
+    #[case::another_complaint("", "sh: 1: Cannot fork", false)]
+    #[case::more_than_that("", "exit\nexit status", false)]
+    fn farewell_of_a_shell_is_its_own_matter(
+        #[case] page: &str,
+        #[case] real: &str,
+        #[case] same: bool,
+    ) {
+        assert_sameness("exit", page, real, same);
+        // It is one where `exit` was typed, and nowhere else.
+        assert_sameness("x", page, real, false);
+    }
+
+    /// Compares two sessions in which the same is typed.
+    #[track_caller]
+    fn assert_sameness(typed: &str, page: &str, real: &str, same: bool) {
+        let block = |shown: &str| {
+            let end = if shown.is_empty() { "" } else { "\n" };
+            let text = format!("```console\n$ {typed}\n{shown}{end}```\n");
+            Page::parse(&text).expect("a page").blocks.remove(0)
         };
         let difference = difference(&block(page), &block(real));
         assert_eq!(difference.is_none(), same, "{difference:?}");

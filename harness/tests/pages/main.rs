@@ -6,6 +6,8 @@
 //! prompt is typed, everything else is what the terminal showed.
 //! `HARNESS_BLESS=1` writes into the pages what it shows now.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod same;
 mod terminal;
 mod text;
@@ -102,8 +104,8 @@ fn pages_show_what_a_terminal_shows() {
     let wrong = wrong.into_inner().expect("text");
     assert!(
         wrong.is_empty(),
-        "{wrong}\n`HARNESS_BLESS=1 cargo test -p harness --test claims pages` \
-         writes into the pages what is shown now: look at `git diff` then"
+        "{wrong}\n`HARNESS_BLESS=1 cargo test -p harness --test pages` writes \
+         into the pages what is shown now: look at `git diff` then"
     );
 }
 

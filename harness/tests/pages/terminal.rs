@@ -12,7 +12,7 @@ use harness::{Input, Io, Request, Vm};
 
 use super::same::Same;
 use super::text::{Block, Turn};
-use crate::target::{HARNESS, Reader, Root};
+use crate::common::{HARNESS, Reader, Root};
 
 /// For a session.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -115,7 +115,7 @@ impl<'a, Page: Iterator<Item = &'a Turn>> Typist<'_, Page> {
             let text = String::from_utf8_lossy(&shown);
             let echo = turn.translated() + "\r\n";
             let text = text.strip_prefix(&echo).unwrap_or(&text);
-            turn.output = text.lines().map(column).collect();
+            turn.output = lines(text);
             self.same.really(&turn);
             self.done.push(turn);
         }
@@ -180,9 +180,61 @@ pub fn here(block: &Block) -> Result<Block, String> {
             .map_err(|error| error.to_string())?;
         let text = String::from_utf8_lossy(&shell.stdout);
         turn.prompt = '$';
-        turn.output = text.lines().map(column).collect();
+        turn.output = lines(&text);
     }
     Ok(block)
+}
+
+/// What a reader sees of this: without colours, in columns.
+fn lines(text: &str) -> Vec<String> {
+    plain(text).lines().map(column).collect()
+}
+
+/// The text without what only decorates it: colours, the terminal's title,
+/// links, modes. `NO_COLOR` and `TERM=dumb` are not enough: iproute2 has
+/// printed colours at any terminal since 6.15. What moves the cursor stays,
+/// because it changes what is to be seen.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\x1b') {
+        plain += &rest[..at];
+        rest = &rest[at..];
+        let length = decoration(rest).unwrap_or(0);
+        if length == 0 {
+            plain.push('\x1b');
+        }
+        rest = &rest[length.max(1)..];
+    }
+    plain + rest
+}
+
+/// The length of the decoration that a text begins with: see
+/// console_codes(4).
+fn decoration(text: &str) -> Option<usize> {
+    let sequence = text.strip_prefix('\x1b')?;
+    let is_end = |letter: char| ('@'..='~').contains(&letter);
+    match sequence.chars().next()? {
+        '[' => {
+            let end = 1 + sequence[1..].find(is_end)?;
+            let decorates = match &sequence[end..=end] {
+                "m" => true,       // Colours.
+                "K" => end == 1,   // Erases to the line's end: grep's colours.
+                "h" | "l" => true, // Modes, such as bracketed paste.
+                _ => false,
+            };
+            decorates.then_some(1 + end + 1)
+        }
+        // A title, or a link, up to BEL or ESC \.
+        ']' => {
+            let bell = sequence.find('\x07').map(|at| 1 + at + 1);
+            let escape = sequence.find("\x1b\\").map(|at| 1 + at + 2);
+            bell.into_iter().chain(escape).min()
+        }
+        // The character set.
+        '(' => Some(1 + 1 + sequence.chars().nth(1)?.len_utf8()),
+        _ => None,
+    }
 }
 
 /// A line as it is to be seen: tabs lead to columns, what is blank at the end
@@ -194,9 +246,30 @@ fn column(line: &str) -> String {
         let next = if letter == '\t' { width / 8 * 8 + 8 } else { width + 1 };
         match letter {
             '\t' => seen.extend((width..next).map(|_| ' ')),
+            other if other.is_control() => seen.extend(other.escape_default()),
             other => seen.push(other),
         }
         width = next;
     }
     seen
+}
+
+#[test]
+fn colours_are_not_compared_and_the_cursor_is() {
+    for (shown, seen) in [
+        ("\x1b[36mlo  \x1b[0mUP", "lo  UP"),
+        ("\x1b[01;31m\x1b[Kproc\x1b[m\x1b[K", "proc"),
+        ("\x1b[?2004hx\x1b[?2004l", "x"),
+        ("\x1b]0;title\x07x", "x"),
+        ("\x1b]8;;file:///mine\x1b\\mine\x1b]8;;\x1b\\", "mine"),
+        ("\x1b(Bx", "x"),
+        // What moves or erases, and what is cut off.
+        ("a\x1b[1Db", "a\\u{1b}[1Db"),
+        ("a\x1b[1Kb", "a\\u{1b}[1Kb"),
+        ("\x1b", "\\u{1b}"),
+        ("\x1b[3", "\\u{1b}[3"),
+        ("a\x08b", "a\\u{8}b"),
+    ] {
+        assert_eq!(lines(shown), [seen], "{shown:?}");
+    }
 }

@@ -1,0 +1,69 @@
+//! What the claims and the pages have in common: the machine that they start
+//! from, and the users who type in it.
+
+use std::path::Path;
+use std::sync::{LazyLock, Once};
+use std::{panic, thread};
+
+pub use harness::User::{Reader, Root};
+use harness::{Failure, Harness};
+
+/// Made once for all tests of this process.
+pub static HARNESS: LazyLock<Result<Harness, Failure>> = LazyLock::new(|| {
+    name_broken_claims();
+    Harness::new(Path::new(env!("CARGO_BIN_EXE_harness")), &[])
+});
+
+/// The beginning of a panic's message where the machine failed, and not the
+/// claim.
+pub const NO_VERDICT: &str = "the VM failed: ";
+
+/// From now on a failure prints, before the backtrace and all the rest, one
+/// line: which claim is broken, and how.
+pub fn name_broken_claims() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let next = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let payload = info.payload();
+            let message = payload.downcast_ref::<String>().map(String::as_str);
+            let message = message.or(payload.downcast_ref::<&str>().copied());
+            let message = message.unwrap_or_default();
+            // The threads of libtest have the names of their tests.
+            let thread = thread::current();
+            let name = thread.name().unwrap_or("a thread of a claim");
+            let at = info.location().map(|at| format!(" ({at})"));
+            eprintln!("{}", one_line(name, &at.unwrap_or_default(), message));
+            next(info);
+        }));
+    });
+}
+
+fn one_line(name: &str, at: &str, message: &str) -> String {
+    let (what, message) = match message.strip_prefix(NO_VERDICT) {
+        Some(why) => ("no verdict, the machine failed", why),
+        None => ("broken", message),
+    };
+    let lines = message.lines().map(str::trim).filter(|it| !it.is_empty());
+    let how = lines.collect::<Vec<_>>().join(" | ");
+    let short: String = how.chars().take(300).collect();
+    let rest = if short.len() < how.len() { "..." } else { "" };
+    format!("{what}: {name}{at}: {short}{rest}")
+}
+
+#[test]
+fn failure_is_told_in_one_line() {
+    let how =
+        "assertion `left == right` failed: reader\n  left: 1\n right: 2\n";
+    assert_eq!(
+        one_line("uts::names", " (uts.rs:7:5)", how),
+        "broken: uts::names (uts.rs:7:5): assertion `left == right` failed: \
+         reader | left: 1 | right: 2"
+    );
+    assert_eq!(
+        one_line("uts::names", "", "the VM failed: it has ended\n  | oops"),
+        "no verdict, the machine failed: uts::names: it has ended | | oops"
+    );
+    let long = one_line("uts::names", "", &"x".repeat(1000));
+    assert!(long.ends_with("xxx...") && long.len() < 350, "{long}");
+}
