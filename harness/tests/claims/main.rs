@@ -15,6 +15,7 @@ mod ipc;
 mod mount;
 mod net;
 mod pid;
+mod programs;
 mod report;
 mod traces;
 mod user;
