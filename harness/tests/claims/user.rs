@@ -169,7 +169,8 @@ fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
             strace -qq -o calls -e trace=write dd bs=4096 \\
                 < text > /proc/$pid/$1 2> /dev/null || :
             while read -r call; do
-                case $call in 'write(1,'*) end=$call ;; esac
+                # To standard error dd writes how much it was.
+                case $call in 'write(2,'*) ;; *) end=$call ;; esac
             done < calls
         }\n"
     .to_string();
