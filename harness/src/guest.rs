@@ -18,6 +18,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use crate::wire::{
     self, Decoder, End, FromGuest, OUTPUT, Request, ToGuest, User,
 };
+use crate::wire_port;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MsFlags, mount};
@@ -154,8 +155,11 @@ struct Wire {
 
 impl Wire {
     fn open() -> io::Result<Wire> {
-        let port =
-            OpenOptions::new().read(true).write(true).open("/dev/ttyS1")?;
+        let name = wire_port().map_err(io::Error::other)?;
+        let port = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(format!("/dev/{name}"))?;
         let mut raw = tcgetattr(&port)?;
         cfmakeraw(&mut raw);
         // A UART waits four characters long for more before it says that
@@ -164,7 +168,7 @@ impl Wire {
         tcsetattr(&port, SetArg::TCSANOW, &raw)?;
         // Of its 16 characters it may fill 14 before it interrupts, not 8: a
         // quarter less time for input.
-        let _ = fs::write("/sys/class/tty/ttyS1/rx_trig_bytes", "14");
+        let _ = fs::write(format!("/sys/class/tty/{name}/rx_trig_bytes"), "14");
         let signals = SigSet::from(Signal::SIGCHLD);
         signals.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;

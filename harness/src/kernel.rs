@@ -2,18 +2,16 @@
 //! and unpacked without root. Nothing of it is installed.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Failure;
-
-/// What stands for the newest kernel: Debian's for the cloud, its smallest,
-/// and Ubuntu's for virtual machines.
-const META: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-virtual"];
+use crate::arch::Arch;
+use crate::progress::progress;
+use crate::saved::lock;
+use crate::{Failure, variable};
 
 /// A kernel image and its modules.
 #[derive(Debug)]
@@ -30,7 +28,7 @@ impl Kernel {
     /// `$HARNESS_KERNEL`; else the newest that is readable here; else the
     /// distribution's package, unpacked below `cache`.
     pub fn find(cache: &Path) -> Result<Kernel, Failure> {
-        if let Some(image) = env::var_os("HARNESS_KERNEL") {
+        if let Some(image) = variable("HARNESS_KERNEL") {
             return Kernel::at(image.into());
         }
         let mut here = installed(Path::new("/"));
@@ -204,24 +202,27 @@ fn release(image: &Path) -> Result<String, String> {
 /// Fetches the kernel's packages and unpacks them below `cache`.
 fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
     let dir = cache.join("package");
+    let _lock = lock(cache)?; // Another process may be fetching it.
     if let Some(image) = installed(&dir).pop() {
         return Ok(image);
     }
     let missing = "no readable kernel in /boot or /usr/lib/modules";
-    let found = META.into_iter().find_map(packages).ok_or_else(|| {
+    let meta = Arch::here()?.kernel_packages;
+    let found = meta.into_iter().find_map(packages).ok_or_else(|| {
         Failure::new(format!(
             "{missing}, and apt knows none: run harness/setup, \
              or set HARNESS_KERNEL=/path/to/vmlinuz"
         ))
     })?;
     let names = found.join(", ");
-    crate::say(format_args!("fetching {names}"));
+    progress(format_args!("fetching {names}"));
     let fail = |why: String| {
         Failure::new(format!("{missing}, and fetching {names} failed: {why}"))
     };
 
     // All in a folder of its own, which gets its name when it is complete.
-    let new = cache.join(format!("package.{}", std::process::id()));
+    let new = cache.join("package.new");
+    let _ = fs::remove_dir_all(&new);
     fs::create_dir_all(&new).map_err(|error| fail(error.to_string()))?;
     let unpacked = (|| {
         // As root, apt fetches as a user of its own, who cannot write here:
@@ -238,15 +239,9 @@ fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
         if installed(&new).is_empty() {
             return Err("there is no kernel in it".into());
         }
-        // What lies there has no kernel: else it would have been taken. Where
-        // another process is quicker, its folder has one.
-        if installed(&dir).is_empty() {
-            let _ = fs::remove_dir_all(&dir);
-        }
-        match fs::rename(&new, &dir) {
-            Err(error) if installed(&dir).is_empty() => Err(error.to_string()),
-            _ => Ok(()),
-        }
+        // What lies there has no kernel: else it would have been taken.
+        let _ = fs::remove_dir_all(&dir);
+        fs::rename(&new, &dir).map_err(|error| error.to_string())
     })();
     let _ = fs::remove_dir_all(&new);
     unpacked.map_err(fail)?;

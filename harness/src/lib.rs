@@ -1,68 +1,69 @@
-//! A throw-away virtual machine of the reader's own kernel and tools, to
-//! prove in what a namespace does, and to try out what would wreck a machine.
+//! A throw-away virtual machine of the reader's own kernel and tools, in which
+//! to prove what a namespace does, and to try what would wreck a machine.
 //!
-//! [`Harness::new`] finds and builds what goes in, [`Harness::start`] gives a
-//! [`Vm`], [`Vm::run`] runs a command there and says how it ended.
+//! [`Harness::new`] finds a [`kernel`], packs the guest's files ([`pack`]) and
+//! starts a [`machine`], whose state it saves ([`saved`]). [`Harness::start`]
+//! starts such a machine from its saved state: a [`Vm`]. [`Vm::run`] sends a
+//! [`Request`] over the [`wire`] to the [`guest`]'s PID 1, which runs the
+//! command, and says how it ended.
 
-use std::fmt;
-use std::io::{self, IsTerminal};
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
 
+mod accelerator;
+mod arch;
+mod failure;
 pub mod guest;
 mod kernel;
 mod machine;
 mod pack;
 mod programs;
+mod progress;
+mod saved;
 mod vm;
 pub mod wire;
 
+pub use failure::Failure;
 pub use programs::{DEMOS, build as build_demos};
-pub use vm::{Harness, Input, Io, Vm};
+pub use saved::Harness;
+pub use vm::{Input, Io, Vm};
 pub use wire::{End, Request, User};
 
-/// The *machine* failed; about a command that ran in it this says nothing.
-#[derive(Debug)]
-pub struct Failure {
-    what: String,
-    console: String,
+/// The guest's name of the serial port over which requests and output travel.
+///
+/// # Errors
+/// Where the harness does not know this architecture.
+pub fn wire_port() -> Result<&'static str, Failure> {
+    Ok(arch::Arch::here()?.wire)
 }
 
-impl Failure {
-    fn new(what: String) -> Failure {
-        Failure { what, console: String::new() }
-    }
-
-    /// What failed, and why.
-    pub fn because(what: impl fmt::Display, why: impl fmt::Display) -> Failure {
-        Failure::new(format!("{what}: {why}"))
-    }
+/// An environment variable. An empty one is as good as none.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&harmless(&self.what))?;
-        let lines: Vec<&str> = self.console.lines().collect();
-        let last = &lines[lines.len().saturating_sub(20)..];
-        for line in last.iter().filter(|line| !line.trim().is_empty()) {
-            write!(f, "\n    | {}", harmless(line.trim_end()))?;
-        }
-        Ok(())
-    }
+/// A program of this machine, by its name.
+fn on_path(name: &OsStr) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut found = env::split_paths(&path).map(|dir| dir.join(name));
+    found.find(|path| path.is_file())
 }
 
-/// Words of the guest, which may be anything, for the reader's terminal.
-fn harmless(text: &str) -> String {
-    let escape = |c: char| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().map(escape).collect()
-}
+/// `$HARNESS_PATIENCE`: how many times longer than usual this machine may
+/// take for everything.
+static PATIENCE: LazyLock<Result<u32, Failure>> = LazyLock::new(|| {
+    let Some(text) = variable("HARNESS_PATIENCE") else { return Ok(1) };
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    number.filter(|number| *number > 0).ok_or_else(|| {
+        let text = text.display();
+        Failure::new(format!("HARNESS_PATIENCE is {text}: a number from 1 on?"))
+    })
+});
 
-impl std::error::Error for Failure {}
-
-/// What takes a while, in one line; only where somebody is looking.
-fn say(what: fmt::Arguments) {
-    if io::stderr().is_terminal() {
-        eprintln!("harness: {what}");
-    }
+/// A deadline in seconds of a usual machine, for this one.
+pub fn patience(usual: Duration) -> Duration {
+    usual * *PATIENCE.as_ref().unwrap_or(&1)
 }

@@ -1,9 +1,5 @@
 //! One QEMU process: its command line, its monitor, its end.
-//!
-//! All that depends on the architecture stands here.
 
-use std::env;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{
     self, BufRead, BufReader, ErrorKind, PipeReader, Read, Seek, SeekFrom,
@@ -24,14 +20,13 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Whence, getppid, lseek};
 use serde_json::{Value, json};
 
-use crate::Failure;
-
-#[cfg(not(target_arch = "x86_64"))]
-compile_error!("the harness knows the x86-64 machine only, for now");
+use crate::accelerator::Accelerator;
+use crate::arch::Arch;
+use crate::{Failure, on_path, patience, variable};
 
 /// The guest's memory in MiB, for an initramfs of so many bytes: the kernel
 /// gives half of the memory to the files, and has them twice while it unpacks
@@ -40,17 +35,15 @@ fn memory_for(initramfs: u64) -> u64 {
     (128 + 4 * (initramfs >> 20)).next_multiple_of(64)
 }
 
-/// ttyS0 is the console, for the kernel's last words. `panic=-1 reboot=t`: a
-/// panic ends the machine at once, and tries no keyboard controller for two
-/// seconds. The kernel's ciphers are not what is tested. Tunnel drivers put
-/// no devices into new network namespaces, where they would not be "only
-/// loopback". With addresses that are not random TCG translates a library
-/// once and not for each process: half the time of a command. Security
-/// modules that nobody gives a policy, and statistics that nobody reads, are
-/// asked at each call all the same, and memory is charged to control groups
-/// that nobody makes.
-const APPEND: &str = "console=ttyS0 quiet panic=-1 8250.nr_uarts=2 \
-                      reboot=t cryptomgr.notests fb_tunnels=none \
+/// The kernel's command line, besides what the architecture asks for.
+/// `panic=-1`: a panic ends the machine at once. The kernel's ciphers are not
+/// what is tested. Tunnel drivers put no devices into new network namespaces,
+/// where they would not be "only loopback". With addresses that are not random
+/// TCG translates a library once and not for each process: half the time of a
+/// command. Security modules without a policy, and statistics that nobody
+/// reads, are asked at each call all the same, and memory is charged to
+/// control groups that nobody makes.
+const APPEND: &str = "quiet panic=-1 cryptomgr.notests fb_tunnels=none \
                       norandmaps lsm=capability psi=0 \
                       cgroup_disable=memory rdinit=/init";
 
@@ -58,75 +51,23 @@ const APPEND: &str = "console=ttyS0 quiet panic=-1 8250.nr_uarts=2 \
 /// nothing of QEMU is in memory yet.
 const MONITOR: Duration = Duration::from_secs(4);
 
+/// How long it may take to write a machine's state.
+const SAVE: Duration = Duration::from_secs(60);
+
 /// How much of the console is kept.
 const CONSOLE: usize = 64 * 1024;
 
-/// Who computes the guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accelerator {
-    /// The processor.
-    Kvm,
-    /// QEMU.
-    Tcg,
-}
-
-impl Accelerator {
-    /// QEMU's name for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Accelerator::Kvm => "kvm",
-            Accelerator::Tcg => "tcg",
-        }
-    }
-
-    /// `$HARNESS_ACCEL`; else KVM where it can be hoped for, else TCG.
-    /// `no_kvm` is a file that is there when KVM has failed before.
-    pub fn choose(no_kvm: &Path) -> Result<Accelerator, Failure> {
-        let wish = env::var_os("HARNESS_ACCEL");
-        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let open = File::options().read(true).write(true).open("/dev/kvm");
-        let (opens, failed) = (open.is_ok(), no_kvm.exists());
-        Accelerator::decide(wish.as_deref(), &flags, opens, failed)
-    }
-
-    /// That `/dev/kvm` opens proves nothing: without the processor's flag
-    /// there are machines where it opens and no guest ever starts.
-    fn decide(
-        wish: Option<&OsStr>,
-        cpuinfo: &str,
-        opens: bool,
-        failed: bool,
-    ) -> Result<Accelerator, Failure> {
-        match wish.map(OsStrExt::as_bytes) {
-            Some(b"kvm") => return Ok(Accelerator::Kvm),
-            Some(b"tcg") => return Ok(Accelerator::Tcg),
-            Some(name) => {
-                let name = name.escape_ascii();
-                let what = format!("HARNESS_ACCEL is {name}: kvm or tcg?");
-                return Err(Failure::new(what));
-            }
-            None => {}
-        }
-        let mut flags = cpuinfo.split_whitespace();
-        let able = flags.any(|flag| flag == "svm" || flag == "vmx");
-        Ok(match able && opens && !failed {
-            true => Accelerator::Kvm,
-            false => Accelerator::Tcg,
-        })
-    }
-}
-
 /// The path of `$HARNESS_QEMU`, or of QEMU by its own name.
 pub fn qemu() -> Result<PathBuf, Failure> {
-    let name = env::var_os("HARNESS_QEMU");
-    let name = name.unwrap_or("qemu-system-x86_64".into());
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut found = env::split_paths(&path).map(|dir| dir.join(&name));
-    match name.as_bytes().contains(&b'/') {
+    let name = match variable("HARNESS_QEMU") {
+        Some(name) => name,
+        None => Arch::here()?.qemu.into(),
+    };
+    let path = match name.as_bytes().contains(&b'/') {
         true => Some(PathBuf::from(&name)).filter(|path| path.is_file()),
-        false => found.find(|path| path.is_file()),
-    }
-    .ok_or_else(|| {
+        false => on_path(&name),
+    };
+    path.and_then(|path| std::path::absolute(path).ok()).ok_or_else(|| {
         let name = name.display();
         Failure::new(format!("no {name} on this machine: run harness/setup"))
     })
@@ -207,38 +148,37 @@ impl Machine {
         let initramfs = fs::metadata(dir.join("initramfs"))
             .map_err(|error| Failure::because("initramfs", error))?;
         let size = format!("{}M", memory_for(initramfs.len()));
-        let (cpu, more) = match accelerator {
-            Accelerator::Kvm => ("host", ""),
-            // What is fast in a processor, to copy byte by byte without a
-            // loop, is slow where it is computed. And a timer that the kernel
-            // does not use here need not be measured for 0.2 s.
-            Accelerator::Tcg => ("max,-erms,-fsrm", " nolapic_timer"),
+        let arch = Arch::here()?;
+        let (board, cpu, append) = match accelerator {
+            Accelerator::Kvm => (arch.kvm_machine, "host", ""),
+            Accelerator::Tcg => ("", arch.cpu, arch.tcg_append),
         };
+        let board = format!("{}{board},memory-backend=memory", arch.machine);
+        let append = format!("{} {append} {APPEND}", arch.append);
         let chardev = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd}");
         let mut qemu = Command::new(qemu()?);
         qemu.current_dir(dir)
-            // Without ACPI: with it a microvm under TCG hangs in every third
-            // boot, where the kernel calibrates its clock.
-            .args(["-M", "microvm,acpi=off,memory-backend=memory"])
-            .args(["-accel", accelerator.name(), "-cpu", cpu, "-m", &size])
-            .arg("-object")
+            .args(["-M", &board, "-accel", accelerator.name(), "-cpu", cpu])
+            .args(["-m", &size, "-object"])
             .arg(format!(
                 "memory-backend-file,id=memory,size={size},\
                  mem-path={path},share={share}"
             ))
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-nic", "none"])
-            .args(["-kernel", "kernel", "-initrd", "initramfs"])
-            .args(["-append", &format!("{APPEND}{more}")])
             .args(["-chardev", &chardev("console", console_fd)])
             .args(["-serial", "chardev:console"])
             .args(["-chardev", "stdio,id=wire,signal=off"])
-            .args(["-device", "isa-serial,iobase=0x2f8,irq=3,chardev=wire"])
+            .args(["-device", arch.wire_device])
             .args(["-chardev", &chardev("monitor", monitor_fd)])
             .args(["-qmp", "chardev:monitor"])
             .stdin(OwnedFd::from(guest_input))
             .stdout(guest_output)
             .stderr(OwnedFd::from(errors));
+        if at == Start::Boot || arch.kernel_for_state {
+            qemu.args(["-kernel", "kernel", "-initrd", "initramfs"])
+                .args(["-append", &append]);
+        }
         if at == Start::State {
             qemu.args(["-incoming", "defer"]);
         }
@@ -265,15 +205,18 @@ impl Machine {
 
         // A machine that takes nothing any more must not hold up its user.
         input
-            .set_write_timeout(Some(MONITOR))
-            .and_then(|()| monitor.set_write_timeout(Some(MONITOR)))
+            .set_write_timeout(Some(patience(MONITOR)))
+            .and_then(|()| monitor.set_write_timeout(Some(patience(MONITOR))))
             .map_err(|error| Failure::because("setsockopt", error))?;
         let said = Arc::new(Mutex::new(Vec::new()));
         let ear =
             console.try_clone().map_err(|e| Failure::because("dup", e))?;
         let reader = thread::spawn({
             let said = Arc::clone(&said);
-            move || keep_last(ear, &said)
+            move || {
+                leave_signals_to_others();
+                keep_last(ear, &said);
+            }
         });
         let monitor = BufReader::new(monitor);
         let reader = Some(reader);
@@ -306,7 +249,7 @@ impl Machine {
             let line = console[at..].lines().next().unwrap_or_default();
             what = format!("{what}: {line}");
         }
-        Failure { what, console }
+        Failure::with_console(what, console)
     }
 
     /// What the console has said, the last of it.
@@ -317,7 +260,7 @@ impl Machine {
 
     /// Agrees with the monitor on a language.
     pub fn negotiate(&mut self) -> Result<(), Failure> {
-        self.reply(MONITOR)?; // The greeting.
+        self.reply()?; // The greeting.
         self.execute("qmp_capabilities", json!({}))?;
         // The memory is a file already: it need not go into the state.
         let ignore = json!([{"capability": "x-ignore-shared", "state": true}]);
@@ -332,7 +275,7 @@ impl Machine {
     /// stands still then.
     pub fn save(&mut self, dir: &Path) -> Result<(), Failure> {
         self.execute("migrate", json!({"uri": "exec:cat > state"}))?;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + patience(SAVE);
         loop {
             let now = self.execute("query-migrate", json!({}))?;
             match now["status"].as_str() {
@@ -371,7 +314,7 @@ impl Machine {
             return Err(self.fail(format!("QEMU's monitor: {error}")));
         }
         loop {
-            let mut reply = self.reply(MONITOR)?;
+            let mut reply = self.reply()?;
             if let Some(error) = reply.get("error") {
                 let what = format!("QEMU's monitor: {command}: {error}");
                 return Err(self.fail(what));
@@ -382,7 +325,8 @@ impl Machine {
         }
     }
 
-    fn reply(&mut self, patience: Duration) -> Result<Value, Failure> {
+    fn reply(&mut self) -> Result<Value, Failure> {
+        let patience = patience(MONITOR);
         let mut line = String::new();
         let read = self
             .monitor
@@ -419,8 +363,16 @@ fn through_a_pipe(path: &Path) -> io::Result<PipeReader> {
     let mut file = File::open(path)?;
     let (reader, mut writer) = io::pipe()?;
     // QEMU may end before it has read all of it: that is seen elsewhere.
-    thread::spawn(move || io::copy(&mut file, &mut writer));
+    thread::spawn(move || {
+        leave_signals_to_others();
+        io::copy(&mut file, &mut writer)
+    });
     Ok(reader)
+}
+
+/// A signal is for the thread that waits for it, and kills none that does not.
+fn leave_signals_to_others() {
+    let _ = SigSet::all().thread_block();
 }
 
 /// Copies a file, and leaves out what was never written.
@@ -448,37 +400,5 @@ fn keep_last(mut console: UnixStream, text: &Mutex<Vec<u8>>) {
         if let Some(surplus) = text.len().checked_sub(CONSOLE) {
             text.drain(..surplus);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case::intel(None, "flags : fpu vmx sse", true, false, "kvm")]
-    #[case::amd(None, "flags : fpu svm sse", true, false, "kvm")]
-    #[case::opens_in_vain(None, "flags : fpu svme sse", true, false, "tcg")]
-    #[case::forbidden(None, "flags : fpu vmx sse", false, false, "tcg")]
-    #[case::failed_before(None, "flags : fpu vmx sse", true, true, "tcg")]
-    #[case::wanted(Some("kvm"), "", false, true, "kvm")]
-    #[case::not_wanted(Some("tcg"), "flags : vmx", true, false, "tcg")]
-    #[case::unknown(Some("abacus"), "flags : vmx", true, false, "kvm or tcg?")]
-    fn kvm_is_chosen_where_it_can_be_hoped_for(
-        #[case] wish: Option<&str>,
-        #[case] cpuinfo: &str,
-        #[case] opens: bool,
-        #[case] failed: bool,
-        #[case] says: &str,
-    ) {
-        let wish = wish.map(OsStr::new);
-        let made = Accelerator::decide(wish, cpuinfo, opens, failed);
-        let said = match made {
-            Ok(accelerator) => accelerator.name().to_string(),
-            Err(failure) => failure.to_string(),
-        };
-        assert!(said.ends_with(says), "{said}");
     }
 }

@@ -2,13 +2,14 @@
 //! and the libraries they need. Nothing else of this machine comes in.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::Failure;
+use crate::{Failure, on_path};
 
 /// The tools that the book's chapters and the claims use, and the Debian
 /// package each is in: for the message when it is missing.
@@ -81,7 +82,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("strace", "strace"),
 ];
 
-/// Comfort, for who has it: nothing depends on these.
+/// Optional, packed where they are present: nothing depends on these.
 const COMFORT: &[&str] = &["tmux", "less", "clear"];
 
 /// The same, as files: what a terminal can do, by its `$TERM`, and letters
@@ -160,6 +161,8 @@ const ETC: &[(&str, u32, &str)] = &[
 #[derive(Debug, Default)]
 pub struct Tree {
     entries: BTreeMap<PathBuf, Entry>,
+    /// Where each program is that was packed, by its device and inode.
+    programs: BTreeMap<(u64, u64), PathBuf>,
     /// Every file of this machine that was read for it.
     pub sources: Vec<PathBuf>,
 }
@@ -200,7 +203,7 @@ pub fn tools() -> Result<Vec<PathBuf>, Failure> {
 
 /// The files that terminals and the dynamic linker need, as far as this
 /// machine has them.
-pub fn comfort() -> Vec<PathBuf> {
+pub fn optional_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     for name in TERMINALS {
         let mut paths = TERMINFO.iter().map(|dir| {
@@ -212,6 +215,41 @@ pub fn comfort() -> Vec<PathBuf> {
     let more = MORE.iter().map(PathBuf::from);
     files.extend(more.filter(|path| path.is_file()));
     files
+}
+
+/// What of the reader's own goes in besides: where in the guest, and what of
+/// this machine. Each word of the command that is the path of a program here,
+/// and the command itself where it is found on PATH and is none of the guest's
+/// `programs`.
+pub fn readers_own(
+    argv: &[OsString],
+    programs: &[(PathBuf, PathBuf)],
+) -> Vec<(PathBuf, PathBuf)> {
+    let mut own = Vec::new();
+    for word in argv {
+        if word.as_bytes().contains(&b'/')
+            && is_program(Path::new(word))
+            && let Ok(path) = std::path::absolute(word)
+        {
+            own.push((path.clone(), path));
+        }
+    }
+    let Some(name) = argv.first() else { return own };
+    let known =
+        programs.iter().any(|(at, _)| at.file_name() == Some(name.as_os_str()));
+    if !known
+        && !name.as_bytes().contains(&b'/')
+        && let Some(path) = on_path(name)
+        && is_program(&path)
+    {
+        own.push((Path::new("/usr/local/bin").join(name), path));
+    }
+    own
+}
+
+fn is_program(path: &Path) -> bool {
+    let found = fs::metadata(path);
+    found.is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
 }
 
 impl Tree {
@@ -269,17 +307,26 @@ impl Tree {
         // A link is packed as what it leads to, so nothing else comes in
         // with it.
         let real = source.canonicalize().map_err(|error| fail(&error))?;
-        let mut bytes = Vec::new();
-        let mode = File::open(&real)
-            .and_then(|mut file| {
-                file.read_to_end(&mut bytes)?;
-                Ok(file.metadata()?.permissions().mode() & 0o755)
-            })
-            .map_err(|error| fail(&error))?;
+        let found = fs::metadata(&real).map_err(|error| fail(&error))?;
+        self.sources.push(real.clone());
+        // A program of many names, as uutils' coreutils are: its further
+        // names are links, and each starts it under its own name.
+        let id = (found.dev(), found.ino());
+        let at = merged(at);
+        if let Some(first) = self.programs.get(&id) {
+            if *first != at {
+                let link = Entry::Link(first.clone());
+                self.directory(at.parent().unwrap_or(Path::new("/")), 0o755);
+                self.entries.insert(at, link);
+            }
+            return Ok(());
+        }
+        self.programs.insert(id, at.clone());
+        let mode = found.permissions().mode() & 0o755;
+        let bytes = fs::read(&real).map_err(|error| fail(&error))?;
         let head =
             bytes.get(..bytes.len().min(256)).unwrap_or_default().to_vec();
-        self.file(at, mode, bytes);
-        self.sources.push(real.clone());
+        self.file(&at, mode, bytes);
 
         if head.starts_with(b"\x7fELF") {
             self.libraries(&real).map_err(|error| fail(&error))?;

@@ -8,26 +8,35 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::Failure;
+use crate::progress::said_when_slow;
 
 /// The demos: what of this workspace the guest gets.
 pub const DEMOS: [&str; 6] =
     ["uts-demo", "ipc-demo", "pid-demo", "mount-demo", "user-demo", "net-demo"];
 
 /// Builds what is not built yet, and names the programs: the demos, and
-/// their examples.
+/// their examples. Cargo runs in the workspace: settings of the folder where the reader
+/// stands are not meant for it.
 pub fn build() -> Result<Vec<PathBuf>, Failure> {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
-    let output = Command::new(&cargo)
+    let mut command = Command::new(&cargo);
+    command
         .args(["build", "--quiet", "--bins", "--examples"])
         .args(DEMOS.iter().flat_map(|demo| ["--package", demo]))
-        .args(["--message-format=json-render-diagnostics", "--manifest-path"])
-        .arg(manifest)
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| Failure::because(cargo.display(), error))?;
+        .arg("--message-format=json-render-diagnostics")
+        .arg("--target-dir")
+        .arg(target_dir())
+        .current_dir(&workspace)
+        .stderr(Stdio::inherit());
+    let output = said_when_slow("building the demos", || command.output())
+        .map_err(|error| {
+            let what =
+                format!("{} in {}", cargo.display(), workspace.display());
+            Failure::because(what, error)
+        })?;
     if !output.status.success() {
-        return Err(Failure::new("cargo build failed, see above".into()));
+        return Err(Failure::new("cargo build failed, see above"));
     }
     let mut programs: Vec<PathBuf> = String::from_utf8_lossy(&output.stdout)
         .lines()
@@ -36,4 +45,13 @@ pub fn build() -> Result<Vec<PathBuf>, Failure> {
         .collect();
     programs.sort();
     Ok(programs)
+}
+
+/// Cargo's target directory, in which this program was built.
+pub fn target_dir() -> &'static Path {
+    // .../target/debug/build/harness-.../out, and with `--target` a folder
+    // more between: Cargo marks its own.
+    let mut above = Path::new(env!("OUT_DIR")).ancestors().skip(4);
+    let found = above.clone().find(|dir| dir.join("CACHEDIR.TAG").is_file());
+    found.or(above.next()).unwrap_or(Path::new("target"))
 }

@@ -1,312 +1,56 @@
-//! The machine as its users see it: made once, saved, started from the file,
-//! asked to run commands.
+//! The conversation with a running machine: it is asked to run a command,
+//! gets its input and gives its output, and says how it ended.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsStr;
-use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::hash::{Hash, Hasher};
-use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitStatus, Output};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::kernel::Kernel;
-use crate::machine::{self, Accelerator, Machine, Start};
-use crate::pack::{self, Tree};
+use crate::accelerator::Accelerator;
+use crate::machine::{Machine, Start};
 use crate::wire::{
     self, CHUNK, Decoder, End, FromGuest, Request, Rubbish, ToGuest, User,
 };
-use crate::{Failure, programs};
+use crate::{Failure, patience};
 
-/// How long a boot may take, from the start of QEMU to the guest's hello.
-const BOOT: Duration = Duration::from_secs(60);
-
-/// The same for KVM, which either starts fast or not at all.
-const KVM_BOOT: Duration = Duration::from_secs(15);
-
-/// The same for a start from the saved state.
+/// How long a start from a saved state may take, to the guest's hello.
 const RESTORE: Duration = Duration::from_secs(20);
-
-/// So many saved states stay: of other kernels, other builds.
-const STATES: usize = 4;
-
-/// All that goes into a machine.
-#[derive(Debug)]
-pub struct Harness {
-    cache: PathBuf,
-    kernel: Kernel,
-    accelerator: Accelerator,
-    init: PathBuf,
-    /// Where in the guest, and what of this machine.
-    programs: Vec<(PathBuf, PathBuf)>,
-}
-
-impl Harness {
-    /// Builds the demos, finds the kernel, QEMU and the tools. `init` is the
-    /// `harness` program, which is the guest's PID 1 too; `extra` a program
-    /// that goes in besides, at its own path.
-    pub fn new(init: &Path, extra: Option<&Path>) -> Result<Harness, Failure> {
-        let demos = programs::build()?;
-        // .../target/debug/harness
-        let target = init.ancestors().nth(2).unwrap_or(init);
-        let cache = target.join("harness-cache");
-        fs::create_dir_all(&cache)
-            .map_err(|error| Failure::because(cache.display(), error))?;
-
-        let named = |dir: &str, path: &Path| {
-            Path::new(dir).join(path.file_name().unwrap_or_default())
-        };
-        let mut programs = Vec::new();
-        for demo in demos {
-            programs.push((named("/usr/local/bin", &demo), demo));
-        }
-        for tool in pack::tools()? {
-            programs.push((named("/usr/bin", &tool), tool));
-        }
-        for file in pack::comfort() {
-            programs.push((file.clone(), file));
-        }
-        if let Some(path) = extra {
-            programs.push((path.to_path_buf(), path.to_path_buf()));
-        }
-        let kernel = Kernel::find(&cache)?;
-        let no_kvm = cache.join("no-kvm");
-        let accelerator = Accelerator::choose(&no_kvm)?;
-        let init = init.to_path_buf();
-        let mut harness =
-            Harness { cache, kernel, accelerator, init, programs };
-        let made = harness.state();
-        if let Err(failure) = &made
-            && accelerator == Accelerator::Kvm
-            && std::env::var_os("HARNESS_ACCEL").is_none()
-        {
-            // It opens, and no guest starts: not worth another try.
-            crate::say(format_args!("no KVM here: {failure}"));
-            let _ = fs::write(no_kvm, failure.to_string());
-            harness.accelerator = Accelerator::Tcg;
-            harness.state()?;
-            return Ok(harness);
-        }
-        made.map(|_| harness)
-    }
-
-    /// The kernel's release and the accelerator, in words.
-    pub fn describe(&self) -> String {
-        let accelerator = self.accelerator.name();
-        format!("Linux {} under {accelerator}", self.kernel.release)
-    }
-
-    /// The kernel's image, as the distribution ships it.
-    pub fn kernel(&self) -> &Path {
-        &self.kernel.image
-    }
-
-    /// A machine that nobody has touched.
-    pub fn start(&self) -> Result<Vm, Failure> {
-        let state = self.state()?;
-        let manifest = state.join("manifest");
-        let tried = stamp(&manifest).ok();
-        let failure = match Vm::restore(&state, self.accelerator) {
-            Ok(vm) => return Ok(vm),
-            Err(failure) => failure,
-        };
-        // Every file is as it was written, and yet it does not run.
-        eprintln!("harness: the saved machine is damaged: {failure}");
-        let lock = self.lock()?;
-        // Somebody else may have made it anew while we tried.
-        if stamp(&manifest).ok() == tried {
-            let _ = fs::remove_dir_all(&state);
-        }
-        drop(lock);
-        Vm::restore(&self.state()?, self.accelerator)
-    }
-
-    /// Of those who make or remove a saved machine there is one at a time.
-    fn lock(&self) -> Result<Flock<File>, Failure> {
-        let path = self.cache.join("lock");
-        let fail = |error| Failure::because(path.display(), error);
-        let lock = File::create(&path).map_err(fail)?;
-        Flock::lock(lock, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| fail(errno.into()))
-    }
-
-    /// The folder of the saved machine, which is made if there is none.
-    fn state(&self) -> Result<PathBuf, Failure> {
-        let text = self.inputs()?;
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        let dir = self.cache.join(format!("state-{:016x}", hasher.finish()));
-        if whole(&dir, &text) {
-            // The time of its last use. That it cannot be set is no fault.
-            let _ = File::open(&dir)
-                .and_then(|dir| dir.set_modified(SystemTime::now()));
-            return Ok(dir);
-        }
-
-        let _lock = self.lock()?;
-        // Somebody else may have made it while we waited.
-        if !whole(&dir, &text) {
-            let new = self.cache.join("new");
-            let made = self.make(&new, &text);
-            if made.is_ok() {
-                let _ = fs::remove_dir_all(&dir);
-                fs::rename(&new, &dir).map_err(|error| {
-                    Failure::because(self.cache.display(), error)
-                })?;
-                prune(&self.cache);
-            }
-            let _ = fs::remove_dir_all(&new);
-            made?;
-        }
-        Ok(dir)
-    }
-
-    /// Everything that the machine is made of, a line each.
-    fn inputs(&self) -> Result<String, Failure> {
-        let mut text = format!("{:?}\n", self.accelerator);
-        let qemu = machine::qemu()?;
-        let mut files = vec![&qemu, &self.init, &self.kernel.image];
-        files.extend(self.programs.iter().map(|(_, source)| source));
-        for file in files {
-            text += &stamp(file)?;
-        }
-        for (at, _) in &self.programs {
-            let _ = writeln!(text, "{}", at.display());
-        }
-        Ok(text)
-    }
-
-    /// Boots a machine in the folder `new`, and saves it there.
-    fn make(&self, new: &Path, inputs: &str) -> Result<(), Failure> {
-        let begun = Instant::now();
-        crate::say(format_args!("booting {}", self.describe()));
-        let fail = |error: io::Error| Failure::because(new.display(), error);
-        let _ = fs::remove_dir_all(new);
-        fs::create_dir_all(new).map_err(fail)?;
-
-        // Side by side: each takes a while.
-        let (sources, kernel) = thread::scope(|scope| {
-            let kernel = scope.spawn(|| self.unpack(&new.join("kernel")));
-            let sources = self.pack(&new.join("initramfs"));
-            (sources, kernel.join().expect("no panic"))
-        });
-        let (sources, ()) = (sources?, kernel.map_err(fail)?);
-
-        let machine = Machine::start(new, self.accelerator, Start::Boot)?;
-        let mut vm = Vm::new(machine);
-        vm.machine.negotiate()?;
-        let patience = match self.accelerator {
-            Accelerator::Kvm => KVM_BOOT,
-            Accelerator::Tcg => BOOT,
-        };
-        vm.ready(patience)?;
-        vm.machine.save(new)?;
-        drop(vm);
-
-        // Written last: what has this file is whole. It names what went in,
-        // and what came out, so that damage to either is noticed.
-        let mut manifest = inputs.to_string();
-        for source in &sources {
-            manifest += &stamp(source)?;
-        }
-        for made in ["kernel", "initramfs", "memory", "state"] {
-            manifest += &stamp(&new.join(made))?;
-        }
-        // The folder gets its real name afterwards.
-        fs::write(new.join("manifest"), manifest).map_err(fail)?;
-        crate::say(format_args!("saved after {:.1?}", begun.elapsed()));
-        Ok(())
-    }
-
-    /// Writes the guest's files. Returns where each came from.
-    fn pack(&self, to: &Path) -> Result<Vec<PathBuf>, Failure> {
-        let mut tree = Tree::new();
-        tree.program(Path::new("/init"), &self.init)?;
-        for (at, source) in &self.programs {
-            tree.program(at, source)?;
-        }
-        for module in self.kernel.modules(&["dummy"])? {
-            let at = format!("/lib/modules/{}.ko", module.name);
-            tree.file(Path::new(&at), 0o644, module.bytes);
-            tree.sources.push(module.path);
-        }
-        File::create(to)
-            .and_then(|file| tree.write(BufWriter::new(file)))
-            .map_err(|error| Failure::because(to.display(), error))?;
-        Ok(tree.sources)
-    }
-
-    /// Writes the kernel as QEMU enters it at once, where that can be done.
-    fn unpack(&self, to: &Path) -> io::Result<()> {
-        match self.kernel.unpacked()? {
-            Some(kernel) => fs::write(to, kernel),
-            None => fs::copy(&self.kernel.image, to).map(drop),
-        }
-    }
-}
-
-/// Removes the states that were not used for longest, so that they do not
-/// pile up.
-fn prune(cache: &Path) {
-    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
-    let mut states: Vec<_> = entries
-        .filter(|e| e.file_name().as_bytes().starts_with(b"state-"))
-        .filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())))
-        .collect();
-    states.sort();
-    let surplus = states.len().saturating_sub(STATES);
-    for (_, path) in &states[..surplus] {
-        let _ = fs::remove_dir_all(path);
-    }
-}
-
-/// Whether a saved state is complete, and everything as it was then.
-fn whole(dir: &Path, inputs: &str) -> bool {
-    let Ok(manifest) = fs::read_to_string(dir.join("manifest")) else {
-        return false;
-    };
-    let Some(rest) = manifest.strip_prefix(inputs) else { return false };
-    rest.lines().all(|line| {
-        let Some((_, path)) = line.split_once(' ') else { return false };
-        let path = Path::new(path);
-        let name = path.file_name().unwrap_or_default();
-        let now = match path.parent().and_then(Path::file_name) {
-            Some(new) if new == "new" => stamp_as(path, &dir.join(name)),
-            _ => stamp(path),
-        };
-        now.is_ok_and(|now| now.trim_end() == line)
-    })
-}
-
-/// A file's identity: it changes whenever the file is written or replaced.
-fn stamp(path: &Path) -> Result<String, Failure> {
-    stamp_as(path, path)
-}
-
-fn stamp_as(name: &Path, path: &Path) -> Result<String, Failure> {
-    let found = fs::metadata(path)
-        .map_err(|error| Failure::because(path.display(), error))?;
-    let (seconds, nanos) = (found.mtime(), found.mtime_nsec());
-    let (node, length) = (found.ino(), found.len());
-    Ok(format!("{node}-{length}-{seconds}.{nanos} {}\n", name.display()))
-}
 
 /// A machine that waits for commands.
 #[derive(Debug)]
 pub struct Vm {
     machine: Machine,
     decoder: Decoder,
-    heard: VecDeque<FromGuest>,
+    /// Messages that have come, and were not looked at yet.
+    inbox: VecDeque<FromGuest>,
+}
+
+/// Why a saved machine does not go on.
+#[derive(Debug)]
+pub enum RestoreError {
+    /// QEMU did not start, or not with this accelerator.
+    Qemu(Failure),
+    /// QEMU did, and the machine did not go on from this state.
+    State(Failure),
+}
+
+impl RestoreError {
+    /// What failed.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            RestoreError::Qemu(failure) | RestoreError::State(failure) => {
+                failure
+            }
+        }
+    }
 }
 
 /// Where a command's input comes from.
@@ -336,19 +80,52 @@ pub struct Io<'a> {
     pub events: Option<(BorrowedFd<'a>, &'a mut Event<'a>)>,
 }
 
+/// Which of those that were waited for can be read.
+struct Ready {
+    wire: bool,
+    input: bool,
+    event: bool,
+}
+
 impl Vm {
     fn new(machine: Machine) -> Vm {
-        let (decoder, heard) = (Decoder::default(), VecDeque::new());
-        Vm { machine, decoder, heard }
+        let (decoder, inbox) = (Decoder::default(), VecDeque::new());
+        Vm { machine, decoder, inbox }
     }
 
-    fn restore(dir: &Path, accelerator: Accelerator) -> Result<Vm, Failure> {
-        let deadline = Instant::now() + RESTORE;
-        let machine = Machine::start(dir, accelerator, Start::State)?;
+    /// Waits for a machine that boots.
+    pub fn boot(machine: Machine, patience: Duration) -> Result<Vm, Failure> {
         let mut vm = Vm::new(machine);
         vm.machine.negotiate()?;
-        vm.machine.restore()?;
-        vm.greet(deadline)?;
+        match vm.receive(Some(Instant::now() + patience))? {
+            Some(FromGuest::Ready) => Ok(vm),
+            Some(FromGuest::Unfit(why)) => {
+                Err(vm.machine.fail(format!("the guest is unfit: {why}")))
+            }
+            Some(other) => {
+                Err(vm.machine.fail(format!("the guest says {other:?}")))
+            }
+            None => Err(vm.machine.fail("the guest does not come up")),
+        }
+    }
+
+    /// Saves the machine, which ends with that.
+    pub fn save(mut self, dir: &Path) -> Result<(), Failure> {
+        self.machine.save(dir)
+    }
+
+    /// Starts a machine from the state that was saved in `dir`.
+    pub fn restore(
+        dir: &Path,
+        accelerator: Accelerator,
+    ) -> Result<Vm, RestoreError> {
+        let deadline = Instant::now() + patience(RESTORE);
+        let mut vm = Machine::start(dir, accelerator, Start::State)
+            .map(Vm::new)
+            .map_err(RestoreError::Qemu)?;
+        vm.machine.negotiate().map_err(RestoreError::Qemu)?;
+        vm.machine.restore().map_err(RestoreError::State)?;
+        vm.greet(deadline).map_err(RestoreError::State)?;
         Ok(vm)
     }
 
@@ -368,88 +145,55 @@ impl Vm {
         mut io: Io,
     ) -> Result<End, Failure> {
         let deadline = io.patience.map(|patience| Instant::now() + patience);
-        let request = postcard::to_stdvec(request).expect("plain data");
-        let parts: Vec<_> = request.chunks(CHUNK).collect();
-        let (last, parts) = parts.split_last().expect("it says who, at least");
-        for part in parts {
-            self.tell(&ToGuest::Part(part.to_vec()))?;
-            loop {
-                match self.hear(deadline)? {
-                    Some(FromGuest::Taken) => break,
-                    Some(_) => {} // Said twice, when shaking hands.
-                    None => return Err(self.late(io.patience)),
-                }
-            }
-        }
-        // The input has not ended.
+        // Whether the input goes on, and the guest has room for more of it.
         let mut open = !matches!(io.input, Input::Bytes([]));
-        self.tell(&ToGuest::Run { part: last.to_vec(), input: open })?;
-
-        let mut free = true; // The guest has room for input.
+        let mut room = true;
+        self.request(request, open, deadline, io.patience)?;
         loop {
             if open
-                && free
+                && room
                 && let Input::Bytes(bytes) = &mut io.input
             {
                 let (now, later) = bytes.split_at(bytes.len().min(CHUNK));
-                let end = now.is_empty();
-                self.tell(&ToGuest::Input(now.to_vec()))?;
                 *bytes = later;
-                (open, free) = (!end, false);
+                self.send(&ToGuest::Input(now.to_vec()))?;
+                (open, room) = (!now.is_empty(), false);
             }
-            let mut fds = vec![PollFd::new(
-                self.machine.output.as_fd(),
-                PollFlags::POLLIN,
-            )];
-            let mut input = None;
-            if open
-                && free
+            let Some(ready) = self.wait(&io, open && room, deadline) else {
+                return Err(self.late(io.patience));
+            };
+            if ready.input
                 && let Input::Stream(stream) = &io.input
             {
-                input = Some(fds.len());
-                fds.push(PollFd::new(*stream, PollFlags::POLLIN));
-            }
-            let mut event = None;
-            if let Some((fd, _)) = &io.events {
-                event = Some(fds.len());
-                fds.push(PollFd::new(*fd, PollFlags::POLLIN));
-            }
-            if !wait(&mut fds, deadline) {
-                return Err(self.late(io.patience));
-            }
-            let woken = |at: Option<usize>| {
-                at.is_some_and(|at| fds[at].any().unwrap_or_default())
-            };
-            let (wire, input, event) =
-                (woken(Some(0)), woken(input), woken(event));
-
-            if input && let Input::Stream(stream) = &io.input {
                 let mut bytes = vec![0; CHUNK];
-                // A terminal that is gone reads as an error: that is its end.
+                // Reading from a terminal that is gone is an error: that is
+                // its end.
                 let n = nix::unistd::read(stream, &mut bytes).unwrap_or(0);
                 bytes.truncate(n);
-                self.tell(&ToGuest::Input(bytes))?;
-                (open, free) = (n > 0, false);
+                self.send(&ToGuest::Input(bytes))?;
+                (open, room) = (n > 0, false);
             }
-            if event && let Some((_, what)) = &mut io.events {
-                let Some((rows, columns)) = what() else {
+            if ready.event
+                && let Some((_, event)) = &mut io.events
+            {
+                let Some((rows, columns)) = event() else {
                     return Err(self.machine.fail("ended by a signal"));
                 };
-                self.tell(&ToGuest::Resize(rows, columns))?;
+                self.send(&ToGuest::Resize(rows, columns))?;
             }
-            if wire {
+            if ready.wire {
                 self.read()?;
             }
-            while let Some(message) = self.heard.pop_front() {
+            while let Some(message) = self.inbox.pop_front() {
                 let written = match message {
                     FromGuest::Out(bytes) => io.output.write_all(&bytes),
                     FromGuest::Err(bytes) => io.errors.write_all(&bytes),
                     FromGuest::Taken => {
-                        free = true;
+                        room = true;
                         Ok(())
                     }
                     FromGuest::End(end) => return Ok(end),
-                    // Said twice, when shaking hands.
+                    // A second answer to the greeting.
                     _ => Ok(()),
                 };
                 if let Err(error) = written {
@@ -457,6 +201,56 @@ impl Vm {
                 }
             }
         }
+    }
+
+    /// Sends a request, in pieces.
+    fn request(
+        &mut self,
+        request: &Request,
+        input: bool,
+        deadline: Option<Instant>,
+        patience: Option<Duration>,
+    ) -> Result<(), Failure> {
+        let request = postcard::to_stdvec(request).expect("plain data");
+        let parts: Vec<_> = request.chunks(CHUNK).collect();
+        let (last, parts) = parts.split_last().expect("it says who, at least");
+        for part in parts {
+            self.send(&ToGuest::Part(part.to_vec()))?;
+            loop {
+                match self.receive(deadline)? {
+                    Some(FromGuest::Taken) => break,
+                    Some(_) => {} // A second answer to the greeting.
+                    None => return Err(self.late(patience)),
+                }
+            }
+        }
+        self.send(&ToGuest::Run { part: last.to_vec(), input })
+    }
+
+    /// Waits for the wire, for the terminal's events, and if it is wanted for
+    /// input. `None` when the deadline comes first.
+    fn wait(
+        &self,
+        io: &Io,
+        input: bool,
+        deadline: Option<Instant>,
+    ) -> Option<Ready> {
+        let stream = match &io.input {
+            Input::Stream(stream) if input => Some(*stream),
+            _ => None,
+        };
+        let event = io.events.as_ref().map(|(event, _)| *event);
+        let sources = [Some(self.machine.output.as_fd()), stream, event];
+        let fds = sources.iter().flatten();
+        let fds = fds.map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
+        let mut fds: Vec<PollFd> = fds.collect();
+        if !wait(&mut fds, deadline) {
+            return None;
+        }
+        let mut fds = fds.iter().map(|fd| fd.any().unwrap_or_default());
+        let [wire, input, event] = sources
+            .map(|source| source.is_some() && fds.next().unwrap_or_default());
+        Some(Ready { wire, input, event })
     }
 
     /// Runs a command, and collects what it writes.
@@ -491,38 +285,26 @@ impl Vm {
         Ok(Output { status, stdout, stderr })
     }
 
-    /// Waits for a machine that boots.
-    fn ready(&mut self, patience: Duration) -> Result<(), Failure> {
-        match self.hear(Some(Instant::now() + patience))? {
-            Some(FromGuest::Ready) => Ok(()),
-            Some(FromGuest::Unfit(why)) => {
-                Err(self.machine.fail(format!("the guest is unfit: {why}")))
-            }
-            Some(other) => {
-                Err(self.machine.fail(format!("the guest says {other:?}")))
-            }
-            None => Err(self.machine.fail("the guest does not come up")),
-        }
-    }
-
-    /// Shakes hands. The first byte into the port of a restored machine may
-    /// get lost, so what is not answered is said again.
+    /// Greets the guest until it answers. The first byte into the port of a
+    /// restored machine may get lost, so the greeting is repeated.
     fn greet(&mut self, deadline: Instant) -> Result<(), Failure> {
+        let mut wait = Duration::from_millis(10);
         for nonce in 0.. {
             let time = SystemTime::now().duration_since(UNIX_EPOCH);
             let time = time.unwrap_or_default();
-            self.tell(&ToGuest::Hello { nonce, time })?;
-            let soon = Instant::now() + Duration::from_millis(10);
-            match self.hear(Some(soon))? {
+            self.send(&ToGuest::Hello { nonce, time })?;
+            match self.receive(Some(Instant::now() + wait))? {
                 Some(FromGuest::Hello(_)) => break,
                 _ if Instant::now() < deadline => {}
                 _ => return Err(self.machine.fail("the guest is silent")),
             }
+            // A slow guest has them all to answer.
+            wait = (wait * 2).min(Duration::from_secs(1));
         }
         Ok(())
     }
 
-    fn tell(&mut self, message: &ToGuest) -> Result<(), Failure> {
+    fn send(&mut self, message: &ToGuest) -> Result<(), Failure> {
         let sent = self.machine.input.write_all(&wire::encode(message));
         sent.map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => self.machine.fail("the machine hangs"),
@@ -531,18 +313,18 @@ impl Vm {
     }
 
     /// The next message; `None` when the deadline comes first.
-    fn hear(
+    fn receive(
         &mut self,
         deadline: Option<Instant>,
     ) -> Result<Option<FromGuest>, Failure> {
-        while self.heard.is_empty() {
+        while self.inbox.is_empty() {
             let port = self.machine.output.as_fd();
             if !wait(&mut [PollFd::new(port, PollFlags::POLLIN)], deadline) {
                 return Ok(None);
             }
             self.read()?;
         }
-        Ok(self.heard.pop_front())
+        Ok(self.inbox.pop_front())
     }
 
     /// Takes in what the wire has, or waits for it.
@@ -553,7 +335,7 @@ impl Vm {
             Ok(n) => {
                 for byte in &bytes[..n] {
                     match self.decoder.push(*byte) {
-                        Some(Ok(message)) => self.heard.push_back(message),
+                        Some(Ok(message)) => self.inbox.push_back(message),
                         Some(Err(Rubbish)) => {
                             let what = "the guest sends rubbish";
                             return Err(self.machine.fail(what));
@@ -599,62 +381,5 @@ fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
         if let Ok(1..) = poll(fds, patience) {
             return true;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn changed_file_makes_a_saved_state_worthless() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let dir = dir.path();
-        let memory = dir.join("memory");
-        fs::write(&memory, "1234").expect("a file");
-        let made = stamp_as(Path::new("/cache/new/memory"), &memory);
-        let made = made.expect("a stamp");
-        fs::write(dir.join("manifest"), format!("inputs\n{made}"))
-            .expect("a file");
-
-        assert!(whole(dir, "inputs\n"));
-        assert!(!whole(dir, "others\n"));
-        File::options()
-            .write(true)
-            .open(&memory)
-            .and_then(|file| file.set_len(3))
-            .expect("a file");
-        assert!(!whole(dir, "inputs\n"));
-        fs::remove_file(&memory).expect("a file");
-        assert!(!whole(dir, "inputs\n"));
-        fs::remove_file(dir.join("manifest")).expect("a file");
-        assert!(!whole(dir, "inputs\n"));
-    }
-
-    #[test]
-    fn state_that_was_used_last_stays() {
-        let cache = tempfile::tempdir().expect("a folder");
-        let cache = cache.path();
-        for (name, age) in
-            [("1", 50), ("2", 10), ("3", 30), ("4", 40), ("5", 20)]
-        {
-            let dir = cache.join(format!("state-{name}"));
-            fs::create_dir_all(dir.join("below")).expect("a folder");
-            File::open(dir)
-                .and_then(|dir| {
-                    let age = Duration::from_secs(age);
-                    dir.set_modified(SystemTime::now() - age)
-                })
-                .expect("a folder");
-        }
-        fs::create_dir(cache.join("package")).expect("a folder");
-        prune(cache);
-        let left = fs::read_dir(cache).expect("a folder").flatten();
-        let mut left: Vec<_> = left.map(|entry| entry.file_name()).collect();
-        left.sort();
-        assert_eq!(
-            left,
-            ["package", "state-2", "state-3", "state-4", "state-5"]
-        );
     }
 }

@@ -410,12 +410,9 @@ fn read_until(shown: &mut (impl Read + AsFd), end: &[u8]) -> Vec<u8> {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
-    // A harness with a target directory of its own.
-    let target = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
-    let target = target.expect("a folder");
-    fs::create_dir(target.path().join("debug")).expect("a folder");
-    let program = target.path().join("debug/harness");
-    fs::copy(env!("CARGO_BIN_EXE_harness"), &program).expect("a copy");
+    // Where no other test keeps its machines.
+    let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let cache = cache.expect("a folder");
     let kernel = HARNESS.as_ref().expect("a machine").kernel();
     // Below /tmp, where programs that are tried out are.
     let dir = tempfile::tempdir().expect("a folder");
@@ -425,8 +422,9 @@ fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
         .expect("chmod");
     let own = || {
-        let mut command = Command::new(&program);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
         command.env("HARNESS_KERNEL", kernel).current_dir(&dir);
+        command.env("HARNESS_CACHE", cache.path());
         command.args(["./own", "argument"]);
         command
     };
@@ -444,11 +442,11 @@ fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
     };
 
     // Killed while it was made: as soon as there is something, and later.
-    let cache = target.path().join("harness-cache");
+    let cache = cache.path();
     let half = cache.join("new/initramfs");
     let rounds = kills().map_or(1, |kills| kills.div_ceil(10));
     for round in 0..rounds {
-        let _ = fs::remove_dir_all(&cache);
+        let _ = fs::remove_dir_all(cache);
         let mut making = own().stdout(Stdio::null()).spawn().expect("harness");
         while !half.exists() {
             assert_eq!(making.try_wait().expect("a child"), None);
@@ -463,7 +461,7 @@ fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
     assert!(!cache.join("new").exists());
 
     // Rubbish, of the same length and age as the real one.
-    let states = fs::read_dir(&cache).expect("a folder").flatten();
+    let states = fs::read_dir(cache).expect("a folder").flatten();
     let saved = states.map(|entry| entry.path().join("state"));
     let saved: Vec<PathBuf> = saved.filter(|path| path.exists()).collect();
     assert_eq!(saved.len(), 1);
@@ -480,7 +478,7 @@ fn a_program_of_ones_own_runs_and_a_killed_or_damaged_state_is_made_anew() {
     complaints.retain(|complaint| !complaint.is_empty());
     assert!(!complaints.is_empty(), "nobody has noticed");
     for complaint in complaints {
-        let damaged = "harness: the saved machine is damaged: ";
+        let damaged = "harness: the saved machine does not go on, ";
         assert!(complaint.starts_with(damaged), "{complaint}");
     }
     assert_eq!(run(), "");

@@ -11,7 +11,7 @@ use harness::{Failure, Harness};
 /// Made once for all tests of this process.
 pub static HARNESS: LazyLock<Result<Harness, Failure>> = LazyLock::new(|| {
     name_broken_claims();
-    Harness::new(Path::new(env!("CARGO_BIN_EXE_harness")), None)
+    Harness::new(Path::new(env!("CARGO_BIN_EXE_harness")), &[])
 });
 
 /// The beginning of a panic's message where the machine failed, and not the

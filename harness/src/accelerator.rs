@@ -1,0 +1,241 @@
+//! Who computes the guest's instructions: the processor, or QEMU.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::arch::Arch;
+use crate::{Failure, variable};
+
+/// Who computes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor.
+    Kvm,
+    /// QEMU: TCG, its Tiny Code Generator.
+    Tcg,
+}
+
+impl Accelerator {
+    /// QEMU's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg",
+        }
+    }
+}
+
+/// What there is to choose from on this machine.
+#[derive(Debug)]
+pub struct Accelerators {
+    /// `$HARNESS_ACCEL`.
+    wish: Option<Accelerator>,
+    /// `/dev/kvm`.
+    device: PathBuf,
+    /// Whether the processor says that it can run guests.
+    able: bool,
+    /// The processor and this machine's kernel. A machine that was saved
+    /// under KVM goes on only where both are the same.
+    pub host: String,
+    /// A file that is there when KVM has failed before, on this machine, as
+    /// it is, since it was started.
+    failed: PathBuf,
+}
+
+impl Accelerators {
+    /// `cache` is where a failure of KVM is remembered, of this `qemu`.
+    pub fn new(cache: &Path, qemu: &str) -> Result<Accelerators, Failure> {
+        let wish = match variable("HARNESS_ACCEL") {
+            None => None,
+            Some(name) => match name.as_bytes() {
+                b"kvm" => Some(Accelerator::Kvm),
+                b"tcg" => Some(Accelerator::Tcg),
+                name => {
+                    let name = name.escape_ascii();
+                    let what = format!("HARNESS_ACCEL is {name}: kvm or tcg?");
+                    return Err(Failure::new(what));
+                }
+            },
+        };
+        let arch = Arch::here()?;
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = read("/proc/cpuinfo");
+        let kernel = nix::sys::utsname::uname()
+            .map_err(|error| Failure::because("uname", error))?;
+        let host = format!(
+            "{}\n{} {}",
+            arch.processor(&cpuinfo),
+            kernel.release().display(),
+            kernel.version().display(),
+        );
+        let mut hasher = DefaultHasher::new();
+        let start = read("/proc/sys/kernel/random/boot_id");
+        (&host, qemu, start).hash(&mut hasher);
+        let failed = cache.join(format!("no-kvm-{:016x}", hasher.finish()));
+        let able = can_be_hoped_for(arch, &cpuinfo);
+        let device = "/dev/kvm".into();
+        Ok(Accelerators { wish, device, able, host, failed })
+    }
+
+    /// The one to take now; and why it is not KVM, where nobody has asked for
+    /// another one.
+    pub fn now(&self) -> (Accelerator, Option<String>) {
+        if let Some(wish) = self.wish {
+            return (wish, None);
+        }
+        match self.why_not() {
+            None => (Accelerator::Kvm, None),
+            why => (Accelerator::Tcg, why),
+        }
+    }
+
+    fn why_not(&self) -> Option<String> {
+        let open = File::options().read(true).write(true).open(&self.device);
+        if let Err(error) = open {
+            return Some(format!("{}: {error}", self.device.display()));
+        }
+        if !self.able {
+            return Some("the processor has no flag svm or vmx".into());
+        }
+        let failed = self.failed.exists().then(|| self.failed.display());
+        failed.map(|file| format!("KVM failed before: see {file}"))
+    }
+
+    /// Does it with the accelerator of now. Where that is KVM, by our own
+    /// choice, and it fails, but the same works without: then KVM has failed,
+    /// which is remembered, and nothing else has.
+    pub fn with<T>(
+        &self,
+        work: impl Fn(Accelerator) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let (accelerator, _) = self.now();
+        let failure = match work(accelerator) {
+            Err(failure)
+                if accelerator == Accelerator::Kvm && self.wish.is_none() =>
+            {
+                failure
+            }
+            end => return end,
+        };
+        let done = work(Accelerator::Tcg)?;
+        // Where it does not even open any more, that is seen at once.
+        if self.now().0 == Accelerator::Kvm {
+            self.remember(&failure);
+        }
+        Ok(done)
+    }
+
+    fn remember(&self, failure: &Failure) {
+        let file = self.failed.display();
+        eprintln!(
+            "harness: KVM failed, and QEMU computes the processor: {}\n    \
+             until this machine is started anew, or `rm {file}`",
+            failure.first_line(),
+        );
+        let cache = self.failed.parent().unwrap_or(&self.failed);
+        let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+        for entry in entries {
+            if entry.file_name().as_bytes().starts_with(b"no-kvm-") {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        let _ = fs::write(&self.failed, format!("{failure}\n"));
+    }
+}
+
+/// That `/dev/kvm` opens proves nothing: without the processor's flag there
+/// are machines where it opens and no guest ever starts.
+fn can_be_hoped_for(arch: &Arch, cpuinfo: &str) -> bool {
+    let mut words = cpuinfo.split_whitespace();
+    arch.kvm_flags.is_empty()
+        || words.any(|word| arch.kvm_flags.contains(&word))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::intel("flags : fpu vmx sse", true)]
+    #[case::amd("flags : fpu svm sse", true)]
+    #[case::neither("flags : fpu svme sse", false)]
+    fn kvm_can_be_hoped_for(#[case] cpuinfo: &str, #[case] able: bool) {
+        let arch = Arch::here().expect("a known one");
+        let able = able || arch.kvm_flags.is_empty();
+        assert_eq!(can_be_hoped_for(arch, cpuinfo), able);
+    }
+
+    /// On a machine where KVM can be hoped for.
+    fn kvm(dir: &Path, wish: Option<Accelerator>) -> Accelerators {
+        let (device, failed) = (dir.join("kvm"), dir.join("no-kvm-1"));
+        fs::write(&device, "").expect("a file");
+        let host = String::new();
+        Accelerators { wish, device, able: true, host, failed }
+    }
+
+    #[test]
+    fn why_kvm_is_not_taken_is_said() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut mine = kvm(dir.path(), None);
+        assert_eq!(mine.now(), (Accelerator::Kvm, None));
+
+        fs::write(&mine.failed, "why").expect("a file");
+        let (accelerator, why) = mine.now();
+        assert_eq!(accelerator, Accelerator::Tcg);
+        assert!(why.expect("why").starts_with("KVM failed before: see /"));
+        fs::remove_file(&mine.failed).expect("a file");
+
+        mine.able = false;
+        let why = mine.now().1.expect("why");
+        assert!(why.starts_with("the processor has no flag"), "{why}");
+        mine.able = true;
+
+        fs::remove_file(&mine.device).expect("a file");
+        let (accelerator, why) = mine.now();
+        assert_eq!(accelerator, Accelerator::Tcg);
+        assert!(why.expect("why").ends_with("(os error 2)"));
+
+        mine.wish = Some(Accelerator::Kvm);
+        assert_eq!(mine.now(), (Accelerator::Kvm, None));
+    }
+
+    #[test]
+    fn failure_of_kvm_alone_is_remembered() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let fail = |what: &str| Err::<(), _>(Failure::new(what));
+        let wanted = kvm(dir.path(), Some(Accelerator::Kvm));
+        let end = wanted.with(|it| fail(it.name()));
+        assert_eq!(end.expect_err("no other is tried").to_string(), "kvm");
+
+        // What fails with both is not KVM's failure.
+        let mine = kvm(dir.path(), None);
+        let end = mine.with(|it| fail(it.name()));
+        assert_eq!(end.expect_err("a failure").to_string(), "tcg");
+        assert_eq!(mine.now().0, Accelerator::Kvm);
+
+        let without_kvm = |it| match it {
+            Accelerator::Kvm => Err(Failure::new("no guest starts")),
+            Accelerator::Tcg => Ok("done"),
+        };
+        // Where it does not open any more, there is nothing to remember.
+        let end = mine.with(|it| {
+            let _ = fs::remove_file(&mine.device);
+            without_kvm(it)
+        });
+        assert_eq!(end.expect("done without KVM"), "done");
+        assert!(!mine.failed.exists());
+
+        let mine = kvm(dir.path(), None);
+        fs::write(dir.path().join("no-kvm-0"), "older").expect("a file");
+        assert_eq!(mine.with(without_kvm).expect("done without KVM"), "done");
+        assert_eq!(mine.now().0, Accelerator::Tcg);
+        let why = fs::read_to_string(&mine.failed).expect("a file");
+        assert_eq!(why, "no guest starts\n");
+        assert!(!dir.path().join("no-kvm-0").exists());
+    }
+}

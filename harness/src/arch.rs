@@ -1,0 +1,146 @@
+//! All that depends on the processor's architecture, as a table: a column
+//! for each that the harness knows.
+
+use crate::Failure;
+
+/// The machine of an architecture, in QEMU's and in the guest's words.
+#[derive(Debug, PartialEq)]
+pub struct Arch {
+    /// As uname(1) says it.
+    pub name: &'static str,
+    /// QEMU's program.
+    pub qemu: &'static str,
+    /// `-M`.
+    pub machine: &'static str,
+    /// `-M` under KVM, besides.
+    pub kvm_machine: &'static str,
+    /// `-cpu`, where QEMU computes the processor. Under KVM it is `host`.
+    pub cpu: &'static str,
+    /// `-device`: the serial port over which requests and output travel.
+    pub wire_device: &'static str,
+    /// The guest's name of it, below `/dev`.
+    pub wire: &'static str,
+    /// The kernel's command line: its console, and what its serial ports and
+    /// its way of ending are.
+    pub append: &'static str,
+    /// The same where QEMU computes the processor, besides.
+    pub tcg_append: &'static str,
+    /// Whether QEMU is given the kernel again where a saved state goes on.
+    pub kernel_for_state: bool,
+    /// What /proc/cpuinfo has one of where KVM can be hoped for; none where
+    /// the file does not tell.
+    pub kvm_flags: &'static [&'static str],
+    /// The lines of /proc/cpuinfo that tell one processor from another.
+    pub cpuinfo: &'static [&'static str],
+    /// The packages that stand for the newest kernel: Debian's for the cloud,
+    /// its smallest, and Ubuntu's for virtual machines.
+    pub kernel_packages: [&'static str; 2],
+}
+
+/// A microvm: no firmware, no disk, two ISA serial ports. It has no ACPI:
+/// with it a microvm under TCG hangs in every third boot, where the kernel
+/// calibrates its clock.
+const X86_64: Arch = Arch {
+    name: "x86_64",
+    qemu: "qemu-system-x86_64",
+    machine: "microvm,acpi=off",
+    kvm_machine: "",
+    // What is fast in a processor, to copy byte by byte without a loop, is
+    // slow where it is computed.
+    cpu: "max,-erms,-fsrm",
+    wire_device: "isa-serial,iobase=0x2f8,irq=3,chardev=wire",
+    wire: "ttyS1",
+    // `reboot=t`: a panic ends the machine by a triple fault, and tries no
+    // keyboard controller for two seconds.
+    append: "console=ttyS0 8250.nr_uarts=2 reboot=t",
+    // The kernel does not use this timer here, and need not measure it for
+    // 0.2 s.
+    tcg_append: "nolapic_timer",
+    kernel_for_state: true,
+    kvm_flags: &["svm", "vmx"],
+    cpuinfo: &[
+        "vendor_id",
+        "cpu family",
+        "model",
+        "model name",
+        "stepping",
+        "microcode",
+        "flags",
+    ],
+    kernel_packages: ["linux-image-cloud-amd64", "linux-image-virtual"],
+};
+
+/// QEMU's own board, with a serial port on its PCI bus as the second one: it
+/// needs no module on any of Debian's kernels.
+const AARCH64: Arch = Arch {
+    name: "aarch64",
+    qemu: "qemu-system-aarch64",
+    machine: "virt,acpi=off,highmem=off",
+    // What the host has: a fixed 2 fails on servers, a fixed 3 on a
+    // Raspberry Pi.
+    kvm_machine: ",gic-version=host",
+    // Without pointer authentication, which takes three times as long where
+    // it is computed.
+    cpu: "neoverse-n1",
+    wire_device: "pci-serial,chardev=wire",
+    wire: "ttyS0",
+    append: "console=ttyAMA0 8250.nr_uarts=1",
+    tcg_append: "",
+    // It would read 76 MB into memory for nothing.
+    kernel_for_state: false,
+    // There is a /dev/kvm only where the kernel has started as a hypervisor.
+    kvm_flags: &[],
+    cpuinfo: &[
+        "CPU implementer",
+        "CPU architecture",
+        "CPU variant",
+        "CPU part",
+        "CPU revision",
+        "Features",
+    ],
+    kernel_packages: ["linux-image-cloud-arm64", "linux-image-virtual"],
+};
+
+impl Arch {
+    /// That of this machine.
+    ///
+    /// # Errors
+    /// Where the harness does not know it. The demos run on any.
+    pub fn here() -> Result<&'static Arch, Failure> {
+        let name = std::env::consts::ARCH;
+        let known = [&X86_64, &AARCH64].into_iter();
+        known.into_iter().find(|arch| arch.name == name).ok_or_else(|| {
+            Failure::new(format!(
+                "the machine is not made for {name} yet, only for x86_64 and \
+                 aarch64; the demos run here without it"
+            ))
+        })
+    }
+
+    /// The processor, as far as it matters to a machine that was saved on it.
+    pub fn processor(&self, cpuinfo: &str) -> String {
+        let first = cpuinfo.split("\n\n").next().unwrap_or_default();
+        let lines = first.lines().filter(|line| {
+            let name = line.split(':').next().unwrap_or_default();
+            self.cpuinfo.contains(&name.trim_end())
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_is_told_by_what_matters_to_a_saved_machine() {
+        let first = "processor\t: 0\nvendor_id\t: AuthenticAMD\n\
+                     model name\t: EPYC\ncpu MHz\t\t: 2445.4\nflags\t\t: svm";
+        let cpuinfo = format!("{first}\n\n{first}");
+        assert_eq!(
+            X86_64.processor(&cpuinfo),
+            "vendor_id\t: AuthenticAMD\nmodel name\t: EPYC\nflags\t\t: svm"
+        );
+        assert_eq!(AARCH64.processor(&cpuinfo), "");
+    }
+}

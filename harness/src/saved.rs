@@ -1,0 +1,432 @@
+//! The saved machine: booted once, kept as files, and found again by all that
+//! went into it.
+
+use std::collections::hash_map::DefaultHasher;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
+use std::io::{self, BufWriter};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::accelerator::{Accelerator, Accelerators};
+use crate::kernel::Kernel;
+use crate::machine::{self, Machine, Start};
+use crate::pack::{self, Tree};
+use crate::progress::progress;
+use crate::vm::{RestoreError, Vm};
+use crate::{Failure, PATIENCE, patience, programs, variable};
+
+/// How long a boot may take, from the start of QEMU to the guest's hello.
+const BOOT: Duration = Duration::from_secs(60);
+
+/// The same for KVM, which takes 1 s where it works.
+const KVM_BOOT: Duration = Duration::from_secs(20);
+
+/// So many saved states stay: of other kernels, other builds.
+const STATES: usize = 4;
+
+/// All that goes into a machine.
+#[derive(Debug)]
+pub struct Harness {
+    cache: PathBuf,
+    kernel: Kernel,
+    accelerators: Accelerators,
+    init: PathBuf,
+    /// Where in the guest, and what of this machine.
+    programs: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Harness {
+    /// Builds the demos, finds the kernel, QEMU and the tools, and saves a
+    /// machine of them, if there is none yet. `init` is the `harness` program,
+    /// which is the guest's PID 1 too. The programs of this machine that
+    /// `argv` names go in besides.
+    pub fn new(init: &Path, argv: &[OsString]) -> Result<Harness, Failure> {
+        if let Err(failure) = &*PATIENCE {
+            return Err(Failure::new(failure.first_line()));
+        }
+        let demos = programs::build()?;
+        let cache = variable("HARNESS_CACHE").map(PathBuf::from);
+        let cache = cache
+            .unwrap_or_else(|| programs::target_dir().join("harness-cache"));
+        let cache = fs::create_dir_all(&cache)
+            .and_then(|()| cache.canonicalize())
+            .map_err(|error| Failure::because(cache.display(), error))?;
+
+        let named = |dir: &str, path: &Path| {
+            Path::new(dir).join(path.file_name().unwrap_or_default())
+        };
+        let mut programs = Vec::new();
+        for demo in demos {
+            programs.push((named("/usr/local/bin", &demo), demo));
+        }
+        for tool in pack::tools()? {
+            programs.push((named("/usr/bin", &tool), tool));
+        }
+        for file in pack::optional_files() {
+            programs.push((file.clone(), file));
+        }
+        programs.extend(pack::readers_own(argv, &programs));
+        let kernel = Kernel::find(&cache)?;
+        let qemu = Stamp::of(&machine::qemu()?)?;
+        let accelerators = Accelerators::new(&cache, &format!("{qemu:?}"))?;
+        let init = init.to_path_buf();
+        let harness = Harness { cache, kernel, accelerators, init, programs };
+        harness.accelerators.with(|it| harness.state(it).map(drop))?;
+        Ok(harness)
+    }
+
+    /// The kernel's release and the accelerator, in words.
+    pub fn describe(&self) -> String {
+        let accelerator = self.accelerators.now().0.name();
+        format!("Linux {} under {accelerator}", self.kernel.release)
+    }
+
+    /// The kernel's image, as the distribution ships it.
+    pub fn kernel(&self) -> &Path {
+        &self.kernel.image
+    }
+
+    /// A machine that nobody has touched.
+    pub fn start(&self) -> Result<Vm, Failure> {
+        self.accelerators.with(|accelerator| self.restored(accelerator))
+    }
+
+    fn restored(&self, accelerator: Accelerator) -> Result<Vm, Failure> {
+        let state = self.state(accelerator)?;
+        let tried = Stamp::of(&state.join(MANIFEST)).ok();
+        let failure = match Vm::restore(&state, accelerator) {
+            Ok(vm) => return Ok(vm),
+            // QEMU itself: it says nothing about the state.
+            Err(RestoreError::Qemu(failure)) => return Err(failure),
+            Err(RestoreError::State(failure)) => failure,
+        };
+        // Every file is as it was written, and yet it does not run. The old
+        // state stays until a new one has been saved.
+        eprintln!(
+            "harness: the saved machine does not go on, and is made anew: \
+             {failure}"
+        );
+        let lock = lock(&self.cache)?;
+        // Another process may have made it anew while we tried.
+        if Stamp::of(&state.join(MANIFEST)).ok() == tried {
+            self.make(&state, self.inputs(accelerator)?)?;
+        }
+        drop(lock);
+        Vm::restore(&state, accelerator).map_err(RestoreError::into_failure)
+    }
+
+    /// The folder of the saved machine, which is made if there is none.
+    fn state(&self, accelerator: Accelerator) -> Result<PathBuf, Failure> {
+        let inputs = self.inputs(accelerator)?;
+        let dir = self.cache.join(inputs.name());
+        if is_intact(&dir, &inputs) {
+            // The time of its last use; failure to set it is harmless.
+            let _ = File::open(&dir)
+                .and_then(|dir| dir.set_modified(SystemTime::now()));
+            return Ok(dir);
+        }
+        let _lock = lock(&self.cache)?;
+        // Another process may have made it while we waited.
+        if !is_intact(&dir, &inputs) {
+            self.make(&dir, inputs)?;
+        }
+        Ok(dir)
+    }
+
+    /// Everything that the machine is made of.
+    fn inputs(&self, accelerator: Accelerator) -> Result<Inputs, Failure> {
+        let stamped = |path: &Path| Ok((bytes(path), Stamp::of(path)?));
+        let mut files = Vec::new();
+        for path in [&machine::qemu()?, &self.init, &self.kernel.image] {
+            files.push(stamped(path)?);
+        }
+        for (_, source) in &self.programs {
+            files.push(stamped(source)?);
+        }
+        let places = self.programs.iter().map(|(at, _)| bytes(at)).collect();
+        let host = match accelerator {
+            Accelerator::Kvm => self.accelerators.host.clone(),
+            Accelerator::Tcg => String::new(),
+        };
+        let accelerator = accelerator.name().to_string();
+        Ok(Inputs { accelerator, host, files, places })
+    }
+
+    /// Boots a machine, and saves it in the folder `dir`, in place of what
+    /// was there. To be called with the lock.
+    fn make(&self, dir: &Path, inputs: Inputs) -> Result<(), Failure> {
+        let new = self.cache.join("new");
+        let made = self.save(&new, inputs).and_then(|()| {
+            let _ = fs::remove_dir_all(dir);
+            fs::rename(&new, dir)
+                .map_err(|error| Failure::because(dir.display(), error))
+        });
+        let _ = fs::remove_dir_all(&new);
+        prune(&self.cache);
+        made
+    }
+
+    fn save(&self, new: &Path, inputs: Inputs) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let release = &self.kernel.release;
+        let (_, why) = self.accelerators.now();
+        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+        let accelerator = &inputs.accelerator;
+        progress(format_args!("booting Linux {release}, {accelerator}{why}"));
+        let fail = |error: io::Error| Failure::because(new.display(), error);
+        let _ = fs::remove_dir_all(new);
+        fs::create_dir_all(new).map_err(fail)?;
+
+        // Side by side: each takes a while.
+        let (sources, kernel) = thread::scope(|scope| {
+            let kernel = scope.spawn(|| self.unpack(&new.join("kernel")));
+            let sources = self.pack(&new.join("initramfs"));
+            (sources, kernel.join().expect("no panic"))
+        });
+        let (sources, ()) = (sources?, kernel.map_err(fail)?);
+
+        let (accelerator, usual) = match &*inputs.accelerator {
+            "kvm" => (Accelerator::Kvm, KVM_BOOT),
+            _ => (Accelerator::Tcg, BOOT),
+        };
+        let machine = Machine::start(new, accelerator, Start::Boot)?;
+        Vm::boot(machine, patience(usual))?.save(new)?;
+
+        // Written last: a folder that has this file is complete.
+        let mut manifest = Manifest { inputs, sources: vec![], made: vec![] };
+        for source in sources {
+            manifest.sources.push((bytes(&source), Stamp::of(&source)?));
+        }
+        for name in ["kernel", "initramfs", "memory", "state"] {
+            let stamp = Stamp::of(&new.join(name))?;
+            manifest.made.push((name.into(), stamp));
+        }
+        let manifest = postcard::to_stdvec(&manifest).expect("plain data");
+        fs::write(new.join(MANIFEST), manifest).map_err(fail)?;
+        progress(format_args!("saved after {:.1?}", begun.elapsed()));
+        Ok(())
+    }
+
+    /// Writes the guest's files. Returns where each came from.
+    fn pack(&self, to: &Path) -> Result<Vec<PathBuf>, Failure> {
+        let mut tree = Tree::new();
+        tree.program(Path::new("/init"), &self.init)?;
+        for (at, source) in &self.programs {
+            tree.program(at, source)?;
+        }
+        for module in self.kernel.modules(&["dummy"])? {
+            let at = format!("/lib/modules/{}.ko", module.name);
+            tree.file(Path::new(&at), 0o644, module.bytes);
+            tree.sources.push(module.path);
+        }
+        File::create(to)
+            .and_then(|file| tree.write(BufWriter::new(file)))
+            .map_err(|error| Failure::because(to.display(), error))?;
+        Ok(tree.sources)
+    }
+
+    /// Writes the kernel as QEMU enters it at once, where that can be done.
+    fn unpack(&self, to: &Path) -> io::Result<()> {
+        match self.kernel.unpacked()? {
+            Some(kernel) => fs::write(to, kernel),
+            None => fs::copy(&self.kernel.image, to).map(drop),
+        }
+    }
+}
+
+/// One process at a time makes or removes what is in the cache.
+pub fn lock(cache: &Path) -> Result<Flock<File>, Failure> {
+    let path = cache.join("lock");
+    let fail = |error| Failure::because(path.display(), error);
+    let lock = File::create(&path).map_err(fail)?;
+    Flock::lock(lock, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| fail(errno.into()))
+}
+
+/// In a saved machine's folder: all that it is made of, and came out.
+const MANIFEST: &str = "manifest";
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Manifest {
+    inputs: Inputs,
+    /// Every file that was packed, by its path.
+    sources: Vec<(Vec<u8>, Stamp)>,
+    /// What came out, by its name in the folder.
+    made: Vec<(String, Stamp)>,
+}
+
+/// What decides which saved machine is the right one.
+#[derive(Debug, PartialEq, Hash, Serialize, Deserialize)]
+struct Inputs {
+    accelerator: String,
+    /// Under KVM: the processor and the kernel of this machine.
+    host: String,
+    /// QEMU, kernel, programs, by their paths.
+    files: Vec<(Vec<u8>, Stamp)>,
+    /// Where the programs are in the guest.
+    places: Vec<Vec<u8>>,
+}
+
+impl Inputs {
+    /// The name of the saved machine's folder.
+    fn name(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        format!("state-{:016x}", hasher.finish())
+    }
+}
+
+/// A file's identity: it changes whenever the file is written or replaced.
+#[derive(Debug, PartialEq, Hash, Serialize, Deserialize)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    /// Of its last change, since the epoch: seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Result<Stamp, Failure> {
+        let found = fs::metadata(path)
+            .map_err(|error| Failure::because(path.display(), error))?;
+        Ok(Stamp {
+            inode: found.ino(),
+            length: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        })
+    }
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+/// Whether a saved machine is complete, and everything as it was then.
+fn is_intact(dir: &Path, inputs: &Inputs) -> bool {
+    let manifest = fs::read(dir.join(MANIFEST)).unwrap_or_default();
+    let Ok(manifest) = postcard::from_bytes::<Manifest>(&manifest) else {
+        return false;
+    };
+    let is_as_it_was = |path: &Path, then: &Stamp| {
+        Stamp::of(path).is_ok_and(|now| now == *then)
+    };
+    let mut sources = manifest.sources.iter();
+    let mut made = manifest.made.iter();
+    manifest.inputs == *inputs
+        && sources.all(|(path, then)| {
+            let path = std::ffi::OsStr::from_bytes(path);
+            is_as_it_was(Path::new(path), then)
+        })
+        && made.all(|(name, then)| is_as_it_was(&dir.join(name), then))
+}
+
+/// Removes the states that were not used for longest, so that they do not
+/// pile up.
+fn prune(cache: &Path) {
+    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+    let mut states: Vec<_> = entries
+        .filter(|e| e.file_name().as_bytes().starts_with(b"state-"))
+        .filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())))
+        .collect();
+    states.sort();
+    let surplus = states.len().saturating_sub(STATES);
+    for (_, path) in &states[..surplus] {
+        let _ = fs::remove_dir_all(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs(accelerator: &str) -> Inputs {
+        let (accelerator, host) = (accelerator.into(), String::new());
+        Inputs { accelerator, host, files: vec![], places: vec![] }
+    }
+
+    #[test]
+    fn changed_file_makes_a_saved_state_worthless() {
+        // In a folder of any name: a path may hold a line's end.
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path().join("new");
+        let [source, memory] = [dir.join("a\nb"), dir.join("memory")];
+        fs::create_dir(&dir).expect("a folder");
+        for path in [&source, &memory] {
+            fs::write(path, "1234").expect("a file");
+        }
+        let of = |path: &Path| Stamp::of(path).expect("a stamp");
+        let save = || {
+            let manifest = Manifest {
+                inputs: inputs("tcg"),
+                sources: vec![(bytes(&source), of(&source))],
+                made: vec![("memory".into(), of(&memory))],
+            };
+            let manifest = postcard::to_stdvec(&manifest).expect("plain data");
+            fs::write(dir.join(MANIFEST), manifest).expect("a file");
+        };
+        save();
+        assert!(is_intact(&dir, &inputs("tcg")));
+        assert!(!is_intact(&dir, &inputs("kvm")));
+
+        for path in [&source, &memory] {
+            File::options()
+                .write(true)
+                .open(path)
+                .and_then(|file| file.set_len(3))
+                .expect("a file");
+            assert!(!is_intact(&dir, &inputs("tcg")));
+            save();
+            assert!(is_intact(&dir, &inputs("tcg")));
+            fs::remove_file(path).expect("a file");
+            assert!(!is_intact(&dir, &inputs("tcg")));
+            fs::write(path, "1234").expect("a file");
+            save();
+        }
+        fs::write(dir.join(MANIFEST), "rubbish").expect("a file");
+        assert!(!is_intact(&dir, &inputs("tcg")));
+        fs::remove_file(dir.join(MANIFEST)).expect("a file");
+        assert!(!is_intact(&dir, &inputs("tcg")));
+    }
+
+    #[test]
+    fn machine_saved_on_another_processor_is_another_one() {
+        let here = Inputs { host: "EPYC 6.1".into(), ..inputs("kvm") };
+        let there = Inputs { host: "Xeon 6.1".into(), ..inputs("kvm") };
+        assert_ne!(here.name(), there.name());
+    }
+
+    #[test]
+    fn state_that_was_used_last_stays() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let cache = cache.path();
+        for (name, age) in
+            [("1", 50), ("2", 10), ("3", 30), ("4", 40), ("5", 20)]
+        {
+            let dir = cache.join(format!("state-{name}"));
+            fs::create_dir_all(dir.join("below")).expect("a folder");
+            File::open(dir)
+                .and_then(|dir| {
+                    let age = Duration::from_secs(age);
+                    dir.set_modified(SystemTime::now() - age)
+                })
+                .expect("a folder");
+        }
+        fs::create_dir(cache.join("package")).expect("a folder");
+        prune(cache);
+        let left = fs::read_dir(cache).expect("a folder").flatten();
+        let mut left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(
+            left,
+            ["package", "state-2", "state-3", "state-4", "state-5"]
+        );
+    }
+}
