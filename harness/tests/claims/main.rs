@@ -16,6 +16,7 @@ mod mount;
 mod net;
 mod pid;
 mod report;
+mod saved;
 mod traces;
 mod user;
 mod uts;
