@@ -17,6 +17,7 @@ mod net;
 mod pid;
 mod programs;
 mod report;
+mod saved;
 mod traces;
 mod user;
 mod uts;
