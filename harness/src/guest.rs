@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::wire::{
@@ -31,7 +32,7 @@ use nix::sys::termios::{
 };
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
-use nix::unistd::{Pid, chown, sethostname, setsid};
+use nix::unistd::{Pid, chdir, chown, chroot, sethostname, setsid};
 
 /// Serves until the machine is switched off.
 ///
@@ -91,6 +92,7 @@ fn prepare() -> Result<(), String> {
         let what = what.to_string();
         move |error: io::Error| format!("{what}: {error}")
     };
+    leave_rootfs().map_err(because("the root"))?;
     for (source, target, kind, options) in MOUNTS {
         fs::create_dir_all(target).map_err(because(target))?;
         let (source, kind) = (Some(*source), Some(*kind));
@@ -128,7 +130,9 @@ fn prepare() -> Result<(), String> {
 
     // Its own network is what a claim "nothing but loopback" needs most.
     // Loading the module makes dummy0, unless the kernel has it built in.
-    if let Ok(module) = File::open("/lib/modules/dummy.ko") {
+    let release = nix::sys::utsname::uname().map_err(|e| e.to_string())?;
+    let modules = Path::new("/lib/modules").join(release.release());
+    if let Ok(module) = File::open(modules.join("dummy.ko")) {
         nix::kmod::finit_module(
             &module,
             c"",
@@ -142,6 +146,18 @@ fn prepare() -> Result<(), String> {
         let why = String::from_utf8_lossy(&ip.stderr);
         return Err(format!("ip: {}", why.trim()));
     }
+    Ok(())
+}
+
+/// Makes the root a mount as others are. Files are unpacked into rootfs, of
+/// which pivot_root(2) says EINVAL, whatever a reader does: it is below all
+/// other mounts. So the same files are mounted once more, over it.
+fn leave_rootfs() -> io::Result<()> {
+    let none = None::<&str>;
+    mount(Some("/"), "/mnt", none, MsFlags::MS_BIND, none)?;
+    chdir("/mnt")?;
+    mount(Some("."), "/", none, MsFlags::MS_MOVE, none)?;
+    chroot(".")?;
     Ok(())
 }
 

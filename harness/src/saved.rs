@@ -29,6 +29,10 @@ const BOOT: Duration = Duration::from_secs(60);
 /// The same for KVM, which takes 1 s where it works.
 const KVM_BOOT: Duration = Duration::from_secs(20);
 
+/// The modules of the kernel that go in: `dummy`, which the guest loads, and
+/// what later chapters load by modprobe(8).
+const MODULES: &[&str] = &["dummy", "veth", "bridge", "overlay", "loop"];
+
 /// So many saved states stay: of other kernels, other builds.
 const STATES: usize = 4;
 
@@ -41,6 +45,10 @@ pub struct Harness {
     init: PathBuf,
     /// Where in the guest, and what of this machine.
     programs: Vec<(PathBuf, PathBuf)>,
+    /// The same of files that are not to be run, and folders.
+    files: Vec<(PathBuf, PathBuf)>,
+    /// Whether anything of the reader's own is among them.
+    readers_own: bool,
 }
 
 impl Harness {
@@ -70,15 +78,28 @@ impl Harness {
         for (name, tool) in pack::tools()? {
             programs.push((Path::new("/usr/bin").join(name), tool));
         }
+        let own = pack::readers_own(argv, &programs)?;
+        let wanted = variable("HARNESS_FILES").unwrap_or_default();
+        let mut files = pack::readers_files(&wanted)?;
+        let readers_own = !own.is_empty() || !files.is_empty();
+        programs.extend(own);
         for file in pack::optional_files() {
-            programs.push((file.clone(), file));
+            // Not the link that it may be, but what it leads to.
+            files.extend(file.canonicalize().map(|it| (file, it)));
         }
-        programs.extend(pack::readers_own(argv, &programs));
         let kernel = Kernel::find(&cache)?;
         let qemu = Stamp::of(&machine::qemu()?)?;
         let accelerators = Accelerators::new(&cache, &format!("{qemu:?}"))?;
         let init = init.to_path_buf();
-        let harness = Harness { cache, kernel, accelerators, init, programs };
+        let harness = Harness {
+            cache,
+            kernel,
+            accelerators,
+            init,
+            programs,
+            files,
+            readers_own,
+        };
         harness.accelerators.with(|it| harness.state(it).map(drop))?;
         Ok(harness)
     }
@@ -92,6 +113,12 @@ impl Harness {
     /// The kernel's image, as the distribution ships it.
     pub fn kernel(&self) -> &Path {
         &self.kernel.image
+    }
+
+    /// Whether the machine has programs or files of the reader's own, at the
+    /// paths where they are here.
+    pub fn has_readers_own(&self) -> bool {
+        self.readers_own
     }
 
     /// A machine that nobody has touched.
@@ -148,10 +175,11 @@ impl Harness {
         for path in [&machine::qemu()?, &self.init, &self.kernel.image] {
             files.push(stamped(path)?);
         }
-        for (_, source) in &self.programs {
+        let packed = self.programs.iter().chain(&self.files);
+        for (_, source) in packed.clone() {
             files.push(stamped(source)?);
         }
-        let places = self.programs.iter().map(|(at, _)| bytes(at)).collect();
+        let places = packed.map(|(at, _)| bytes(at)).collect();
         let host = match accelerator {
             Accelerator::Kvm => self.accelerators.host.clone(),
             Accelerator::Tcg => String::new(),
@@ -222,10 +250,13 @@ impl Harness {
         for (at, source) in &self.programs {
             tree.program(at, source)?;
         }
-        for module in self.kernel.modules(&["dummy"])? {
-            let at = format!("/lib/modules/{}.ko", module.name);
-            tree.file(Path::new(&at), 0o644, module.bytes);
-            tree.sources.push(module.path);
+        for (at, path) in &self.files {
+            tree.copy(at, path)?;
+        }
+        tree.modules(&self.kernel.release, self.kernel.modules(MODULES)?)?;
+        if let Some(config) = &self.kernel.config {
+            let at = format!("/boot/config-{}", self.kernel.release);
+            tree.copy(Path::new(&at), config)?;
         }
         File::create(to)
             .and_then(|file| tree.write(BufWriter::new(file)))
@@ -295,7 +326,12 @@ struct Stamp {
 
 impl Stamp {
     fn of(path: &Path) -> Result<Stamp, Failure> {
-        let found = fs::metadata(path)
+        let found = fs::symlink_metadata(path)
+            .and_then(|link| match link.is_symlink() {
+                // Of a link that leads nowhere: the link itself.
+                true => fs::metadata(path).or(Ok(link)),
+                false => Ok(link),
+            })
             .map_err(|error| Failure::because(path.display(), error))?;
         Ok(Stamp {
             inode: found.ino(),
