@@ -149,11 +149,11 @@ impl Machine {
             .map_err(|error| Failure::because("initramfs", error))?;
         let size = format!("{}M", memory_for(initramfs.len()));
         let arch = Arch::here()?;
-        let (board, cpu, append) = match accelerator {
-            Accelerator::Kvm => (arch.kvm_machine, "host", ""),
-            Accelerator::Tcg => ("", arch.cpu, arch.tcg_append),
+        let (cpu, append) = match accelerator {
+            Accelerator::Kvm => ("host", ""),
+            Accelerator::Tcg => (arch.cpu, arch.tcg_append),
         };
-        let board = format!("{}{board},memory-backend=memory", arch.machine);
+        let board = format!("{},memory-backend=memory", arch.machine);
         let append = format!("{} {append} {APPEND}", arch.append);
         let chardev = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd}");
         let mut qemu = Command::new(qemu()?);

@@ -16,6 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::accelerator::{Accelerator, Accelerators};
+use crate::arch::Arch;
 use crate::kernel::Kernel;
 use crate::machine::{self, Machine, Start};
 use crate::pack::{self, Tree};
@@ -36,7 +37,8 @@ const STATES: usize = 4;
 #[derive(Debug)]
 pub struct Harness {
     cache: PathBuf,
-    kernel: Kernel,
+    /// The kernel's image.
+    kernel: PathBuf,
     accelerators: Accelerators,
     init: PathBuf,
     /// Where in the guest, and what of this machine.
@@ -86,12 +88,19 @@ impl Harness {
     /// The kernel's release and the accelerator, in words.
     pub fn describe(&self) -> String {
         let accelerator = self.accelerators.now().0.name();
-        format!("Linux {} under {accelerator}", self.kernel.release)
+        match self.its_kernel() {
+            Ok(it) => format!("Linux {} under {accelerator}", it.release),
+            Err(failure) => failure.to_string(),
+        }
     }
 
     /// The kernel's image, as the distribution ships it.
     pub fn kernel(&self) -> &Path {
-        &self.kernel.image
+        &self.kernel
+    }
+
+    fn its_kernel(&self) -> Result<Kernel, Failure> {
+        Kernel::at(self.kernel.clone(), Arch::here()?.name)
     }
 
     /// A machine that nobody has touched.
@@ -145,7 +154,7 @@ impl Harness {
     fn inputs(&self, accelerator: Accelerator) -> Result<Inputs, Failure> {
         let stamped = |path: &Path| Ok((bytes(path), Stamp::of(path)?));
         let mut files = Vec::new();
-        for path in [&machine::qemu()?, &self.init, &self.kernel.image] {
+        for path in [&machine::qemu()?, &self.init, &self.kernel] {
             files.push(stamped(path)?);
         }
         for (_, source) in &self.programs {
@@ -176,7 +185,8 @@ impl Harness {
 
     fn save(&self, new: &Path, inputs: Inputs) -> Result<(), Failure> {
         let begun = Instant::now();
-        let release = &self.kernel.release;
+        let kernel = self.its_kernel()?;
+        let release = &kernel.release;
         let (_, why) = self.accelerators.now();
         let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
         let accelerator = &inputs.accelerator;
@@ -186,12 +196,12 @@ impl Harness {
         fs::create_dir_all(new).map_err(fail)?;
 
         // Side by side: each takes a while.
-        let (sources, kernel) = thread::scope(|scope| {
-            let kernel = scope.spawn(|| self.unpack(&new.join("kernel")));
-            let sources = self.pack(&new.join("initramfs"));
-            (sources, kernel.join().expect("no panic"))
+        let (sources, unpacked) = thread::scope(|scope| {
+            let unpacked = scope.spawn(|| unpack(&kernel, new));
+            let sources = self.pack(&kernel, &new.join("initramfs"));
+            (sources, unpacked.join().expect("no panic"))
         });
-        let (sources, ()) = (sources?, kernel.map_err(fail)?);
+        let (sources, ()) = (sources?, unpacked.map_err(fail)?);
 
         let (accelerator, usual) = match &*inputs.accelerator {
             "kvm" => (Accelerator::Kvm, KVM_BOOT),
@@ -216,13 +226,17 @@ impl Harness {
     }
 
     /// Writes the guest's files. Returns where each came from.
-    fn pack(&self, to: &Path) -> Result<Vec<PathBuf>, Failure> {
+    fn pack(
+        &self,
+        kernel: &Kernel,
+        to: &Path,
+    ) -> Result<Vec<PathBuf>, Failure> {
         let mut tree = Tree::new();
         tree.program(Path::new("/init"), &self.init)?;
         for (at, source) in &self.programs {
             tree.program(at, source)?;
         }
-        for module in self.kernel.modules(&["dummy"])? {
+        for module in kernel.modules(&["dummy"])? {
             let at = format!("/lib/modules/{}.ko", module.name);
             tree.file(Path::new(&at), 0o644, module.bytes);
             tree.sources.push(module.path);
@@ -232,13 +246,14 @@ impl Harness {
             .map_err(|error| Failure::because(to.display(), error))?;
         Ok(tree.sources)
     }
+}
 
-    /// Writes the kernel as QEMU enters it at once, where that can be done.
-    fn unpack(&self, to: &Path) -> io::Result<()> {
-        match self.kernel.unpacked()? {
-            Some(kernel) => fs::write(to, kernel),
-            None => fs::copy(&self.kernel.image, to).map(drop),
-        }
+/// Writes the kernel as QEMU enters it at once, where that can be done.
+fn unpack(kernel: &Kernel, dir: &Path) -> io::Result<()> {
+    let to = dir.join("kernel");
+    match kernel.unpacked()? {
+        Some(unpacked) => fs::write(to, unpacked),
+        None => fs::copy(&kernel.image, to).map(drop),
     }
 }
 
