@@ -196,10 +196,7 @@ impl Harness {
             files.push(stamped(source)?);
         }
         let places = packed.map(|(at, _)| bytes(at)).collect();
-        let host = match accelerator {
-            Accelerator::Kvm => self.accelerators.host.clone(),
-            Accelerator::Tcg => String::new(),
-        };
+        let host = self.accelerators.host.clone();
         let accelerator = accelerator.name().to_string();
         Ok(Inputs { accelerator, host, files, places })
     }
@@ -325,7 +322,7 @@ struct Manifest {
 #[derive(Debug, PartialEq, Hash, Serialize, Deserialize)]
 struct Inputs {
     accelerator: String,
-    /// Under KVM: the processor and the kernel of this machine.
+    /// The processor and the kernel of this machine.
     host: String,
     /// QEMU, kernel, programs, by their paths.
     files: Vec<(Vec<u8>, Stamp)>,
