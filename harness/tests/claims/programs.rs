@@ -13,7 +13,7 @@ use predicates::prelude::*;
 use tempfile::TempDir;
 
 use crate::common::HARNESS;
-use crate::target::{PATIENCE, Reader, Root, fresh_machine};
+use crate::target::{Reader, Root, fresh_machine, patience};
 use crate::vm::harness;
 
 /// A folder with an executable script `own`, and where it keeps its machines.
@@ -50,7 +50,7 @@ impl Readers {
             .current_dir(&self.dir)
             .args(argv);
         let mut command = assert_cmd::Command::from_std(command);
-        command.timeout(2 * PATIENCE);
+        command.timeout(2 * patience());
         command
     }
 }

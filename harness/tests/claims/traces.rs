@@ -84,7 +84,7 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
     let machine = fresh_machine();
     let look = || machine.sh(Root, LOOK);
     let processes = || machine.sh(Root, PROCESSES);
-    let (before, there) = (look(), processes());
+    let (before, running) = (look(), processes());
     for user in USERS {
         // More at a time, and the first have ended before the last begin.
         let groups = programs.chunks(8).map(|group| {
@@ -103,7 +103,7 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
         let deadline = Instant::now() + patience();
         loop {
             let now = processes();
-            let mut left = now.lines().filter(|line| !there.contains(line));
+            let mut left = now.lines().filter(|line| !running.contains(line));
             let Some(process) = left.next() else { break };
             assert!(Instant::now() < deadline, "{user}: {process}");
         }

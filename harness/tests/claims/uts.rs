@@ -49,11 +49,14 @@ fn uts_report_agrees_with_the_tools() {
     let facts = ["UTS namespace", "hostname", "NIS domain name"];
     let machine = fresh_machine();
     machine.sh(Root, "hostname branch; domainname leaf");
-    let there = machine.sh(Root, &look);
+    let outside = machine.sh(Root, &look);
     for user in USERS {
         let report = report(&machine, user, "uts-demo");
         let column = |i: usize| facts.map(|it| report[it][i].clone() + "\n");
-        assert_eq!([column(0), column(2)].map(|it| it.concat()), [&*there; 2]);
+        assert_eq!(
+            [column(0), column(2)].map(|it| it.concat()),
+            [&*outside; 2]
+        );
         for fact in facts {
             assert_ne!(report[fact][1], report[fact][0]);
         }
@@ -61,7 +64,7 @@ fn uts_report_agrees_with_the_tools() {
         inside.assert().success().stdout(column(1)[1..].concat());
         assert_eq!(report.len(), 3);
     }
-    assert_eq!(machine.sh(Root, &look), there);
+    assert_eq!(machine.sh(Root, &look), outside);
 }
 
 /// U3
