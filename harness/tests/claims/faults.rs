@@ -14,11 +14,11 @@ use crate::target::{HARNESS, Root, patience};
 use crate::vm::{Running, harness, typed, wait_for_a_line};
 
 /// V3: each fault has one clear line, in bounded time, and status 125. They
-/// are tried at the same time, since one takes seconds and does nothing then.
+/// are tried at the same time, because one waits for seconds and does nothing.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn fault_is_told_apart_from_a_failed_claim() {
-    // A program that never says a word.
+    // A program in QEMU's place that never answers.
     let dir = tempfile::tempdir().expect("a folder");
     let silent = dir.path().join("silent");
     fs::write(&silent, "#!/bin/sh\nexec sleep 1000\n").expect("a file");
@@ -62,7 +62,8 @@ fn panic_of_the_kernel_is_the_machines_failure() {
     );
 }
 
-/// V3: the console's words are shown, and obeyed by no terminal.
+/// V3: what the console printed is shown, with its control characters
+/// escaped.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
@@ -72,7 +73,7 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     let kmsg = ["sh", "-c", "printf '<0>%s\n' \"$1\" > /dev/kmsg", "sh", words];
     let printed = vm.output(Root, kmsg, b"", patience()).expect("a verdict");
     printed.assert().success();
-    // Since Linux 6.12 or so a thread of the kernel prints them, later.
+    // On Linux 7 a thread of the kernel prints them, and that may be later.
     let deadline = Instant::now() + patience();
     while !vm.console().contains(&format!("{words}\r\n")) {
         assert!(Instant::now() < deadline, "{:?}", vm.console());
@@ -88,7 +89,8 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     assert!(!text.contains('\x1b'), "{text:?}");
 }
 
-/// V3: a command that does not end, and a guest that has gone mad, or bad.
+/// V3: a command that does not end, and a guest that sends other bytes than
+/// messages.
 #[rstest]
 #[case::command_without_end(
     "sleep 1000",

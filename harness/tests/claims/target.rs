@@ -19,8 +19,8 @@ use nix::unistd::geteuid;
 pub use crate::common::{HARNESS, Reader, Root};
 use crate::common::{NO_VERDICT, name_broken_claims};
 
-/// Whoever may try a claim. They share its machine: the one with the fewer
-/// rights comes first.
+/// The users who try a claim. They share its machine, and the one with the
+/// fewer rights comes first.
 pub const USERS: [User; 2] = [Reader, Root];
 
 /// How long a command of a claim may take. None takes a tenth of this, however
@@ -54,7 +54,7 @@ static PATH: LazyLock<OsString> = LazyLock::new(|| {
 pub struct Machine {
     /// `None`: this machine.
     vm: Option<Mutex<Vm>>,
-    /// What was done so far, for the report of a failure.
+    /// The commands so far, for the report of a failure.
     story: Mutex<String>,
 }
 
@@ -146,7 +146,8 @@ impl Machine {
                 .output(user, argv, input, patience())
                 .unwrap_or_else(|failure| match begun.elapsed() < patience() {
                     true => panic!("{NO_VERDICT}{failure}"),
-                    // It waits for what the claim says that it comes.
+                    // The machine runs, and the command waits for something
+                    // that the claim says will happen.
                     false => panic!("{user}: {line}: no end: {failure}"),
                 }),
             None => here(user, argv, input),
@@ -189,7 +190,7 @@ fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Machine {
-    /// What was done so far, and where: a complete bug report.
+    /// The commands so far, their results, and the machine: a bug report.
     pub fn story(&self) -> String {
         let story = unpoisoned(&self.story);
         let Some(vm) = &self.vm else {
