@@ -379,6 +379,11 @@ fn outside_is_realistic() {
     let machine = fresh_machine();
     let shared = machine.sh(Root, "findmnt -n -o PROPAGATION | sort -u");
     assert_eq!(shared, "shared\n");
+    // As on a machine that systemd has started, also in a new PID namespace.
+    let pid_max = ["cat", "/proc/sys/kernel/pid_max"];
+    machine.root(pid_max).assert().success().stdout("4194304\n");
+    let inside = [&["pid-demo", "mount-demo"], &pid_max[..]].concat();
+    machine.root(inside).assert().success().stdout("4194304\n");
     assert_eq!(machine.sh(Root, "hostname"), "outside\n");
     let up = machine.sh(Root, "ip -o -4 address | cut -d' ' -f2");
     assert_eq!(up, "lo\ndummy0\n");
