@@ -10,7 +10,8 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 use rstest::rstest;
 
-use crate::target::{HARNESS, Root, patience};
+use crate::common;
+use crate::target::{Root, patience};
 use crate::vm::{Running, harness, typed, wait_for_a_line};
 
 /// V3: each fault has one clear line, in bounded time, and status 125. They
@@ -26,7 +27,7 @@ fn fault_is_told_apart_from_a_failed_claim() {
         .expect("chmod");
     let silent = silent.to_str().expect("text");
 
-    let kernel = HARNESS.as_ref().expect("a machine").kernel();
+    let kernel = common::harness().kernel();
     let name = thread::current().name().unwrap_or_default().to_string();
     thread::scope(|scope| {
         for (variable, value, says) in [
@@ -67,8 +68,7 @@ fn panic_of_the_kernel_is_the_machines_failure() {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
-    let harness = HARNESS.as_ref().expect("a machine");
-    let mut vm = harness.start().expect("a machine");
+    let mut vm = common::harness().start().expect("a machine");
     let words = "\x1b[31mKernel panic in \x1b[7m";
     let kmsg = ["sh", "-c", "printf '<0>%s\n' \"$1\" > /dev/kmsg", "sh", words];
     let printed = vm.output(Root, kmsg, b"", patience()).expect("a verdict");
@@ -113,8 +113,7 @@ fn guest_without_a_verdict_is_the_machines_failure(
     #[case] patience: u64,
     #[case] says: &str,
 ) {
-    let harness = HARNESS.as_ref().expect("a machine");
-    let mut vm = harness.start().expect("a machine");
+    let mut vm = common::harness().start().expect("a machine");
     let patience = Duration::from_millis(patience);
     let begun = Instant::now();
     let failure = vm.output(Root, ["sh", "-c", script], b"", patience);

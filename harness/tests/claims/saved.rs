@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::target::HARNESS;
+use crate::common::harness;
 use crate::vm::kills;
 
 /// V1, V6: the command is a program of the reader's own, which is packed into
@@ -18,7 +18,7 @@ fn killed_or_damaged_saved_machine_is_made_anew() {
     // Other tests save their machines elsewhere.
     let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
     let cache = cache.expect("a folder");
-    let kernel = HARNESS.as_ref().expect("a machine").kernel();
+    let kernel = harness().kernel();
     // Readers try out programs below /tmp, so the guest must have that path.
     let dir = tempfile::tempdir().expect("a folder");
     let script = dir.path().join("own");

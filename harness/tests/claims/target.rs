@@ -13,11 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use harness::User;
-use harness::{Harness, Vm};
+use harness::Vm;
 use nix::unistd::geteuid;
 
-pub use crate::common::{HARNESS, Reader, Root};
-use crate::common::{NO_VERDICT, name_broken_claims};
+use crate::common::{NO_VERDICT, harness, name_broken_claims};
+pub use crate::common::{Reader, Root};
 
 /// The users who try a claim. They share its machine, and the one with the
 /// fewer rights comes first.
@@ -66,10 +66,8 @@ pub fn fresh_machine() -> Machine {
         assert!(geteuid().is_root(), "HARNESS_GROUND=here: only as root");
         return Machine { vm: None, story };
     }
-    let vm = HARNESS.as_ref().map(Harness::start);
-    match vm {
-        Ok(Ok(vm)) => Machine { vm: Some(Mutex::new(vm)), story },
-        Ok(Err(failure)) => panic!("{NO_VERDICT}{failure}"),
+    match harness().start() {
+        Ok(vm) => Machine { vm: Some(Mutex::new(vm)), story },
         Err(failure) => panic!("{NO_VERDICT}{failure}"),
     }
 }
@@ -196,14 +194,14 @@ impl Machine {
         let Some(vm) = &self.vm else {
             return format!("what was done here:\n{story}");
         };
-        let machine = HARNESS.as_ref().map(Harness::describe);
+        let machine = harness().describe();
         let console = unpoisoned(vm).console();
         let last = console.lines().rev().take(10).collect::<Vec<_>>();
         let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
         format!(
             "what was done on {}:\n{story}the console's end:\n{last}\n\
              a shell in such a machine: cargo run -p harness",
-            machine.unwrap_or_default(),
+            machine,
         )
     }
 }

@@ -20,13 +20,14 @@ use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 use predicates::prelude::*;
 
-use crate::target::{HARNESS, Reader, Root, fresh_machine, patience};
+use crate::common;
+use crate::target::{Reader, Root, fresh_machine, patience};
 
 /// The `harness` program, as a reader starts it.
 pub fn harness() -> Command {
     // Makes the saved machine, if there is none, so that no deadline of a test
     // must include that.
-    assert!(HARNESS.is_ok(), "{:?}", HARNESS.as_ref().err());
+    common::harness();
     let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -256,7 +257,7 @@ fn terminal_inside_has_the_size_of_the_one_outside() {
 fn qemu_ends_with_its_machine() {
     let mine = || fs::read_to_string("/proc/thread-self/children");
     let mine = || mine().expect("/proc").split_whitespace().count();
-    let vm = HARNESS.as_ref().expect("a machine").start();
+    let vm = common::harness().start();
     assert_eq!(mine(), 1);
     drop(vm.expect("a machine"));
     assert_eq!(mine(), 0);
