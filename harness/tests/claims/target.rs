@@ -35,7 +35,11 @@ pub const SOON: &str = r#"
     soon() {
         read now rest < /proc/uptime; end=$((${now%.*} + 30))
         until "$@" 2> /dev/null; do
-            read now rest < /proc/uptime; [ ${now%.*} -lt $end ]
+            read now rest < /proc/uptime
+            if [ ${now%.*} -ge $end ]; then
+                echo "not within 30 s: $*" >&2
+                return 1
+            fi
         done
     }
 "#;
@@ -101,7 +105,12 @@ impl Machine {
     pub fn sh_with(&self, user: User, script: &str, args: &[&str]) -> String {
         let argv = [&["sh", "-euc", script, "sh"], args].concat();
         let output = self.run(user, argv, b"");
-        assert!(output.status.success(), "{user}: {script}: {output:?}");
+        assert!(
+            output.status.success(),
+            "{user}: {}, {:?}, in the script: {script}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr),
+        );
         String::from_utf8(output.stdout).expect("text")
     }
 
@@ -146,7 +155,9 @@ impl Machine {
                     true => panic!("{NO_VERDICT}{failure}"),
                     // The machine runs, and the command waits for something
                     // that the claim says will happen.
-                    false => panic!("{user}: {line}: no end: {failure}"),
+                    false => {
+                        panic!("{user}: no end after {:?}: {line}", patience())
+                    }
                 }),
             None => here(user, argv, input),
         };
