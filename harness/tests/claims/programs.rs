@@ -320,7 +320,7 @@ fn input_is_whole_by_either_way() {
     other
         .arg("md5sum")
         .env("HARNESS_CACHE", cache.expect("a folder").path())
-        .env("HARNESS_KERNEL", HARNESS.as_ref().expect("a machine").kernel())
+        .env("HARNESS_KERNEL", common::harness().kernel())
         .env("HARNESS_QEMU", &qemu);
     run(other).success().stdout(sum);
 }
