@@ -11,8 +11,8 @@ use rstest::rstest;
 
 use crate::target::{Machine, Reader, Root, USERS, User, fresh_machine};
 
-/// What a link does: its arguments, its status, standard output, standard
-/// error. `DEMO` stands for its name.
+/// What a link must do: the name of the row, the link's arguments, its status,
+/// standard output and standard error. `DEMO` stands for the link's name.
 type Row =
     (&'static str, &'static [&'static str], i32, &'static str, &'static str);
 
@@ -132,8 +132,8 @@ fn ten_thousand_arguments_pass_and_an_empty_one() {
     assert_eq!(fresh_machine().sh_with(Root, script, &DEMOS), "10001\n");
 }
 
-/// G6: a full disk is a failure too, with a line that says so; and where
-/// nobody hears that line either, it still is not Rust's 101.
+/// G6: a full disk is a failure too, with a line that says so. When that line
+/// cannot be written either, the status is still not 101, as Rust's would be.
 #[test]
 fn report_that_nobody_gets_is_a_failure() {
     let script = "for demo; do for option in '' --help; do
@@ -150,8 +150,8 @@ fn report_that_nobody_gets_is_a_failure() {
     assert_eq!(fresh_machine().sh_with(Root, script, &DEMOS), says.concat());
 }
 
-/// What these demos say, each of which must be refused: the error, and one
-/// line of advice.
+/// Runs these demos, each of which must be refused, and returns what each
+/// prints: the error, and one line of advice.
 #[track_caller]
 fn refusals(
     machine: &Machine,
@@ -170,8 +170,8 @@ fn refusals(
     lines.chunks(2).map(|two| two.join("\n")).collect()
 }
 
-/// G6: refused, with nothing to be done about it: the error, and one line
-/// that says what to do on this machine.
+/// G6: where no user namespace helps, there is the error, and one line that
+/// says what to do on this machine.
 #[test]
 #[cfg_attr(ground_here, ignore = "sets sysctls")]
 fn used_up_namespaces_name_their_sysctl() {
@@ -188,7 +188,7 @@ fn used_up_namespaces_name_their_sysctl() {
         ("mount-demo", "mnt"),
         ("net-demo", "net"),
     ];
-    // Where the caller is not root, the others need this one.
+    // The other demos need this one when the caller is not root.
     let last = [("user-demo", "user")];
     for group in [&most[..], &last] {
         let (demos, kinds): (Vec<&str>, Vec<&str>) =
@@ -228,7 +228,7 @@ fn without_privilege_and_user_namespaces_the_error_says_so() {
     }
 }
 
-/// G6: a filter as containers have it, and no way round it.
+/// G6: a filter as container runtimes install it, which cannot be avoided.
 #[test]
 fn seccomp_filter_is_named_where_it_is_the_reason() {
     let machine = fresh_machine();
@@ -244,8 +244,8 @@ fn seccomp_filter_is_named_where_it_is_the_reason() {
     }
 }
 
-/// G6: the advice is about the call and its error. strace(1) answers in the
-/// kernel's place, so that every error can be had.
+/// G6: the advice is about the call and its error. strace(1) injects the
+/// errors, so that each of them can be tried.
 #[test]
 #[cfg_attr(ground_here, ignore = "not everywhere may strace trace")]
 fn advice_is_about_the_call_and_its_error() {
@@ -305,8 +305,8 @@ fn advice_is_about_the_call_and_its_error() {
     }
 }
 
-/// G6: as container runtimes cover parts of /proc, and then the kernel lets
-/// nobody mount a new one in a user namespace.
+/// G6: container runtimes cover parts of /proc, and then the kernel refuses a
+/// new /proc in a user namespace.
 #[test]
 #[cfg_attr(ground_here, ignore = "mounts over a file of /proc")]
 fn covered_proc_is_named_where_it_is_the_reason() {
@@ -320,9 +320,9 @@ fn covered_proc_is_named_where_it_is_the_reason() {
     );
 }
 
-/// G6: what Debian and Ubuntu say no with. Not every kernel has these
-/// switches, so the guest gets files that look like them: the advice must
-/// come from the machine and not from a guess.
+/// G6: the sysctls with which Debian and Ubuntu forbid user namespaces. Not
+/// every kernel has them, so the guest gets files of the same names. The
+/// advice must come from what the machine says, and not from a guess.
 #[test]
 #[cfg_attr(ground_here, ignore = "mounts over /proc/sys")]
 fn switch_that_forbids_user_namespaces_is_named() {

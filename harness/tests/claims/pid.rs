@@ -6,24 +6,27 @@ use predicates::prelude::*;
 use crate::report::rows;
 use crate::target::{Machine, Root, SOON, USERS, User, fresh_machine};
 
-/// For scripts, which say words through the fifo `ready`, and wait for `hold`.
-const WORDS: &str = r#"
+/// For scripts, whose processes wait for each other: they write a word into the
+/// fifo `ready`, and read one from `hold`.
+const STEPS: &str = r#"
     [ -p ready ] || mkfifo ready hold never
-    exec 3<> ready 4<> hold # No word is lost between two reads.
+    exec 3<> ready 4<> hold # Open all the time, so that no word is lost.
 
-    # `inside SCRIPT` starts `pid-demo sh -c SCRIPT` and waits for a word of
-    # it; $demo is pid-demo and $child is COMMAND, as the outside counts.
+    # `inside SCRIPT` starts `pid-demo sh -c SCRIPT` and waits until SCRIPT has
+    # written a word. $demo is pid-demo's PID, and $child is COMMAND's PID in
+    # the outside's namespace.
     inside() {
         pid-demo sh -c "$1" & demo=$!
         read word <&3
         child=$(child_of $demo)
     }
 
-    # `. ./stay &` is a process that says its PID, as /proc counts, and stays.
+    # `. ./stay &` is a process that writes its PID, as /proc shows it, into
+    # the fifo, and does not end.
     echo 'read pid rest < /proc/self/stat; echo $pid > ready
           read end < never' > stay
 
-    # What /proc says. The list of children ends without a newline.
+    # Read from /proc, whose list of children ends without a newline.
     child_of() {
         read pid < /proc/$1/task/$1/children || echo $pid
     }
@@ -38,7 +41,7 @@ const WORDS: &str = r#"
             case $name in NSpid:) echo $numbers; esac
         done < /proc/$1/status
     }
-    # A zombie is still there.
+    # A zombie still counts as there.
     there() {
         for pid; do if [ -e /proc/$pid ]; then echo there; else echo gone; fi
         done
@@ -46,10 +49,10 @@ const WORDS: &str = r#"
 "#;
 
 impl Machine {
-    /// Runs a script that begins with the above.
+    /// Runs a script that begins with these functions.
     #[track_caller]
-    fn with_words(&self, user: User, script: &str) -> String {
-        self.sh(user, &format!("{SOON}{WORDS}{script}"))
+    fn with_steps(&self, user: User, script: &str) -> String {
+        self.sh(user, &format!("{SOON}{STEPS}{script}"))
     }
 }
 
@@ -58,14 +61,14 @@ impl Machine {
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn command_is_pid_1_and_has_no_parent() {
     let machine = fresh_machine();
-    // What the shell knows, and what /proc says of it.
+    // The PID and the parent by the shell's variables, and by /proc.
     let script = "echo $$ $PPID
         read pid name state parent rest < /proc/self/stat; echo $pid $parent";
     for user in USERS {
         let chain = ["pid-demo", "mount-demo", "sh", "-c", script];
         machine.run(user, chain, b"").assert().success().stdout("1 0\n1 0\n");
 
-        // Without the namespace it is one of many, and has a parent.
+        // Without the namespace the PID is another, and there is a parent.
         let seen = machine.sh(user, script);
         let numbers: Vec<u32> =
             seen.split_whitespace().map(|n| n.parse().expect("PID")).collect();
@@ -80,7 +83,7 @@ fn command_is_pid_1_and_has_no_parent() {
 fn outside_counts_the_same_process_among_its_own() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             inside 'echo $$ > ready; read end < hold'
@@ -94,7 +97,7 @@ fn outside_counts_the_same_process_among_its_own() {
         let numbers: Vec<&str> = line().split(' ').collect();
         let [demo, child, "1"] = numbers[..] else { panic!("{seen}") };
         assert_ne!(child, "1");
-        // The link itself has stayed outside: it has one number only.
+        // pid-demo itself stays outside, so it has one PID only.
         assert_eq!(line(), demo);
         assert_eq!(line(), format!("{child} 1"));
         let branch = format!("-pid-demo({demo})---sh({child})");
@@ -108,7 +111,7 @@ fn outside_counts_the_same_process_among_its_own() {
 fn old_proc_still_shows_the_outside() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             inside 'read self rest < /proc/self/stat; echo $$ $self > ready
@@ -122,7 +125,7 @@ fn old_proc_still_shows_the_outside() {
         let (inside, expected) = numbers.split_once(" = ").expect("PIDs");
         assert_eq!(inside, expected);
 
-        // With a /proc of its own the inside sees itself, and nobody else.
+        // With a new /proc the only process that is seen inside is COMMAND.
         let script = "read self rest < /proc/self/stat; echo $self
             cd /proc; echo [0-9]*";
         let argv = ["pid-demo", "mount-demo", "sh", "-c", script];
@@ -136,10 +139,10 @@ fn old_proc_still_shows_the_outside() {
 fn pid_1_cannot_be_killed_from_inside() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
-            # By itself and by a child. An ordinary process can be killed.
+            # PID 1 by itself, and by a child. Another process can be killed.
             inside 'for signal in KILL TERM STOP; do
                         kill -$signal 1; echo $?
                         sh -c "kill -$signal 1; echo \$?"
@@ -148,7 +151,7 @@ fn pid_1_cannot_be_killed_from_inside() {
                     echo > ready; read go < hold
                     echo answer > ready; read end < hold'
 
-            # From outside it can be killed, too.
+            # From outside SIGTERM is ignored too, and SIGKILL kills.
             kill -TERM $child
             echo > hold; read word <&3; echo $word
             kill -KILL $child; wait $demo || echo $?"#,
@@ -163,7 +166,7 @@ fn pid_1_cannot_be_killed_from_inside() {
 fn nobody_inside_outlives_pid_1() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             family() {
@@ -192,7 +195,8 @@ fn nobody_inside_outlives_pid_1() {
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn where_pid_1_is_dead_fork_says_no_memory() {
     let machine = fresh_machine();
-    // Of two processes the first is PID 1, and the second comes too late.
+    // The first of two processes is PID 1. When the second is to be forked,
+    // PID 1 has ended.
     let script = "(echo $BASHPID); (echo $BASHPID); :";
     for user in USERS {
         let own = if user == Root { "--mount" } else { "-Ur" };
@@ -201,7 +205,7 @@ fn where_pid_1_is_dead_fork_says_no_memory() {
         let end = machine.end_of_call(user, &[], ["clone", ""], &argv);
         assert_eq!(end, "ENOMEM", "{user}");
 
-        // Without the namespace, and in one whose PID 1 lives, both run.
+        // Without the namespace, and where PID 1 is still running, both run.
         let argv = ["unshare", own, "bash", "-c", script];
         let two = predicate::function(|text: &str| text.lines().count() == 2);
         machine.run(user, argv, b"").assert().success().stdout(two);
@@ -221,9 +225,9 @@ fn where_pid_1_is_dead_fork_says_no_memory() {
 #[cfg_attr(ground_here, ignore = "leaves processes behind on purpose")]
 fn orphan_is_adopted_by_pid_1_of_its_namespace() {
     let machine = fresh_machine();
-    // A shell ends, and what it has started goes on.
+    // A shell ends, and the process that it has started continues.
     let orphan = format!(
-        "{WORDS}
+        "{STEPS}
         sh -c '. ./stay & read end < hold' & shell=$!
         read orphan <&3
         [ $(parent_of $orphan) -eq $shell ]
@@ -235,10 +239,10 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace() {
         let argv = ["pid-demo", "mount-demo", "sh", "-euc", &orphan];
         machine.run(user, argv, b"").assert().success().stdout("1\n");
 
-        // As the outside sees it: its own PID 1 gets the orphans of the
-        // outside, and COMMAND those of the inside.
+        // Seen from outside: an orphan outside gets the outside's PID 1 as its
+        // parent, and an orphan inside gets COMMAND.
         assert_eq!(machine.sh(user, &orphan), "1\n");
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             inside 'sh -c ". ./stay &"; read go < hold
@@ -259,15 +263,15 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace() {
 fn zombie_stays_until_pid_1_waits_for_it() {
     let machine = fresh_machine();
     for user in USERS {
-        // The zombie's parent is gone: it is an orphan, too.
-        let seen = machine.with_words(
+        // The zombie is an orphan, so that PID 1 is its parent.
+        let seen = machine.with_steps(
             user,
             r#"
             ask() { echo $1 > hold; read word <&3; echo $word; }
             zombie() { [ $(state_of $orphan) = Z ]; }
             stopped() { [ $(state_of $child) = T ]; }
-            # PID 1 is stopped: dash may wait at the end of any command, also
-            # of the one that has just answered.
+            # PID 1 is stopped, because a shell may wait for its children at the
+            # end of any command, also of the one that has just answered.
             inside_with_zombie() {
                 inside "sh -c '. ./stay &'; $1"
                 orphan=$word
@@ -277,12 +281,12 @@ fn zombie_stays_until_pid_1_waits_for_it() {
                 kill -KILL $orphan; soon zombie
             }
 
-            # cat never waits, however much it has to do.
+            # cat never waits for a child.
             inside_with_zombie 'exec cat hold > ready'
             kill -CONT $child; ask busy; state_of $orphan
             kill -KILL $child; wait $demo || echo $?
 
-            # dash waits, for whatever there is, when it runs a command.
+            # A shell waits for all its children when it runs a command.
             inside_with_zombie 'read word < hold; echo $word > ready
                 read word < hold; sh -c :; echo $word > ready
                 read end < hold'
@@ -292,8 +296,8 @@ fn zombie_stays_until_pid_1_waits_for_it() {
         );
         assert_eq!(seen, "orphan\nbusy\nZ\n137\norphan\nZ\nwaited\ngone\n");
 
-        // Machine, PID 1 always waits.
-        machine.with_words(
+        // Outside, PID 1 always waits for its children.
+        machine.with_steps(
             user,
             r#"
             sh -c '. ./stay &'; read orphan <&3
@@ -311,7 +315,7 @@ fn zombie_stays_until_pid_1_waits_for_it() {
 fn process_has_a_pid_in_each_namespace_around_it() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             inside "exec pid-demo \
@@ -331,7 +335,7 @@ fn process_has_a_pid_in_each_namespace_around_it() {
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn namespace_below_32_others_is_refused() {
     let machine = fresh_machine();
-    // In the 31st, for root and reader: one more, and two more.
+    // At level 31, as root and as reader: one level more, and two.
     let script = "deeper() {
             $1 pid-demo echo in
             $1 pid-demo pid-demo echo in || echo $?
@@ -358,7 +362,7 @@ fn sigterm_and_sighup_reach_command() {
     let machine = fresh_machine();
     for user in USERS {
         for signal in ["TERM", "HUP"] {
-            let seen = machine.with_words(
+            let seen = machine.with_steps(
                 user,
                 &format!(
                     r#"
@@ -378,7 +382,7 @@ fn sigterm_and_sighup_reach_command() {
 fn nobody_inside_outlives_pid_demo() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             inside '. ./stay & wait'
@@ -401,7 +405,7 @@ fn status_of_command_comes_back() {
             ("exit 0", 0),
             ("exit 7", 7),
             ("exit 255", 255),
-            // A fault of its own is a signal that PID 1 does not survive.
+            // A signal that the kernel sends for a fault kills PID 1 too.
             ("ulimit -s 200; f() { f; }; f", 128 + 11),
         ] {
             let argv = ["pid-demo", "sh", "-c", script];
@@ -410,8 +414,8 @@ fn status_of_command_comes_back() {
     }
 }
 
-/// For scripts. `type_into COMMAND` runs COMMAND at a terminal of its own,
-/// and when it has said `ready` types ^C and the word `end`.
+/// For scripts. `type_into COMMAND` runs COMMAND at a terminal of its own, and
+/// when COMMAND has printed `ready`, ^C and the word `end` are typed there.
 const TERMINAL: &str = r#"
     mkfifo in out
     type_into() {
@@ -443,7 +447,7 @@ fn interrupt_at_a_terminal_goes_to_command_alone() {
                     until read word; do :; done
                     echo $word, $n interrupt; exit 7' > handler
                 type_into 'pid-demo sh handler'
-                # Who has no handler is killed, but not when it is PID 1.
+                # A process without a handler is killed, but not as PID 1.
                 echo 'BEGIN {{ print "ready"; fflush(); getline; print }}' \
                     > none
                 type_into 'pid-demo awk -f none'
@@ -451,7 +455,7 @@ fn interrupt_at_a_terminal_goes_to_command_alone() {
             ),
         );
         let lines: Vec<&str> = seen.lines().map(str::trim_end).collect();
-        // ^C and the first `end` are the terminal's echo.
+        // ^C and the first `end` are what the terminal echoes.
         let expected = [
             ["^Cend", "end, 1 interrupt", "status 7"].as_slice(),
             &["^Cend", "end", "status 0"],

@@ -12,7 +12,7 @@ use harness::{Input, Io, Request, Vm};
 
 use super::same::Same;
 use super::text::{Block, Turn};
-use crate::common::{HARNESS, Reader, Root};
+use crate::common::{Reader, Root, harness};
 
 /// For a session.
 fn patience() -> Duration {
@@ -87,8 +87,7 @@ fn start() -> Result<(Vm, String), String> {
         .and_then(|mut file| io::Read::read_exact(&mut file, &mut nonce))
         .map_err(|error| error.to_string())?;
     let mark = format!("<{:016x}>", u64::from_ne_bytes(nonce));
-    let harness = HARNESS.as_ref().map_err(|failure| failure.to_string())?;
-    let mut vm = harness.start().map_err(|failure| failure.to_string())?;
+    let mut vm = harness().start().map_err(|failure| failure.to_string())?;
     let prompt = PROMPT.replace("MARK", &mark);
     let argv = ["sh", "-c", "printf %s \"$1\" > /run/prompt", "sh", &prompt];
     vm.output(Root, argv, b"", patience())
