@@ -12,8 +12,6 @@ pub struct Arch {
     pub qemu: &'static str,
     /// `-M`.
     pub machine: &'static str,
-    /// `-M` under KVM, besides.
-    pub kvm_machine: &'static str,
     /// `-cpu`, where QEMU computes the processor. Under KVM it is `host`.
     pub cpu: &'static str,
     /// `-device`: the serial port over which requests and output travel.
@@ -25,6 +23,8 @@ pub struct Arch {
     pub append: &'static str,
     /// The same where QEMU computes the processor, besides.
     pub tcg_append: &'static str,
+    /// The physical address at which the guest's memory begins.
+    pub memory_start: u64,
     /// Whether QEMU is given the kernel again where a saved state goes on.
     pub kernel_for_state: bool,
     /// What /proc/cpuinfo has one of where KVM can be hoped for; none where
@@ -44,7 +44,6 @@ const X86_64: Arch = Arch {
     name: "x86_64",
     qemu: "qemu-system-x86_64",
     machine: "microvm,acpi=off",
-    kvm_machine: "",
     // What is fast in a processor, to copy byte by byte without a loop, is
     // slow where it is computed.
     cpu: "max,-erms,-fsrm",
@@ -56,6 +55,7 @@ const X86_64: Arch = Arch {
     // The kernel does not use this timer here, and need not measure it for
     // 0.2 s.
     tcg_append: "nolapic_timer",
+    memory_start: 0,
     kernel_for_state: true,
     kvm_flags: &["svm", "vmx"],
     cpuinfo: &[
@@ -75,20 +75,22 @@ const X86_64: Arch = Arch {
 const AARCH64: Arch = Arch {
     name: "aarch64",
     qemu: "qemu-system-aarch64",
-    machine: "virt,acpi=off,highmem=off",
-    // What the host has: a fixed 2 fails on servers, a fixed 3 on a
-    // Raspberry Pi.
-    kvm_machine: ",gic-version=host",
-    // Without pointer authentication, which takes three times as long where
-    // it is computed.
+    // Under KVM the interrupt controller must be the host's, which `max` is: a
+    // fixed 2 fails on servers, a fixed 3 on a Raspberry Pi. Nothing sends
+    // interrupts as messages (`its`), and all is below 4 GiB, which every
+    // processor can address.
+    machine: "virt,acpi=off,gic-version=max,its=off,highmem=off",
+    // Without pointer authentication, with which a boot takes three times as
+    // long where it is computed.
     cpu: "neoverse-n1",
     wire_device: "pci-serial,chardev=wire",
     wire: "ttyS0",
     append: "console=ttyAMA0 8250.nr_uarts=1",
     tcg_append: "",
+    memory_start: 0x4000_0000,
     // It would read 76 MB into memory for nothing.
     kernel_for_state: false,
-    // There is a /dev/kvm only where the kernel has started as a hypervisor.
+    // There is a /dev/kvm only where the kernel was started as a hypervisor.
     kvm_flags: &[],
     cpuinfo: &[
         "CPU implementer",
@@ -111,10 +113,19 @@ impl Arch {
         let known = [&X86_64, &AARCH64].into_iter();
         known.into_iter().find(|arch| arch.name == name).ok_or_else(|| {
             Failure::new(format!(
-                "the machine is not made for {name} yet, only for x86_64 and \
-                 aarch64; the demos run here without it"
+                "there is no machine for {name} yet, only for x86_64 and \
+                 aarch64: the demos run without it"
             ))
         })
+    }
+
+    /// Whether KVM can be hoped for. That `/dev/kvm` opens proves nothing:
+    /// without the processor's flag there are machines where it opens and no
+    /// guest ever starts.
+    pub fn may_have_kvm(&self, cpuinfo: &str) -> bool {
+        let mut words = cpuinfo.split_whitespace();
+        self.kvm_flags.is_empty()
+            || words.any(|word| self.kvm_flags.contains(&word))
     }
 
     /// The processor, as far as it matters to a machine that was saved on it.
@@ -130,7 +141,22 @@ impl Arch {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
+
+    #[rstest]
+    #[case::intel(X86_64, "flags : fpu vmx sse", true)]
+    #[case::amd(X86_64, "flags : fpu svm sse", true)]
+    #[case::neither(X86_64, "flags : fpu svme sse", false)]
+    #[case::arm_does_not_tell(AARCH64, "Features : fp asimd", true)]
+    fn kvm_can_be_hoped_for(
+        #[case] arch: Arch,
+        #[case] cpuinfo: &str,
+        #[case] able: bool,
+    ) {
+        assert_eq!(arch.may_have_kvm(cpuinfo), able);
+    }
 
     #[test]
     fn processor_is_told_by_what_matters_to_a_saved_machine() {
@@ -141,6 +167,13 @@ mod tests {
             X86_64.processor(&cpuinfo),
             "vendor_id\t: AuthenticAMD\nmodel name\t: EPYC\nflags\t\t: svm"
         );
-        assert_eq!(AARCH64.processor(&cpuinfo), "");
+
+        let first = "processor\t: 0\nBogoMIPS\t: 50.00\n\
+                     Features\t: fp asimd\nCPU part\t: 0xd0c";
+        let cpuinfo = format!("{first}\n\n{first}");
+        assert_eq!(
+            AARCH64.processor(&cpuinfo),
+            "Features\t: fp asimd\nCPU part\t: 0xd0c"
+        );
     }
 }

@@ -21,7 +21,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Whence, getppid, lseek};
+use nix::unistd::{Pid, Whence, getppid, lseek};
 use serde_json::{Value, json};
 
 use crate::accelerator::Accelerator;
@@ -149,11 +149,11 @@ impl Machine {
             .map_err(|error| Failure::because("initramfs", error))?;
         let size = format!("{}M", memory_for(initramfs.len()));
         let arch = Arch::here()?;
-        let (board, cpu, append) = match accelerator {
-            Accelerator::Kvm => (arch.kvm_machine, "host", ""),
-            Accelerator::Tcg => ("", arch.cpu, arch.tcg_append),
+        let (cpu, append) = match accelerator {
+            Accelerator::Kvm => ("host", ""),
+            Accelerator::Tcg => (arch.cpu, arch.tcg_append),
         };
-        let board = format!("{}{board},memory-backend=memory", arch.machine);
+        let board = format!("{},memory-backend=memory", arch.machine);
         let append = format!("{} {append} {APPEND}", arch.append);
         let chardev = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd}");
         let mut qemu = Command::new(qemu()?);
@@ -231,6 +231,11 @@ impl Machine {
             said,
             reader,
         })
+    }
+
+    /// QEMU.
+    pub fn process(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
     }
 
     /// Ends the machine, and makes an error of what its console said last.

@@ -79,13 +79,19 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
         thread::yield_now();
     }
 
-    let rubbish = r"printf '\0rubbish\0' > /dev/ttyS1; sleep 1000";
-    let failure = vm.output(Root, ["sh", "-c", rubbish], b"", patience());
+    let rubbish = r"printf '\0rubbish\0' > $1; sleep 1000";
+    let rubbish = ["sh", "-c", rubbish, "sh", &wire()];
+    let failure = vm.output(Root, rubbish, b"", patience());
     let text = failure.expect_err("no verdict").to_string();
     let first = "the guest sends rubbish: Kernel panic in \\u{1b}[7m\n";
     assert!(text.starts_with(first), "{text:?}");
     assert!(text.contains("\\u{1b}[31mKernel panic in"), "{text:?}");
     assert!(!text.contains('\x1b'), "{text:?}");
+}
+
+/// In the guest: what verdicts come over.
+fn wire() -> String {
+    format!("/dev/{}", harness::wire_port().expect("a known architecture"))
 }
 
 /// V3: a command that does not end, and a guest that has gone mad, or bad.
@@ -96,12 +102,12 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     "no verdict: no end after 200ms"
 )]
 #[case::rubbish(
-    r"printf '\0rubbish\0' > /dev/ttyS1; sleep 1000",
+    r"printf '\0rubbish\0' > $1; sleep 1000",
     60_000,
     "the guest sends rubbish"
 )]
 #[case::rubbish_without_end(
-    "exec yes > /dev/ttyS1",
+    "exec yes > $1",
     400,
     "no verdict: no end after 400ms"
 )]
@@ -115,7 +121,8 @@ fn guest_without_a_verdict_is_the_machines_failure(
     let mut vm = harness.start().expect("a machine");
     let patience = Duration::from_millis(patience);
     let begun = Instant::now();
-    let failure = vm.output(Root, ["sh", "-c", script], b"", patience);
+    let argv = ["sh", "-c", script, "sh", &wire()];
+    let failure = vm.output(Root, argv, b"", patience);
     assert!(begun.elapsed() < patience + Duration::from_secs(60));
     let text = failure.expect_err("no verdict").to_string();
     assert!(text.starts_with(says), "{text}");
