@@ -23,6 +23,8 @@ pub struct Arch {
     pub append: &'static str,
     /// The same where QEMU computes the processor, besides.
     pub tcg_append: &'static str,
+    /// The physical address at which the guest's memory begins.
+    pub memory_start: u64,
     /// Whether QEMU is given the kernel again where a saved state goes on.
     pub kernel_for_state: bool,
     /// What /proc/cpuinfo has one of where KVM can be hoped for; none where
@@ -53,6 +55,7 @@ const X86_64: Arch = Arch {
     // The kernel does not use this timer here, and need not measure it for
     // 0.2 s.
     tcg_append: "nolapic_timer",
+    memory_start: 0,
     kernel_for_state: true,
     kvm_flags: &["svm", "vmx"],
     cpuinfo: &[
@@ -84,6 +87,7 @@ const AARCH64: Arch = Arch {
     wire: "ttyS0",
     append: "console=ttyAMA0 8250.nr_uarts=1",
     tcg_append: "",
+    memory_start: 0x4000_0000,
     // It would read 76 MB into memory for nothing.
     kernel_for_state: false,
     // There is a /dev/kvm only where the kernel was started as a hypervisor.

@@ -13,8 +13,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
+use crate::window::Window;
 use crate::wire::{
     self, Decoder, End, FromGuest, OUTPUT, Request, ToGuest, User,
 };
@@ -31,7 +33,7 @@ use nix::sys::termios::{
 };
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
-use nix::unistd::{Pid, chown, sethostname, setsid};
+use nix::unistd::{Pid, chdir, chown, chroot, sethostname, setsid};
 
 /// Serves until the machine is switched off.
 ///
@@ -41,16 +43,16 @@ use nix::unistd::{Pid, chown, sethostname, setsid};
 pub fn serve() -> io::Result<Infallible> {
     let fit = prepare();
     let mut wire = Wire::open()?;
-    wire.tell(&match fit {
-        Ok(()) => FromGuest::Ready,
+    wire.send(&match fit {
+        Ok(()) => FromGuest::Ready(wire.window.frames()?),
         Err(why) => FromGuest::Unfit(why),
     })?;
     let mut asked = Vec::new();
     loop {
-        match wire.hear()? {
+        match wire.receive()? {
             ToGuest::Part(part) => {
                 asked.extend(part);
-                wire.tell(&FromGuest::Taken)?;
+                wire.send(&FromGuest::Taken)?;
             }
             ToGuest::Run { part, input } => {
                 asked.extend(part);
@@ -63,10 +65,12 @@ pub fn serve() -> io::Result<Infallible> {
                     End::NotStarted(errno.unwrap_or(libc::EIO))
                 });
                 asked.clear();
-                wire.tell(&FromGuest::End(end))?;
+                wire.send(&FromGuest::End(end))?;
             }
             // To a command that has ended in the meantime.
-            ToGuest::Input(_) => wire.tell(&FromGuest::Taken)?,
+            ToGuest::Input(_) | ToGuest::Window { .. } => {
+                wire.send(&FromGuest::Taken)?;
+            }
             ToGuest::Resize(..) | ToGuest::Hello { .. } => {}
         }
     }
@@ -91,6 +95,7 @@ fn prepare() -> Result<(), String> {
         let what = what.to_string();
         move |error: io::Error| format!("{what}: {error}")
     };
+    leave_rootfs().map_err(because("the root"))?;
     for (source, target, kind, options) in MOUNTS {
         fs::create_dir_all(target).map_err(because(target))?;
         let (source, kind) = (Some(*source), Some(*kind));
@@ -128,7 +133,9 @@ fn prepare() -> Result<(), String> {
 
     // Its own network is what a claim "nothing but loopback" needs most.
     // Loading the module makes dummy0, unless the kernel has it built in.
-    if let Ok(module) = File::open("/lib/modules/dummy.ko") {
+    let release = nix::sys::utsname::uname().map_err(|e| e.to_string())?;
+    let modules = Path::new("/lib/modules").join(release.release());
+    if let Ok(module) = File::open(modules.join("dummy.ko")) {
         nix::kmod::finit_module(
             &module,
             c"",
@@ -145,12 +152,25 @@ fn prepare() -> Result<(), String> {
     Ok(())
 }
 
-/// The second serial port, and the word that a child has ended.
+/// Makes the root a mount as others are. Files are unpacked into rootfs, of
+/// which pivot_root(2) says EINVAL, whatever a reader does: it is below all
+/// other mounts. So the same files are mounted once more, over it.
+fn leave_rootfs() -> io::Result<()> {
+    let none = None::<&str>;
+    mount(Some("/"), "/mnt", none, MsFlags::MS_BIND, none)?;
+    chdir("/mnt")?;
+    mount(Some("."), "/", none, MsFlags::MS_MOVE, none)?;
+    chroot(".")?;
+    Ok(())
+}
+
+/// The serial port to the harness, and the news that a child has ended.
 struct Wire {
     port: File,
     children: SignalFd,
     decoder: Decoder,
-    heard: Vec<u8>,
+    inbox: Vec<u8>,
+    window: Window,
 }
 
 impl Wire {
@@ -174,17 +194,23 @@ impl Wire {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let children = SignalFd::with_flags(&signals, flags)?;
         let decoder = Decoder::default();
-        Ok(Wire { port, children, decoder, heard: Vec::new() })
+        Ok(Wire {
+            port,
+            children,
+            decoder,
+            inbox: Vec::new(),
+            window: Window::open()?,
+        })
     }
 
-    fn tell(&mut self, message: &FromGuest) -> io::Result<()> {
+    fn send(&mut self, message: &FromGuest) -> io::Result<()> {
         self.port.write_all(&wire::encode(message))
     }
 
-    /// Waits for the next message, and buries orphans in the meantime.
-    fn hear(&mut self) -> io::Result<ToGuest> {
+    /// Waits for the next message, and reaps orphans in the meantime.
+    fn receive(&mut self) -> io::Result<ToGuest> {
         loop {
-            if let Some(message) = self.heard()? {
+            if let Some(message) = self.next()? {
                 return Ok(message);
             }
             if self.wait(&[])? {
@@ -206,7 +232,7 @@ impl Wire {
         Ok(fds[0].any().unwrap_or_default())
     }
 
-    /// Buries all children that have ended; says if COMMAND is among them.
+    /// Reaps all children that have ended; returns COMMAND's end if it is one.
     #[expect(unsafe_code, reason = "nix knows no real-time signals")]
     fn reap(&self, command: Pid) -> io::Result<Option<End>> {
         while self.children.read_signal()?.is_some() {}
@@ -232,14 +258,14 @@ impl Wire {
     fn read(&mut self) -> io::Result<()> {
         let mut bytes = [0; 4096];
         let n = self.port.read(&mut bytes)?;
-        self.heard.extend(&bytes[..n]);
+        self.inbox.extend(&bytes[..n]);
         Ok(())
     }
 
     /// The next message among the bytes that were read. Rubbish is passed
     /// over: it can only be what the line made of a restored machine.
-    fn heard(&mut self) -> io::Result<Option<ToGuest>> {
-        let mut bytes = std::mem::take(&mut self.heard).into_iter();
+    fn next(&mut self) -> io::Result<Option<ToGuest>> {
+        let mut bytes = std::mem::take(&mut self.inbox).into_iter();
         while let Some(byte) = bytes.next() {
             match self.decoder.push(byte) {
                 Some(Ok(ToGuest::Hello { nonce, time })) => {
@@ -247,10 +273,10 @@ impl Wire {
                         ClockId::CLOCK_REALTIME,
                         TimeSpec::from_duration(time),
                     )?;
-                    self.tell(&FromGuest::Hello(nonce))?;
+                    self.send(&FromGuest::Hello(nonce))?;
                 }
                 Some(Ok(message)) => {
-                    self.heard = bytes.collect();
+                    self.inbox = bytes.collect();
                     return Ok(Some(message));
                 }
                 Some(Err(_)) | None => {}
@@ -275,11 +301,14 @@ fn run(wire: &mut Wire, request: &Request, input: bool) -> io::Result<End> {
 
     loop {
         // Before any waiting: the first input may have come with the request.
-        while let Some(message) = wire.heard()? {
+        while let Some(message) = wire.next()? {
             match message {
                 ToGuest::Input(bytes) => {
                     closing = bytes.is_empty();
                     pending = bytes;
+                }
+                ToGuest::Window { length, sum } => {
+                    pending = wire.window.read(length, sum)?;
                 }
                 ToGuest::Resize(rows, columns) => {
                     if let Some(terminal) = &streams.output {
@@ -294,10 +323,10 @@ fn run(wire: &mut Wire, request: &Request, input: bool) -> io::Result<End> {
         if closing {
             closing = false;
             streams.input = None;
-            wire.tell(&FromGuest::Taken)?;
+            wire.send(&FromGuest::Taken)?;
         }
         if !pending.is_empty() && streams.feed(&mut pending) {
-            wire.tell(&FromGuest::Taken)?;
+            wire.send(&FromGuest::Taken)?;
         }
 
         let ended = wire.reap(command)?;
@@ -327,7 +356,7 @@ impl Streams {
     /// Carries all that COMMAND has written so far.
     fn carry(&mut self, wire: &mut Wire) -> io::Result<()> {
         let mut bytes = [0; OUTPUT];
-        for (stream, tell) in [
+        for (stream, message) in [
             (&mut self.output, FromGuest::Out as fn(_) -> _),
             (&mut self.errors, FromGuest::Err as fn(_) -> _),
         ] {
@@ -336,7 +365,7 @@ impl Streams {
                     Err(Errno::EAGAIN) => break,
                     // A terminal that its last process has left: EIO.
                     Ok(0) | Err(_) => *stream = None,
-                    Ok(n) => wire.tell(&tell(bytes[..n].to_vec()))?,
+                    Ok(n) => wire.send(&message(bytes[..n].to_vec()))?,
                 }
             }
         }

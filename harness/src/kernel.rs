@@ -23,6 +23,8 @@ pub struct Kernel {
     pub release: String,
     /// The folder of its modules, if there is one.
     pub modules: Option<PathBuf>,
+    /// What it was built with, if the distribution tells.
+    pub config: Option<PathBuf>,
 }
 
 impl Kernel {
@@ -55,7 +57,13 @@ impl Kernel {
                 .into_iter()
                 .find(|dir| dir.join("kernel").is_dir())
         });
-        Ok(Kernel { image, release, modules })
+        let config = format!("config-{release}");
+        let beside = [Some(image.with_file_name(config))].into_iter();
+        let config = beside
+            .chain([modules.as_ref().map(|dir| dir.join("config"))])
+            .flatten()
+            .find(|path| File::open(path).is_ok());
+        Ok(Kernel { image, release, modules, config })
     }
 
     /// The kernel proper, which the image may hold compressed: a guest that
@@ -508,6 +516,7 @@ mod tests {
             image: "vmlinuz".into(),
             release: "6.1".into(),
             modules: Some(root.path().into()),
+            config: None,
         };
         let net = root.path().join("kernel/net");
         file(net.join("bridge/bridge.ko"), &module("stp,x-llc"));
@@ -530,6 +539,7 @@ mod tests {
             image: "vmlinuz".into(),
             release: "6.1".into(),
             modules: Some(root.path().into()),
+            config: None,
         };
         // Its first bytes say how; the name ends as the distribution likes.
         let path = root.path().join("kernel/dummy.ko.xz");

@@ -21,7 +21,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Whence, getppid, lseek};
+use nix::unistd::{Pid, Whence, getppid, lseek};
 use serde_json::{Value, json};
 
 use crate::accelerator::Accelerator;
@@ -231,6 +231,11 @@ impl Machine {
             said,
             reader,
         })
+    }
+
+    /// QEMU.
+    pub fn process(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
     }
 
     /// Ends the machine, and makes an error of what its console said last.

@@ -76,9 +76,8 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
     };
     let request = Request {
         // Where a relative path leads to what was packed.
-        dir: argv
-            .iter()
-            .any(|word| word.as_bytes().contains(&b'/'))
+        dir: harness
+            .has_readers_own()
             .then(|| env::current_dir().ok())
             .flatten()
             .map(|dir| dir.into_os_string().into_vec()),

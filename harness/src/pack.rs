@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
 
+use crate::kernel::Module;
 use crate::{Failure, on_path};
 
 /// The tools that the book's chapters and the claims use, those for the
@@ -18,8 +20,8 @@ const TOOLS: &str = include_str!("../tools");
 /// The package managers that have a column there.
 const PACKAGERS: usize = 6;
 
-/// Comfort, for who has it: what a terminal can do, by its `$TERM`, and letters
-/// that are not ASCII. `tmux` does not start without the two, and `pstree`
+/// Optional files: what a terminal can do, by its `$TERM`, and letters that are
+/// not ASCII. `tmux` does not start without the two, and `pstree`
 /// draws no lines.
 const TERMINALS: &[&str] = &[
     "dumb",
@@ -114,11 +116,6 @@ enum Entry {
 /// # Errors
 /// Names what is missing, and who installs it.
 pub fn tools() -> Result<Vec<(String, PathBuf)>, Failure> {
-    let find = |name: &str| {
-        let mut paths = PATH.iter().map(|dir| Path::new(dir).join(name));
-        let usual = paths.find(|path| path.is_file());
-        usual.or_else(|| on_path(OsStr::new(name)))
-    };
     let mut found: Vec<(String, PathBuf)> = Vec::new();
     let mut missing = Vec::new();
     for line in TOOLS.lines() {
@@ -146,6 +143,13 @@ pub fn tools() -> Result<Vec<(String, PathBuf)>, Failure> {
     Ok(found)
 }
 
+/// A tool of this machine, by its name.
+fn find(name: &str) -> Option<PathBuf> {
+    let mut paths = PATH.iter().map(|dir| Path::new(dir).join(name));
+    let usual = paths.find(|path| path.is_file());
+    usual.or_else(|| on_path(OsStr::new(name)))
+}
+
 /// The files that terminals and the dynamic linker need, as far as this
 /// machine has them.
 pub fn optional_files() -> Vec<PathBuf> {
@@ -162,39 +166,83 @@ pub fn optional_files() -> Vec<PathBuf> {
     files
 }
 
+/// Where the guest has file systems of its own: what is packed there would be
+/// covered.
+const COVERED: [&str; 3] = ["/dev", "/proc", "/sys"];
+
+fn uncovered(path: &Path) -> Result<(), Failure> {
+    match COVERED.iter().find(|dir| path.starts_with(dir)) {
+        Some(dir) => Err(Failure::new(format!(
+            "{}: the machine has its own {dir}: copy it to another folder",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The files that `$HARNESS_FILES` names, as in PATH with `:` between them; of
+/// a folder all that is in it.
+pub fn readers_files(list: &OsStr) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
+    let mut files = Vec::new();
+    for path in env::split_paths(list).filter(|it| !it.as_os_str().is_empty()) {
+        let fail = |error| Failure::because(path.display(), error);
+        let path = std::path::absolute(&path).map_err(fail)?;
+        uncovered(&path)?;
+        add_files(path.clone(), &mut files).map_err(fail)?;
+    }
+    Ok(files)
+}
+
+/// The path and, of a folder, all paths below it. Sockets and the like stay
+/// here: they lead to processes of this machine.
+fn add_files(
+    path: PathBuf,
+    files: &mut Vec<(PathBuf, PathBuf)>,
+) -> io::Result<()> {
+    let kind = fs::symlink_metadata(&path)?.file_type();
+    if kind.is_dir() {
+        for entry in fs::read_dir(&path)? {
+            add_files(entry?.path(), files)?;
+        }
+    } else if !kind.is_file() && !kind.is_symlink() {
+        return Ok(());
+    }
+    files.push((path.clone(), path));
+    Ok(())
+}
+
 /// What of the reader's own goes in besides: where in the guest, and what of
-/// this machine. Each word of the command that is the path of a program here,
-/// and the command itself where it is found on PATH and is none of the guest's
-/// `programs`.
+/// this machine. Each word of the command that is the path of a file here and
+/// none of a guest's, and the command itself where it is found on PATH and is
+/// none of the guest's `programs`.
 pub fn readers_own(
     argv: &[OsString],
     programs: &[(PathBuf, PathBuf)],
-) -> Vec<(PathBuf, PathBuf)> {
+) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
     let mut own = Vec::new();
-    for word in argv {
-        if word.as_bytes().contains(&b'/')
-            && is_program(Path::new(word))
-            && let Ok(path) = std::path::absolute(word)
-        {
+    for word in argv.iter().filter(|word| word.as_bytes().contains(&b'/')) {
+        let Ok(path) = std::path::absolute(word) else { continue };
+        let at = merged(&path);
+        // Every machine has its own of these.
+        let is_guests = at.starts_with("/proc")
+            || at.starts_with("/sys")
+            || programs.iter().any(|(there, _)| *there == at)
+            || ETC.iter().any(|(there, ..)| at.starts_with(there));
+        if path.is_file() && !is_guests {
+            uncovered(&at)?;
             own.push((path.clone(), path));
         }
     }
-    let Some(name) = argv.first() else { return own };
+    let Some(name) = argv.first() else { return Ok(own) };
     let known =
         programs.iter().any(|(at, _)| at.file_name() == Some(name.as_os_str()));
     if !known
         && !name.as_bytes().contains(&b'/')
         && let Some(path) = on_path(name)
-        && is_program(&path)
     {
         own.push((Path::new("/usr/local/bin").join(name), path));
     }
-    own
-}
-
-fn is_program(path: &Path) -> bool {
-    let found = fs::metadata(path);
-    found.is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
+    Ok(own)
 }
 
 impl Tree {
@@ -243,6 +291,64 @@ impl Tree {
         self.entries.insert(path, Entry::File(mode, bytes));
     }
 
+    /// A file, folder or link of this machine, as it is, at a path in the
+    /// guest.
+    pub fn copy(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
+        let fail = |error| Failure::because(source.display(), error);
+        let found = fs::symlink_metadata(source).map_err(fail)?;
+        let mode = found.permissions().mode() & 0o7777;
+        let at = merged(at);
+        if found.is_dir() {
+            self.directory(&at, mode);
+        } else if found.is_symlink() {
+            let link = fs::read_link(source).map_err(fail)?;
+            self.directory(at.parent().unwrap_or(Path::new("/")), 0o755);
+            self.entries.entry(at).or_insert(Entry::Link(link));
+        } else {
+            self.file(&at, mode, fs::read(source).map_err(fail)?);
+        }
+        self.sources.push(source.into());
+        Ok(())
+    }
+
+    /// Modules of the kernel, and what modprobe(8) finds them by, where this
+    /// machine has depmod(8).
+    pub fn modules(
+        &mut self,
+        release: &str,
+        modules: Vec<Module>,
+    ) -> Result<(), Failure> {
+        let dir = Path::new("/lib/modules").join(release);
+        let fail = |error| Failure::because("depmod", error);
+        let here = tempfile::tempdir().map_err(fail)?;
+        let there = here.path().join("lib/modules").join(release);
+        fs::create_dir_all(&there).map_err(fail)?;
+        for module in modules {
+            let name = format!("{}.ko", module.name);
+            fs::write(there.join(&name), &module.bytes).map_err(fail)?;
+            self.file(&dir.join(name), 0o644, module.bytes);
+            self.sources.push(module.path);
+        }
+        let mut depmod = Command::new(match find("depmod") {
+            Some(depmod) => depmod,
+            None => return Ok(()),
+        });
+        let depmod = depmod.arg("-b").arg(here.path()).arg(release);
+        let depmod = depmod.stderr(Stdio::null()).status().map_err(fail)?;
+        if !depmod.success() {
+            return Err(Failure::because("depmod", depmod));
+        }
+        for entry in fs::read_dir(&there).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            let name = path.file_name().unwrap_or_default();
+            if name.as_bytes().starts_with(b"modules.") {
+                let bytes = fs::read(&path).map_err(fail)?;
+                self.file(&dir.join(name), 0o644, bytes);
+            }
+        }
+        Ok(())
+    }
+
     /// A program of this machine at a path in the guest, and all it needs to
     /// run: libraries, program interpreter, the interpreter of a script.
     pub fn program(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
@@ -266,6 +372,10 @@ impl Tree {
             }
             return Ok(());
         }
+        // What is there already is the guest's own.
+        if self.has(&at) {
+            return Ok(());
+        }
         self.programs.insert(id, at.clone());
         let mode = found.permissions().mode() & 0o755;
         let bytes = fs::read(&real).map_err(|error| fail(&error))?;
@@ -279,15 +389,42 @@ impl Tree {
             let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
             let line = String::from_utf8_lossy(line);
             // The first word alone: the others are arguments, and what they
-            // name was not asked for.
-            if let Some(word) = line.split_whitespace().next()
-                && word.starts_with('/')
-                && !self.entries.contains_key(&merged(Path::new(word)))
+            // name was not asked for. But env(1) runs what the second names.
+            let mut words = line.split_whitespace();
+            let Some(word) = words.next().filter(|it| it.starts_with('/'))
+            else {
+                return Ok(());
+            };
+            if !Path::new(word).exists() {
+                return Err(fail(&format!(
+                    "its interpreter {word} is missing"
+                )));
+            }
+            self.interpreter(Path::new(word), Path::new(word))?;
+            if Path::new(word).ends_with("env")
+                && let Some(name) = words.find(|it| !it.starts_with('-'))
+                && !self.has(&Path::new("/usr/bin").join(name))
+                && let Some(path) = find(name)
             {
-                self.program(Path::new(word), Path::new(word))?;
+                self.interpreter(
+                    &Path::new("/usr/local/bin").join(name),
+                    &path,
+                )?;
             }
         }
         Ok(())
+    }
+
+    fn has(&self, at: &Path) -> bool {
+        self.entries.contains_key(&merged(at))
+    }
+
+    /// A program that a script names, if the guest has none there yet.
+    fn interpreter(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
+        match self.has(at) {
+            true => Ok(()),
+            false => self.program(at, source),
+        }
     }
 
     /// What the dynamic linker would load for this program, at the paths
@@ -305,9 +442,12 @@ impl Tree {
             paths.push(library.path);
         }
         for path in paths {
-            if !self.entries.contains_key(&merged(&path)) {
-                let bytes = fs::read(&path)?;
-                self.file(&path, 0o755, bytes);
+            if !self.has(&path) {
+                // libc is preloaded (see ETC). For a program that changes its
+                // user's ids, ld.so(8) preloads only what has this bit.
+                let libc = path.ends_with("libc.so.6");
+                let mode = if libc { 0o4755 } else { 0o755 };
+                self.file(&path, mode, fs::read(&path)?);
                 self.sources.push(path.canonicalize()?);
             }
         }

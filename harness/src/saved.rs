@@ -30,6 +30,10 @@ const BOOT: Duration = Duration::from_secs(60);
 /// The same for KVM, which takes 1 s where it works.
 const KVM_BOOT: Duration = Duration::from_secs(20);
 
+/// The modules of the kernel that go in: `dummy`, which the guest loads, and
+/// what later chapters load by modprobe(8).
+const MODULES: &[&str] = &["dummy", "veth", "bridge", "overlay", "loop"];
+
 /// So many saved states stay: of other kernels, other builds.
 const STATES: usize = 4;
 
@@ -43,6 +47,10 @@ pub struct Harness {
     init: PathBuf,
     /// Where in the guest, and what of this machine.
     programs: Vec<(PathBuf, PathBuf)>,
+    /// The same of files that are not to be run, and folders.
+    files: Vec<(PathBuf, PathBuf)>,
+    /// Whether anything of the reader's own is among them.
+    readers_own: bool,
 }
 
 impl Harness {
@@ -73,15 +81,28 @@ impl Harness {
         for (name, tool) in pack::tools()? {
             programs.push((Path::new("/usr/bin").join(name), tool));
         }
+        let own = pack::readers_own(argv, &programs)?;
+        let wanted = variable("HARNESS_FILES").unwrap_or_default();
+        let mut files = pack::readers_files(&wanted)?;
+        let readers_own = !own.is_empty() || !files.is_empty();
+        programs.extend(own);
         for file in pack::optional_files() {
-            programs.push((file.clone(), file));
+            // Not the link that it may be, but what it leads to.
+            files.extend(file.canonicalize().map(|it| (file, it)));
         }
-        programs.extend(pack::readers_own(argv, &programs));
         let kernel = Kernel::find(&cache)?;
         let qemu = Stamp::of(&machine::qemu()?)?;
         let accelerators = Accelerators::new(&cache, &format!("{qemu:?}"))?;
         let init = init.to_path_buf();
-        let harness = Harness { cache, kernel, accelerators, init, programs };
+        let harness = Harness {
+            cache,
+            kernel,
+            accelerators,
+            init,
+            programs,
+            files,
+            readers_own,
+        };
         harness.accelerators.with(|it| harness.state(it).map(drop))?;
         Ok(harness)
     }
@@ -104,15 +125,21 @@ impl Harness {
         Kernel::at(self.kernel.clone(), Arch::here()?.name)
     }
 
+    /// Whether the machine has programs or files of the reader's own, at the
+    /// paths where they are here.
+    pub fn has_readers_own(&self) -> bool {
+        self.readers_own
+    }
+
     /// A machine that nobody has touched.
     pub fn start(&self) -> Result<Vm, Failure> {
         self.accelerators.with(|accelerator| self.restored(accelerator))
     }
 
     fn restored(&self, accelerator: Accelerator) -> Result<Vm, Failure> {
-        let state = self.state(accelerator)?;
+        let (state, frames) = self.state(accelerator)?;
         let tried = Stamp::of(&state.join(MANIFEST)).ok();
-        let failure = match Vm::restore(&state, accelerator) {
+        let failure = match Vm::restore(&state, &frames, accelerator) {
             Ok(vm) => return Ok(vm),
             // QEMU itself: it says nothing about the state.
             Err(RestoreError::Qemu(failure)) => return Err(failure),
@@ -130,25 +157,32 @@ impl Harness {
             self.make(&state, self.inputs(accelerator)?)?;
         }
         drop(lock);
-        Vm::restore(&state, accelerator).map_err(RestoreError::into_failure)
+        let (state, frames) = self.state(accelerator)?;
+        Vm::restore(&state, &frames, accelerator)
+            .map_err(RestoreError::into_failure)
     }
 
-    /// The folder of the saved machine, which is made if there is none.
-    fn state(&self, accelerator: Accelerator) -> Result<PathBuf, Failure> {
+    /// The folder of the saved machine, which is made if there is none, and
+    /// the page frames of its window.
+    fn state(
+        &self,
+        accelerator: Accelerator,
+    ) -> Result<(PathBuf, Vec<u64>), Failure> {
         let inputs = self.inputs(accelerator)?;
         let dir = self.cache.join(inputs.name());
-        if is_intact(&dir, &inputs) {
+        if let Some(manifest) = intact(&dir, &inputs) {
             // The time of its last use; failure to set it is harmless.
             let _ = File::open(&dir)
                 .and_then(|dir| dir.set_modified(SystemTime::now()));
-            return Ok(dir);
+            return Ok((dir, manifest.frames));
         }
         let _lock = lock(&self.cache)?;
         // Another process may have made it while we waited.
-        if !is_intact(&dir, &inputs) {
-            self.make(&dir, inputs)?;
-        }
-        Ok(dir)
+        let frames = match intact(&dir, &inputs) {
+            Some(manifest) => manifest.frames,
+            None => self.make(&dir, inputs)?,
+        };
+        Ok((dir, frames))
     }
 
     /// Everything that the machine is made of.
@@ -158,10 +192,11 @@ impl Harness {
         for path in [&machine::qemu()?, &self.init, &self.kernel] {
             files.push(stamped(path)?);
         }
-        for (_, source) in &self.programs {
+        let packed = self.programs.iter().chain(&self.files);
+        for (_, source) in packed.clone() {
             files.push(stamped(source)?);
         }
-        let places = self.programs.iter().map(|(at, _)| bytes(at)).collect();
+        let places = packed.map(|(at, _)| bytes(at)).collect();
         let host = match accelerator {
             Accelerator::Kvm => self.accelerators.host.clone(),
             Accelerator::Tcg => String::new(),
@@ -172,19 +207,20 @@ impl Harness {
 
     /// Boots a machine, and saves it in the folder `dir`, in place of what
     /// was there. To be called with the lock.
-    fn make(&self, dir: &Path, inputs: Inputs) -> Result<(), Failure> {
+    fn make(&self, dir: &Path, inputs: Inputs) -> Result<Vec<u64>, Failure> {
         let new = self.cache.join("new");
-        let made = self.save(&new, inputs).and_then(|()| {
+        let made = self.save(&new, inputs).and_then(|frames| {
             let _ = fs::remove_dir_all(dir);
             fs::rename(&new, dir)
-                .map_err(|error| Failure::because(dir.display(), error))
+                .map_err(|error| Failure::because(dir.display(), error))?;
+            Ok(frames)
         });
         let _ = fs::remove_dir_all(&new);
         prune(&self.cache);
         made
     }
 
-    fn save(&self, new: &Path, inputs: Inputs) -> Result<(), Failure> {
+    fn save(&self, new: &Path, inputs: Inputs) -> Result<Vec<u64>, Failure> {
         let begun = Instant::now();
         let kernel = self.its_kernel()?;
         let release = &kernel.release;
@@ -209,10 +245,12 @@ impl Harness {
             _ => (Accelerator::Tcg, BOOT),
         };
         let machine = Machine::start(new, accelerator, Start::Boot)?;
-        Vm::boot(machine, patience(usual))?.save(new)?;
+        let (vm, frames) = Vm::boot(machine, patience(usual))?;
+        vm.save(new)?;
 
         // Written last: a folder that has this file is complete.
-        let mut manifest = Manifest { inputs, sources: vec![], made: vec![] };
+        let mut manifest =
+            Manifest { inputs, sources: vec![], made: vec![], frames };
         for source in sources {
             manifest.sources.push((bytes(&source), Stamp::of(&source)?));
         }
@@ -220,10 +258,10 @@ impl Harness {
             let stamp = Stamp::of(&new.join(name))?;
             manifest.made.push((name.into(), stamp));
         }
-        let manifest = postcard::to_stdvec(&manifest).expect("plain data");
-        fs::write(new.join(MANIFEST), manifest).map_err(fail)?;
+        let bytes = postcard::to_stdvec(&manifest).expect("plain data");
+        fs::write(new.join(MANIFEST), bytes).map_err(fail)?;
         progress(format_args!("saved after {:.1?}", begun.elapsed()));
-        Ok(())
+        Ok(manifest.frames)
     }
 
     /// Writes the guest's files. Returns where each came from.
@@ -237,10 +275,13 @@ impl Harness {
         for (at, source) in &self.programs {
             tree.program(at, source)?;
         }
-        for module in kernel.modules(&["dummy"])? {
-            let at = format!("/lib/modules/{}.ko", module.name);
-            tree.file(Path::new(&at), 0o644, module.bytes);
-            tree.sources.push(module.path);
+        for (at, path) in &self.files {
+            tree.copy(at, path)?;
+        }
+        tree.modules(&kernel.release, kernel.modules(MODULES)?)?;
+        if let Some(config) = &kernel.config {
+            let at = format!("/boot/config-{}", kernel.release);
+            tree.copy(Path::new(&at), config)?;
         }
         File::create(to)
             .and_then(|file| tree.write(BufWriter::new(file)))
@@ -277,6 +318,8 @@ struct Manifest {
     sources: Vec<(Vec<u8>, Stamp)>,
     /// What came out, by its name in the folder.
     made: Vec<(String, Stamp)>,
+    /// The page frames of the guest's window.
+    frames: Vec<u64>,
 }
 
 /// What decides which saved machine is the right one.
@@ -311,7 +354,12 @@ struct Stamp {
 
 impl Stamp {
     fn of(path: &Path) -> Result<Stamp, Failure> {
-        let found = fs::metadata(path)
+        let found = fs::symlink_metadata(path)
+            .and_then(|link| match link.is_symlink() {
+                // Of a link that leads nowhere: the link itself.
+                true => fs::metadata(path).or(Ok(link)),
+                false => Ok(link),
+            })
             .map_err(|error| Failure::because(path.display(), error))?;
         Ok(Stamp {
             inode: found.ino(),
@@ -325,23 +373,23 @@ fn bytes(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
 }
 
-/// Whether a saved machine is complete, and everything as it was then.
-fn is_intact(dir: &Path, inputs: &Inputs) -> bool {
-    let manifest = fs::read(dir.join(MANIFEST)).unwrap_or_default();
-    let Ok(manifest) = postcard::from_bytes::<Manifest>(&manifest) else {
-        return false;
-    };
+/// The manifest of a saved machine, if that is complete and everything as it
+/// was then.
+fn intact(dir: &Path, inputs: &Inputs) -> Option<Manifest> {
+    let manifest = fs::read(dir.join(MANIFEST)).ok()?;
+    let manifest: Manifest = postcard::from_bytes(&manifest).ok()?;
     let is_as_it_was = |path: &Path, then: &Stamp| {
         Stamp::of(path).is_ok_and(|now| now == *then)
     };
     let mut sources = manifest.sources.iter();
     let mut made = manifest.made.iter();
-    manifest.inputs == *inputs
+    let same = manifest.inputs == *inputs
         && sources.all(|(path, then)| {
             let path = std::ffi::OsStr::from_bytes(path);
             is_as_it_was(Path::new(path), then)
         })
-        && made.all(|(name, then)| is_as_it_was(&dir.join(name), then))
+        && made.all(|(name, then)| is_as_it_was(&dir.join(name), then));
+    same.then_some(manifest)
 }
 
 /// Removes the states that were not used for longest, so that they do not
@@ -384,13 +432,14 @@ mod tests {
                 inputs: inputs("tcg"),
                 sources: vec![(bytes(&source), of(&source))],
                 made: vec![("memory".into(), of(&memory))],
+                frames: vec![],
             };
             let manifest = postcard::to_stdvec(&manifest).expect("plain data");
             fs::write(dir.join(MANIFEST), manifest).expect("a file");
         };
         save();
-        assert!(is_intact(&dir, &inputs("tcg")));
-        assert!(!is_intact(&dir, &inputs("kvm")));
+        assert!(intact(&dir, &inputs("tcg")).is_some());
+        assert!(intact(&dir, &inputs("kvm")).is_none());
 
         for path in [&source, &memory] {
             File::options()
@@ -398,18 +447,18 @@ mod tests {
                 .open(path)
                 .and_then(|file| file.set_len(3))
                 .expect("a file");
-            assert!(!is_intact(&dir, &inputs("tcg")));
+            assert!(intact(&dir, &inputs("tcg")).is_none());
             save();
-            assert!(is_intact(&dir, &inputs("tcg")));
+            assert!(intact(&dir, &inputs("tcg")).is_some());
             fs::remove_file(path).expect("a file");
-            assert!(!is_intact(&dir, &inputs("tcg")));
+            assert!(intact(&dir, &inputs("tcg")).is_none());
             fs::write(path, "1234").expect("a file");
             save();
         }
         fs::write(dir.join(MANIFEST), "rubbish").expect("a file");
-        assert!(!is_intact(&dir, &inputs("tcg")));
+        assert!(intact(&dir, &inputs("tcg")).is_none());
         fs::remove_file(dir.join(MANIFEST)).expect("a file");
-        assert!(!is_intact(&dir, &inputs("tcg")));
+        assert!(intact(&dir, &inputs("tcg")).is_none());
     }
 
     #[test]

@@ -7,41 +7,32 @@
 
 use std::{ffi::CStr, fs, process::ExitCode};
 
-use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::mqueue::{MQ_OFlag, MqAttr, mq_open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, stat};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 const NONE: Option<&str> = None;
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| {
-        eprintln!("mqueue_mount: {refused}");
-        ExitCode::from(125)
-    })
+    link::example("mqueue_mount", run)
 }
 
-fn run() -> Result<ExitCode, Refused> {
+fn run() -> Result<ExitCode, Failure> {
     // These two play the outside: queues and mounts go with this process.
     let flags = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNS;
-    let mut done = unshare(flags);
-    if done == Err(Errno::EPERM) {
-        user_demo::enter()?; // Not root.
-        done = unshare(flags);
-    }
-    done.map_err(refused("unshare(CLONE_NEWIPC|CLONE_NEWNS)"))?;
+    user_demo::unshare(flags)?;
     // Mounts are shared as a rule: without this, ours would be the machine's.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-        .map_err(refused("mount / MS_REC|MS_PRIVATE"))?;
+        .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
     let (none, create) = (MQ_OFlag::empty(), MQ_OFlag::O_CREAT);
     new("/tmp", "tmpfs")?;
     new("/tmp/before", "mqueue")?;
     let outside = [open(c"/outside", create), open(c"/inside", none)];
 
     unshare(CloneFlags::CLONE_NEWIPC)
-        .map_err(refused("unshare(CLONE_NEWIPC)"))?;
+        .map_err(failed("unshare(CLONE_NEWIPC)"))?;
     new("/tmp/after", "mqueue")?;
     let inside = [open(c"/outside", none), open(c"/inside", create)];
     let both = |at| ["outside", "inside"].map(|it| find(at, it));
@@ -62,10 +53,10 @@ fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
 }
 
 /// A new file system of this kind, in a directory that may have to be made.
-fn new(at: &str, kind: &str) -> Result<(), Refused> {
-    fs::create_dir_all(at).map_err(refused(format!("mkdir {at}")))?;
+fn new(at: &str, kind: &str) -> Result<(), Failure> {
+    fs::create_dir_all(at).map_err(failed(format!("mkdir {at}")))?;
     mount(Some(kind), at, Some(kind), MsFlags::empty(), NONE)
-        .map_err(refused(format!("mount {at}")))
+        .map_err(failed(format!("mount {at}")))
 }
 
 fn open(name: &CStr, how: MQ_OFlag) -> String {

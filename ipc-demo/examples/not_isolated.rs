@@ -14,42 +14,34 @@ use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::{mman::shm_open, stat::Mode};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 const NONE: Option<&str> = None;
 const SOCKET: &str = "/dev/shm/socket";
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| {
-        eprintln!("not_isolated: {refused}");
-        ExitCode::from(125)
-    })
+    link::example("not_isolated", run)
 }
 
-fn run() -> Result<ExitCode, Refused> {
+fn run() -> Result<ExitCode, Failure> {
     // These two play the outside: objects and mounts go with this process.
     let flags = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNS;
-    let mut done = unshare(flags);
-    if done == Err(Errno::EPERM) {
-        user_demo::enter()?; // Not root.
-        done = unshare(flags);
-    }
-    done.map_err(refused("unshare(CLONE_NEWIPC|CLONE_NEWNS)"))?;
+    user_demo::unshare(flags)?;
     // Mounts are shared as a rule: without this, ours would be the machine's.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-        .map_err(refused("mount / MS_REC|MS_PRIVATE"))?;
+        .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
     let (at, kind) = ("/dev/shm", Some("tmpfs"));
     mount(kind, at, kind, MsFlags::empty(), NONE)
-        .map_err(refused("mount /dev/shm"))?;
+        .map_err(failed("mount /dev/shm"))?;
 
-    let _listener = UnixListener::bind(SOCKET).map_err(refused("bind"))?;
+    let _listener = UnixListener::bind(SOCKET).map_err(failed("bind"))?;
     let outside = [
         queue(IPC_CREAT),
         show(shm_open("/bird", OFlag::O_CREAT, Mode::empty())),
         show(UnixStream::connect(SOCKET)),
     ];
     unshare(CloneFlags::CLONE_NEWIPC)
-        .map_err(refused("unshare(CLONE_NEWIPC)"))?;
+        .map_err(failed("unshare(CLONE_NEWIPC)"))?;
     let inside = [
         queue(0),
         show(shm_open("/bird", OFlag::empty(), Mode::empty())),

@@ -11,36 +11,28 @@ use std::{fs::File, process::ExitCode};
 use libc::{IPC_CREAT, IPC_NOWAIT, c_long, msgget, msgrcv, msgsnd};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| {
-        eprintln!("same_key: {refused}");
-        ExitCode::from(125)
-    })
+    link::example("same_key", run)
 }
 
-fn run() -> Result<ExitCode, Refused> {
+fn run() -> Result<ExitCode, Failure> {
     // This one plays the outside: what is made in it goes with this process.
-    let mut done = unshare(CloneFlags::CLONE_NEWIPC);
-    if done == Err(Errno::EPERM) {
-        user_demo::enter()?; // Not root.
-        done = unshare(CloneFlags::CLONE_NEWIPC);
-    }
-    done.map_err(refused("unshare(CLONE_NEWIPC)"))?;
-    let outside = File::open("/proc/self/ns/ipc").map_err(refused("open"))?;
+    user_demo::unshare(CloneFlags::CLONE_NEWIPC)?;
+    let outside = File::open("/proc/self/ns/ipc").map_err(failed("open"))?;
     let made = queue(IPC_CREAT | 0o600);
     send(1);
 
     unshare(CloneFlags::CLONE_NEWIPC)
-        .map_err(refused("unshare(CLONE_NEWIPC)"))?;
+        .map_err(failed("unshare(CLONE_NEWIPC)"))?;
     let one = [made.clone(), queue(0)];
     let two = [made, queue(IPC_CREAT | 0o600)];
     send(2);
     let here = receive() + ", then " + &receive();
 
     // One queue would have no message left by now.
-    setns(outside, CloneFlags::CLONE_NEWIPC).map_err(refused("setns"))?;
+    setns(outside, CloneFlags::CLONE_NEWIPC).map_err(failed("setns"))?;
     let got = [receive() + ", then " + &receive(), here];
 
     println!("{:18}  {:18}  inside", "key 0x62697264", "outside");

@@ -9,9 +9,9 @@ use std::{fs, io, io::Write, process::ExitCode};
 use nix::mount::{MsFlags as Ms, mount};
 use nix::sched::{CloneFlags, clone};
 use nix::sys::wait::{WaitStatus, waitpid};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
-type Status = Result<u8, Refused>;
+type Status = Result<u8, Failure>;
 type Fix = (&'static str, fn() -> Status, bool);
 
 /// What is done inside before /proc is mounted, and if that is enough.
@@ -25,12 +25,13 @@ const FIXES: [Fix; 6] = [
 ];
 
 fn main() -> ExitCode {
-    ExitCode::from(run().unwrap_or_else(fail))
+    link::example("fixes", run)
 }
 
 fn run() -> Status {
     if inside(|| Ok(0)).is_err() {
-        user_demo::enter()?; // Not root? A user namespace is free for all.
+        // Not root: a user namespace needs no privilege, and gives it.
+        user_demo::enter()?;
     }
     println!("before /proc is mounted inside  /proc/self outside, afterwards");
     let worst = |worst, fix| Ok(inside(|| outside(fix))?.max(worst));
@@ -48,32 +49,28 @@ fn outside((name, fix, enough): Fix) -> Status {
     let status = inside(|| fix().and_then(|_| inside(proc)))?;
     let gone = fs::read_link("/proc/self").is_err();
     let seen = if gone { "gone" } else { "there" };
-    writeln!(io::stdout(), "{name:30}  {seen}").map_err(refused("write"))?;
+    writeln!(io::stdout(), "{name:30}  {seen}").map_err(failed("write"))?;
     Ok(status.max(u8::from(gone == enough)))
 }
 
 /// Changes the propagation, or else mounts a /proc.
 fn set(path: &str, how: Ms) -> Status {
     let done = mount(Some("proc"), path, Some("proc"), how, None::<&str>);
-    done.map_err(refused(format!("mount {path}"))).map(|()| 0)
+    done.map_err(failed(format!("mount {path}"))).map(|()| 0)
 }
 
 /// Runs this as PID 1 of new PID and mount namespaces, to its end.
 #[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
 fn inside(mut run: impl FnMut() -> Status) -> Status {
     let mut stack = vec![0; 256 * 1024];
+    let fail = |failure: Failure| failure.print("fixes");
     let main = Box::new(|| run().unwrap_or_else(fail).into());
     let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     let signal = Some(nix::libc::SIGCHLD);
     // SAFETY: the new process has a copy of all our memory, and there is one
     // thread only, so it may go on as we do.
     let child = unsafe { clone(main, &mut stack, both, signal) }
-        .map_err(refused("clone"))?;
-    let end = waitpid(child, None).map_err(refused("waitpid"))?;
+        .map_err(failed("clone"))?;
+    let end = waitpid(child, None).map_err(failed("waitpid"))?;
     Ok(if let WaitStatus::Exited(_, it) = end { it as u8 } else { 125 })
-}
-
-fn fail(refused: Refused) -> u8 {
-    eprintln!("fixes: {refused}");
-    125
 }

@@ -11,13 +11,16 @@ use nix::libc::SIGCHLD;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, clone};
 use nix::sys::wait::{WaitStatus, waitpid};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
-type Status = Result<u8, Refused>;
+type Status = Result<u8, Failure>;
 
 fn main() -> ExitCode {
-    let may = inside(|| Ok(0)).or_else(|_| user_demo::enter().map(|()| 0));
-    ExitCode::from(may.and_then(|_| inside(outside)).unwrap_or_else(fail))
+    link::example("pitfall", || {
+        // Not root: a user namespace needs no privilege, and gives it.
+        inside(|| Ok(0)).or_else(|_| user_demo::enter().map(|()| 0))?;
+        inside(outside)
+    })
 }
 
 /// A machine to be broken: all mounts are shared, and /proc is its own.
@@ -47,34 +50,30 @@ fn outside() -> Status {
     Ok(u8::from(held != [true, false, true, false, true]))
 }
 
-fn works(line: &str) -> Result<bool, Refused> {
+fn works(line: &str) -> Result<bool, Failure> {
     println!("$ {line}");
     let mut sh = Command::new("sh");
     let end = sh.args(["-c", line]).stderr(io::stdout()).status();
-    end.map(|status| status.success()).map_err(refused("exec sh"))
+    end.map(|status| status.success()).map_err(failed("exec sh"))
 }
 
 /// A new /proc, or another propagation of what is mounted there.
 fn set(path: &str, how: MsFlags) -> Status {
     let done = mount(Some("proc"), path, Some("proc"), how, None::<&str>);
-    done.map_err(refused(format!("mount {path}"))).map(|()| 0)
+    done.map_err(failed(format!("mount {path}"))).map(|()| 0)
 }
 
 /// Runs this as PID 1 of new PID and mount namespaces, to its end.
 #[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
 fn inside(mut run: impl FnMut() -> Status) -> Status {
     let mut stack = vec![0; 256 * 1024];
+    let fail = |failure: Failure| failure.print("pitfall");
     let main = Box::new(|| run().unwrap_or_else(fail).into());
     let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     // SAFETY: the new process has a copy of all our memory, and there is one
     // thread only, so it may go on as we do.
     let child = unsafe { clone(main, &mut stack, both, Some(SIGCHLD)) };
-    let child = child.map_err(refused("clone"))?;
-    let end = waitpid(child, None).map_err(refused("waitpid"))?;
+    let child = child.map_err(failed("clone"))?;
+    let end = waitpid(child, None).map_err(failed("waitpid"))?;
     Ok(if let WaitStatus::Exited(_, it) = end { it as u8 } else { 125 })
-}
-
-fn fail(refused: Refused) -> u8 {
-    eprintln!("pitfall: {refused}");
-    125
 }

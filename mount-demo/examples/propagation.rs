@@ -8,7 +8,7 @@ use std::{fs, fs::File, process::ExitCode};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 const NEWNS: CloneFlags = CloneFlags::CLONE_NEWNS;
 const TMP: Option<&str> = Some("/tmp");
@@ -21,21 +21,15 @@ const KINDS: [(&str, MsFlags, [bool; 3]); 4] = [
 ];
 
 fn main() -> ExitCode {
-    ExitCode::from(run().unwrap_or_else(|refused| {
-        eprintln!("propagation: {refused}");
-        125
-    }))
+    link::example("propagation", run)
 }
 
-fn run() -> Result<u8, Refused> {
-    if unshare(NEWNS).is_err() {
-        user_demo::enter()?; // Not root? A user namespace is free for all.
-        unshared()?;
-    }
+fn run() -> Result<u8, Failure> {
+    user_demo::unshare(NEWNS)?;
     set("none", "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // None leaves.
     set("tmpfs", "/tmp", MsFlags::empty())?;
     for path in ["/tmp/in", "/tmp/out", "/tmp/bind"] {
-        fs::create_dir(path).map_err(refused("mkdir"))?;
+        fs::create_dir(path).map_err(failed("mkdir"))?;
     }
     println!("inside      in -> out   out -> in   bind mount");
     let mut held = true;
@@ -47,15 +41,14 @@ fn run() -> Result<u8, Refused> {
         set("none", "/tmp", kind)?;
         set("tmpfs", "/tmp/in", MsFlags::empty())?;
         let bound = mount(TMP, "/tmp/bind", TMP, MsFlags::MS_BIND, TMP);
-        let inside =
-            File::open("/proc/self/ns/mnt").map_err(refused("open"))?;
+        let inside = File::open("/proc/self/ns/mnt").map_err(failed("open"))?;
 
-        setns(outside, NEWNS).map_err(refused("setns"))?;
+        setns(outside, NEWNS).map_err(failed("setns"))?;
         let out = seen("/tmp/in");
         set("tmpfs", "/tmp/out", MsFlags::empty())?;
-        setns(inside, NEWNS).map_err(refused("setns"))?;
+        setns(inside, NEWNS).map_err(failed("setns"))?;
         let into = seen("/tmp/out");
-        setns(start, NEWNS).map_err(refused("setns"))?;
+        setns(start, NEWNS).map_err(failed("setns"))?;
 
         println!("{name:10}  {out:9}   {into:9}   {bound:?}");
         held &= [out, into, bound.is_ok()] == travels;
@@ -64,14 +57,14 @@ fn run() -> Result<u8, Refused> {
 }
 
 /// Enters a copy, and gives the way back.
-fn unshared() -> Result<File, Refused> {
-    let old = File::open("/proc/self/ns/mnt").map_err(refused("open"))?;
-    unshare(NEWNS).map_err(refused("unshare(CLONE_NEWNS)")).map(|()| old)
+fn unshared() -> Result<File, Failure> {
+    let old = File::open("/proc/self/ns/mnt").map_err(failed("open"))?;
+    unshare(NEWNS).map_err(failed("unshare(CLONE_NEWNS)")).map(|()| old)
 }
 
-fn set(what: &str, path: &str, how: MsFlags) -> Result<(), Refused> {
+fn set(what: &str, path: &str, how: MsFlags) -> Result<(), Failure> {
     let done = mount(Some(what), path, Some(what), how, None::<&str>);
-    done.map_err(refused(format!("mount {path}")))
+    done.map_err(failed(format!("mount {path}")))
 }
 
 fn seen(path: &str) -> bool {

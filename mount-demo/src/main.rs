@@ -5,146 +5,80 @@
 //! A mount namespace holds the tree of mounts: what is where below `/`.
 //! Man page: mount_namespaces(7). Book: chapter 2, "Mount Namespace".
 
-use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::{ffi::OsStrExt, process::CommandExt};
-use std::process::{Command, ExitCode};
-use std::{env, fs};
+use std::os::unix::ffi::OsStrExt;
+use std::{fs, process::ExitCode};
 
-use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
-use user_demo::{Refused, refused};
-
-const USAGE: &str = "usage: mount-demo [COMMAND [ARG]...]\n";
-const VERSION: &str = concat!("mount-demo ", env!("CARGO_PKG_VERSION"), "\n");
+use nix::sched::CloneFlags;
+use user_demo::{Failure, child::in_child, failed, link, report::Report};
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| fail(125, refused))
+    link::run("mount-demo", |command| {
+        let Some(command) = command else { return report() };
+        enter()?;
+        Err(link::exec(command))
+    })
 }
 
-/// Enters, then becomes COMMAND. Without COMMAND: the experiment.
-fn run() -> Result<ExitCode, Refused> {
-    let mut args = env::args_os().skip(1);
-    let mut command = args.next();
-    match command.as_deref().map(OsStrExt::as_bytes) {
-        Some(b"-h" | b"--help") => return print(USAGE),
-        Some(b"-V" | b"--version") => return print(VERSION),
-        Some(b"--") => command = args.next(),
-        Some([b'-', ..]) => return Ok(fail(125, USAGE.trim_end())),
-        _ => {}
-    }
-    let Some(command) = command else { return report() };
+/// Copies all mounts, makes the copy private, and mounts a /proc of its own.
+fn enter() -> Result<(), Failure> {
+    // All mounts are copied. The copies of shared mounts are their peers, and
+    // a mount made on one of them is made on all.
+    user_demo::unshare(CloneFlags::CLONE_NEWNS)?;
 
-    enter()?;
-
-    let error = Command::new(&command).args(args).exec();
-    let status = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
-    let call = format!("exec {}", command.display());
-    Ok(fail(status, refused(call)(error)))
-}
-
-/// Copies all mounts, cuts the copy off, and mounts a /proc of its own.
-fn enter() -> Result<(), Refused> {
-    let mut done = unshare(CloneFlags::CLONE_NEWNS);
-    if done == Err(Errno::EPERM) {
-        // Not root? A user namespace is free for all, and its root may.
-        user_demo::enter()?;
-        done = unshare(CloneFlags::CLONE_NEWNS);
-    }
-    done.map_err(refused("unshare(CLONE_NEWNS)"))?;
-
-    // systemd makes all mounts shared, with their copies too: our /proc would
-    // cover the outside's, and `ps` would fail there even after our end, until
+    // systemd makes all mounts shared. So without this our /proc would cover
+    // the outside's, and `ps` would fail there even after our end, until
     // `umount /proc`. MS_REC: what counts is the mount at /proc, not at `/`.
     let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
     mount(none, "/", none, private, none)
-        .map_err(refused("mount / MS_REC|MS_PRIVATE"))?;
+        .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
 
-    // A /proc is of the PID namespace of who mounts it: the old one goes on
-    // showing the outside. Mounts stack, so it is still there, below ours.
+    // A /proc shows the PID namespace of the process that mounted it: the old
+    // one still shows the outside. Mounts stack, so it is there, below ours.
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), safe, none)
-        .map_err(refused("mount /proc"))
+        .map_err(failed("mount /proc"))
 }
 
 /// The experiment: a child enters, while this process stays outside.
-#[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn report() -> Result<ExitCode, Refused> {
+fn report() -> Result<ExitCode, Failure> {
     let outside = look()?;
-
     // As in the book, the child is also PID 1 of a new PID namespace.
-    if unshare(CloneFlags::CLONE_NEWPID).is_err() {
-        user_demo::enter()?;
-        let done = unshare(CloneFlags::CLONE_NEWPID);
-        done.map_err(refused("unshare(CLONE_NEWPID)"))?;
-    }
-    let (seen, mut tell) = io::pipe().map_err(refused("pipe"))?;
-    // SAFETY: there is one thread only, so the child may go on as we do.
-    let fork = unsafe { fork() }.map_err(refused("fork"))?;
-    let ForkResult::Parent { child } = fork else {
+    user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
+    let (inside, child) = in_child(|| {
         enter()?;
-        let text = look()?.map(|(_, value)| value).join("\0");
-        write!(tell, "{text}").map_err(refused("write"))?;
-        return Ok(ExitCode::SUCCESS);
-    };
-    drop(tell); // Else the child's end would not be the end of the text.
-    let text = io::read_to_string(seen).map_err(refused("read"))?;
-    let Ok(WaitStatus::Exited(_, 0)) = waitpid(child, None) else {
-        return Ok(ExitCode::from(125)); // The child has said why.
-    };
-    let inside: Vec<&str> = text.split('\0').collect();
+        look()
+    })?;
+    drop(child); // The pitfall would last: look when the experiment is over.
     let again = look()?;
 
-    let more = outside[1].1.parse().map_or(0, |mounts: u32| mounts + 1);
-    let wanted = ["", &more.to_string(), "private", "1", "1"];
-    let mut expected = [0, 1, 2, 3, 4].map(|i| inside[i] == wanted[i]);
-    expected[0] = inside[0] != outside[0].1;
-    let mut status = print(&row("", "outside", "inside", "outside again"))?;
-    for (i, (fact, value)) in outside.iter().enumerate() {
-        print(&row(fact, value, inside[i], &again[i].1))?;
-        if !expected[i] || (again[i].1 != *value && i != 3) {
-            status = fail(1, format!("not isolated: {fact}"));
-        }
-    }
-    Ok(status)
+    let same = |row: usize| again[row] == outside[row];
+    let more = outside[1].parse().map_or(0, |mounts: u32| mounts + 1);
+    let mut report = Report::new(&outside, &inside, &again)?;
+    report.row("mount namespace", inside[0] != outside[0] && same(0))?;
+    report.row("/proc mounts", inside[1] == more.to_string() && same(1))?;
+    report.row("/proc propagation", inside[2] == "private" && same(2))?;
+    report.row("processes in /proc", inside[3] == "1")?; // Outside it varies.
+    report.row("/proc/self", inside[4] == "1" && same(4))?;
+    report.verdict()
 }
 
-/// What this process sees: the rows of the report.
-fn look() -> Result<[(&'static str, String); 5], Refused> {
-    let link = |it| fs::read_link(it).map_err(refused("readlink /proc/self"));
+/// What this process sees: a value for each row of the report.
+fn look() -> Result<[String; 5], Failure> {
+    let link = |it| fs::read_link(it).map_err(failed("readlink /proc/self"));
     let mounts = fs::read_to_string("/proc/self/mountinfo")
-        .map_err(refused("read /proc/self/mountinfo"))?;
+        .map_err(failed("read /proc/self/mountinfo"))?;
     let stack = mounts.lines().filter(|line| line.contains(" / /proc "));
     let top = stack.clone().next_back().unwrap_or_default();
     let kinds = [("shared", " shared:"), ("slave", " master:")];
     let kind = kinds.iter().find(|(_, sign)| top.contains(sign));
-    let all = fs::read_dir("/proc").map_err(refused("read /proc"))?.flatten();
+    let all = fs::read_dir("/proc").map_err(failed("read /proc"))?.flatten();
     let processes = all.filter(|it| it.file_name().as_bytes()[0] <= b'9');
     Ok([
-        ("mount namespace", link("/proc/self/ns/mnt")?.display().to_string()),
-        ("/proc mounts", stack.count().to_string()),
-        ("/proc propagation", kind.map_or("private", |it| it.0).to_string()),
-        ("processes in /proc", processes.count().to_string()),
-        ("/proc/self", link("/proc/self")?.display().to_string()),
+        link("/proc/self/ns/mnt")?.display().to_string(),
+        stack.count().to_string(),
+        kind.map_or("private", |it| it.0).to_string(),
+        processes.count().to_string(),
+        link("/proc/self")?.display().to_string(),
     ])
-}
-
-/// One line of the report: within 80 columns, as far as the values allow.
-fn row(fact: &str, outside: &str, inside: &str, again: &str) -> String {
-    format!("{fact:18}  {outside:18}  {inside:18}  {again}\n")
-}
-
-/// Writes to standard output. A full disk is a failure like others.
-fn print(text: &str) -> Result<ExitCode, Refused> {
-    let written = io::stdout().write_all(text.as_bytes());
-    written.map_err(refused("write standard output")).and(Ok(ExitCode::SUCCESS))
-}
-
-/// In a chain, the name in front says which link it was.
-fn fail(status: u8, why: impl Display) -> ExitCode {
-    let _ = writeln!(io::stderr(), "mount-demo: {why}");
-    ExitCode::from(status)
 }

@@ -12,41 +12,33 @@ use std::{io, process::ExitCode};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 const NONE: Option<&str> = None;
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| {
-        eprintln!("abstract_socket: {refused}");
-        ExitCode::from(125)
-    })
+    link::example("abstract_socket", run)
 }
 
-fn run() -> Result<ExitCode, Refused> {
+fn run() -> Result<ExitCode, Failure> {
     // These two play the outside: names and mounts go with this process.
     let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
-    let mut done = unshare(flags);
-    if done == Err(Errno::EPERM) {
-        user_demo::enter()?; // Not root.
-        done = unshare(flags);
-    }
-    done.map_err(refused("unshare(CLONE_NEWNET|CLONE_NEWNS)"))?;
+    user_demo::unshare(flags)?;
     // Mounts are shared as a rule: without this, ours would be the machine's.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-        .map_err(refused("mount / MS_REC|MS_PRIVATE"))?;
+        .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
     mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), NONE)
-        .map_err(refused("mount /tmp"))?;
+        .map_err(failed("mount /tmp"))?;
 
     // An abstract name begins with a zero byte, which tools show as @.
-    let name = SocketAddr::from_abstract_name("bird").map_err(refused("@"))?;
-    let path = SocketAddr::from_pathname("/tmp/bird").map_err(refused("/"))?;
-    let _one = UnixListener::bind_addr(&name).map_err(refused("bind @bird"))?;
-    let _two = UnixListener::bind_addr(&path).map_err(refused("bind /tmp"))?;
+    let name = SocketAddr::from_abstract_name("bird").map_err(failed("@"))?;
+    let path = SocketAddr::from_pathname("/tmp/bird").map_err(failed("/"))?;
+    let _one = UnixListener::bind_addr(&name).map_err(failed("bind @bird"))?;
+    let _two = UnixListener::bind_addr(&path).map_err(failed("bind /tmp"))?;
     let outside = [connect(&name), bind(&name), connect(&path), bind(&path)];
 
     unshare(CloneFlags::CLONE_NEWNET)
-        .map_err(refused("unshare(CLONE_NEWNET)"))?;
+        .map_err(failed("unshare(CLONE_NEWNET)"))?;
     let inside = [connect(&name), bind(&name), connect(&path), bind(&path)];
 
     println!("{:20}  {:18}  inside", "listener outside", "outside");

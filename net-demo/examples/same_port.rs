@@ -10,29 +10,21 @@ use std::{io, mem, os::fd::AsRawFd, process::ExitCode};
 
 use libc::{IFF_UP, SIOCSIFFLAGS, ifreq, ioctl};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
-use user_demo::{Refused, refused};
+use nix::sched::CloneFlags;
+use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| {
-        eprintln!("same_port: {refused}");
-        ExitCode::from(125)
-    })
+    link::example("same_port", run)
 }
 
-fn run() -> Result<ExitCode, Refused> {
+fn run() -> Result<ExitCode, Failure> {
     // Any port that is free outside; it is free again when this process goes.
     let listener = TcpListener::bind("127.0.0.1:0");
-    let listener = listener.map_err(refused("bind 127.0.0.1"))?;
-    let port = listener.local_addr().map_err(refused("getsockname"))?;
+    let listener = listener.map_err(failed("bind 127.0.0.1"))?;
+    let port = listener.local_addr().map_err(failed("getsockname"))?;
     let outside = [connect(port), bind(port)];
 
-    let mut done = unshare(CloneFlags::CLONE_NEWNET);
-    if done == Err(Errno::EPERM) {
-        user_demo::enter()?; // Not root.
-        done = unshare(CloneFlags::CLONE_NEWNET);
-    }
-    done.map_err(refused("unshare(CLONE_NEWNET)"))?;
+    user_demo::unshare(CloneFlags::CLONE_NEWNET)?;
     let down = [connect(port), bind(port)];
     bring_up_lo()?;
     let inside = [connect(port), bind(port)];
@@ -65,13 +57,13 @@ fn show<T>(done: io::Result<T>) -> String {
 
 /// As net-demo does it.
 #[expect(unsafe_code, reason = "nix has no ifreq")]
-fn bring_up_lo() -> Result<(), Refused> {
-    let socket = UdpSocket::bind("0.0.0.0:0").map_err(refused("socket"))?;
+fn bring_up_lo() -> Result<(), Failure> {
+    let socket = UdpSocket::bind("0.0.0.0:0").map_err(failed("socket"))?;
     // SAFETY: an ifreq may be all zero, and the kernel only reads it.
     let mut lo: ifreq = unsafe { mem::zeroed() };
     lo.ifr_name[..2].copy_from_slice(&[b'l' as _, b'o' as _]);
     lo.ifr_ifru.ifru_flags = IFF_UP as _;
     Errno::result(unsafe { ioctl(socket.as_raw_fd(), SIOCSIFFLAGS, &lo) })
-        .map_err(refused("ioctl(SIOCSIFFLAGS)"))?;
+        .map_err(failed("ioctl(SIOCSIFFLAGS)"))?;
     Ok(())
 }

@@ -8,38 +8,29 @@
 
 use std::{collections::BTreeSet, fs, process::ExitCode};
 
-use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use user_demo::{Refused, refused};
+use nix::sched::CloneFlags;
+use user_demo::{Failure, failed, link};
 
 const NONE: Option<&str> = None;
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| {
-        eprintln!("sysfs: {refused}");
-        ExitCode::from(125)
-    })
+    link::example("sysfs", run)
 }
 
-fn run() -> Result<ExitCode, Refused> {
+fn run() -> Result<ExitCode, Failure> {
     let outside = [proc()?, sys()?];
 
     // With a mount namespace: the machine keeps its /sys.
     let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
-    let mut done = unshare(flags);
-    if done == Err(Errno::EPERM) {
-        user_demo::enter()?; // Not root.
-        done = unshare(flags);
-    }
-    done.map_err(refused("unshare(CLONE_NEWNET|CLONE_NEWNS)"))?;
+    user_demo::unshare(flags)?;
     let inside = [proc()?, sys()?];
 
     // Mounts are shared as a rule: without this, ours would be the machine's.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-        .map_err(refused("mount / MS_REC|MS_PRIVATE"))?;
+        .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE)
-        .map_err(refused("mount /sys"))?;
+        .map_err(failed("mount /sys"))?;
     let anew = [proc()?, sys()?];
 
     println!("{:18}  {:26}  /sys/class/net", "", "/proc/net/dev");
@@ -54,16 +45,16 @@ fn run() -> Result<ExitCode, Refused> {
     Ok(ExitCode::from(u8::from(!held)))
 }
 
-fn proc() -> Result<BTreeSet<String>, Refused> {
+fn proc() -> Result<BTreeSet<String>, Failure> {
     let text = fs::read_to_string("/proc/net/dev");
-    let text = text.map_err(refused("read /proc/net/dev"))?;
+    let text = text.map_err(failed("read /proc/net/dev"))?;
     let names = text.lines().skip(2).filter_map(|line| line.split(':').next());
     Ok(names.map(|name| name.trim().into()).collect())
 }
 
-fn sys() -> Result<BTreeSet<String>, Refused> {
+fn sys() -> Result<BTreeSet<String>, Failure> {
     let dir = fs::read_dir("/sys/class/net");
-    let dir = dir.map_err(refused("read /sys/class/net"))?.flatten();
+    let dir = dir.map_err(failed("read /sys/class/net"))?.flatten();
     Ok(dir.map(|it| it.file_name().display().to_string()).collect())
 }
 

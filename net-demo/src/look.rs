@@ -1,6 +1,7 @@
-//! What a process sees of its network: the rows of the report.
-//! getifaddrs(3) asks the kernel through netlink, which follows the caller's
-//! namespace. /sys/class/net does not: it shows that of who mounted /sys.
+//! What a process sees of its network: a value for each row of the report.
+//! getifaddrs(3) asks the kernel through netlink, which answers about the
+//! caller's namespace. /sys/class/net shows that of the process which mounted
+//! /sys.
 
 use std::fs;
 use std::net::{IpAddr, TcpListener, TcpStream};
@@ -8,20 +9,20 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use nix::errno::Errno;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed};
 
 /// Looks, and tries to reach `listener` at its address outside.
 pub fn look(
     listener: &TcpListener,
     born: &str,
-) -> Result<[(&'static str, String); 6], Refused> {
+) -> Result<[String; 6], Failure> {
     let namespace = fs::read_link("/proc/self/ns/net")
-        .map_err(refused("readlink /proc/self/ns/net"))?;
+        .map_err(failed("readlink /proc/self/ns/net"))?;
 
     let (mut up, mut lo, mut others) = (vec![], vec![], 0);
-    for it in getifaddrs().map_err(refused("getifaddrs"))? {
-        // Down, there may be more than lo, in a new namespace too: tunl0 and
-        // the like, as their modules are loaded (net.core.fb_tunnels_only...).
+    for it in getifaddrs().map_err(failed("getifaddrs"))? {
+        // Where their modules are loaded, a new namespace has tunl0 and the
+        // like beside lo. They are down (net.core.fb_tunnels_only...).
         if it.flags.contains(InterfaceFlags::IFF_UP)
             && !up.contains(&it.interface_name)
         {
@@ -43,12 +44,12 @@ pub fn look(
         }
     };
     Ok([
-        ("net namespace", namespace.display().to_string()),
-        ("interfaces up", short(&up)),
-        ("lo at birth", born.to_string()),
-        ("lo", short(&lo)),
-        ("other addresses", others.to_string()),
-        ("listener outside", answer),
+        namespace.display().to_string(),
+        short(&up),
+        born.to_string(),
+        short(&lo),
+        others.to_string(),
+        answer,
     ])
 }
 

@@ -9,29 +9,22 @@ use std::fs;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
-    ExitCode::from(run().unwrap_or_else(|refused| {
-        eprintln!("dead_init: {refused}");
-        125
-    }))
+    link::example("dead_init", run)
 }
 
-fn run() -> Result<u8, Refused> {
-    if unshare(CloneFlags::CLONE_NEWPID).is_err() {
-        user_demo::enter()?;
-        unshare(CloneFlags::CLONE_NEWPID)
-            .map_err(refused("unshare(CLONE_NEWPID)"))?;
-    }
+fn run() -> Result<u8, Failure> {
+    user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
 
-    let Some(init) = child().map_err(refused("fork"))? else {
+    let Some(init) = child().map_err(failed("fork"))? else {
         return Ok(0); // PID 1 ends at once.
     };
-    let end = waitpid(init, None).map_err(refused("waitpid"))?;
+    let end = waitpid(init, None).map_err(failed("waitpid"))?;
     println!("first fork    {end:?}");
 
     // A PID namespace does not get another PID 1. The kernel has no errno of
@@ -40,7 +33,7 @@ fn run() -> Result<u8, Refused> {
     let error = match second {
         Ok(None) => return Ok(0),
         Ok(Some(child)) => {
-            let end = waitpid(child, None).map_err(refused("waitpid"))?;
+            let end = waitpid(child, None).map_err(failed("waitpid"))?;
             println!("second fork   {end:?}");
             return Ok(1);
         }

@@ -12,19 +12,16 @@ use nix::libc::SIGCHLD;
 use nix::sched::{CloneFlags, clone};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 /// What a child writes to.
 static MEMORY: AtomicIsize = AtomicIsize::new(0);
 
 fn main() -> ExitCode {
-    ExitCode::from(run().unwrap_or_else(|refused| {
-        eprintln!("fork_vs_clone: {refused}");
-        125
-    }))
+    link::example("fork_vs_clone", run)
 }
 
-fn run() -> Result<u8, Refused> {
+fn run() -> Result<u8, Failure> {
     println!("flags            the child writes  the parent reads");
     // As fork: both have the same page until one of them writes to it.
     let copied = memory("none", CloneFlags::empty())? == [1, 0];
@@ -43,10 +40,10 @@ fn run() -> Result<u8, Refused> {
 }
 
 /// A row of the first table: what the child has after writing, and we.
-fn memory(name: &str, flags: CloneFlags) -> Result<[isize; 2], Refused> {
+fn memory(name: &str, flags: CloneFlags) -> Result<[isize; 2], Failure> {
     MEMORY.store(0, Relaxed);
     let child = start(flags, || MEMORY.fetch_add(1, Relaxed) + 1)?;
-    let end = waitpid(child, None).map_err(refused("waitpid"))?;
+    let end = waitpid(child, None).map_err(failed("waitpid"))?;
     let WaitStatus::Exited(_, wrote) = end else { return Ok([0; 2]) };
     let read = MEMORY.load(Relaxed);
     println!("{name:15}  {wrote:<16}  {read}");
@@ -70,10 +67,10 @@ fn family() -> isize {
 
 /// Starts a process that runs this function, and ends with what it returns.
 #[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
-fn start(flags: CloneFlags, f: impl FnMut() -> isize) -> Result<Pid, Refused> {
+fn start(flags: CloneFlags, f: impl FnMut() -> isize) -> Result<Pid, Failure> {
     let mut stack = vec![0; 64 * 1024];
     // SAFETY: the child has a copy of the stack, or with CLONE_VFORK has left
     // it when this call returns. There is one thread only.
     unsafe { clone(Box::new(f), &mut stack, flags, Some(SIGCHLD)) }
-        .map_err(refused("clone"))
+        .map_err(failed("clone"))
 }

@@ -8,32 +8,25 @@
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
-    ExitCode::from(run().unwrap_or_else(|refused| {
-        eprintln!("init_is_immune: {refused}");
-        125
-    }))
+    link::example("init_is_immune", run)
 }
 
-fn run() -> Result<u8, Refused> {
-    if unshare(CloneFlags::CLONE_NEWPID).is_err() {
-        user_demo::enter()?;
-        unshare(CloneFlags::CLONE_NEWPID)
-            .map_err(refused("unshare(CLONE_NEWPID)"))?;
-    }
-    let (mut question, mut ask) = io::pipe().map_err(refused("pipe"))?;
-    let (mut answer, mut tell) = io::pipe().map_err(refused("pipe"))?;
+fn run() -> Result<u8, Failure> {
+    user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
+    let (mut question, mut ask) = io::pipe().map_err(failed("pipe"))?;
+    let (mut answer, mut tell) = io::pipe().map_err(failed("pipe"))?;
     let Some(init) = child()? else {
         // PID 1: answers each question, until nobody asks any more.
         drop((ask, answer));
         let _ = tell.write_all(&[kill_with_sigkill(1)]);
-        while question.read(&mut [0]).map_err(refused("read"))? == 1 {
+        while question.read(&mut [0]).map_err(failed("read"))? == 1 {
             let _ = tell.write_all(b"!");
         }
         return Ok(0);
@@ -53,13 +46,13 @@ fn run() -> Result<u8, Refused> {
     let by_itself = lives("by itself", returned[0]);
 
     let Some(other) = child()? else { return Ok(kill_with_sigkill(1)) };
-    let end = waitpid(other, None).map_err(refused("waitpid"))?;
+    let end = waitpid(other, None).map_err(failed("waitpid"))?;
     let WaitStatus::Exited(_, returned) = end else { return Ok(125) };
     let by_another = lives("by PID 2", returned as u8);
 
     // Outside it has another PID, and is a process like others.
     let returned = kill_with_sigkill(init.as_raw());
-    waitpid(init, None).map_err(refused("waitpid"))?;
+    waitpid(init, None).map_err(failed("waitpid"))?;
     Ok(u8::from(lives("from outside", returned) || !by_itself || !by_another))
 }
 
@@ -71,9 +64,9 @@ fn kill_with_sigkill(process: i32) -> u8 {
 
 /// None in the child.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn child() -> Result<Option<Pid>, Refused> {
+fn child() -> Result<Option<Pid>, Failure> {
     // SAFETY: there is one thread only, so the child may go on as we do.
-    match unsafe { fork() }.map_err(refused("fork"))? {
+    match unsafe { fork() }.map_err(failed("fork"))? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
     }

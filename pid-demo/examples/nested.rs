@@ -12,49 +12,40 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
-    ExitCode::from(run().unwrap_or_else(|refused| {
-        eprintln!("nested: {refused}");
-        125
-    }))
+    link::example("nested", run)
 }
 
 /// Each round is a level further down, and a process further on.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn run() -> Result<u8, Refused> {
+fn run() -> Result<u8, Failure> {
+    user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     let mut level = 0;
     loop {
-        let mut done = unshare(CloneFlags::CLONE_NEWPID);
-        if done == Err(Errno::EPERM) {
-            // On the first level only: below we are the root of a namespace.
-            user_demo::enter()?;
-            done = unshare(CloneFlags::CLONE_NEWPID);
-        }
-        if done == Err(Errno::ENOSPC) && level > 0 {
-            return look(level, Errno::ENOSPC);
-        }
-        done.map_err(refused("unshare(CLONE_NEWPID)"))?;
-
         // SAFETY: there is one thread only, so the child may go on as we do.
-        match unsafe { fork() }.map_err(refused("fork"))? {
-            ForkResult::Child => level += 1,
-            ForkResult::Parent { child } => {
-                let end = waitpid(child, None).map_err(refused("waitpid"))?;
-                return Ok(match end {
-                    WaitStatus::Exited(_, status) => status as u8,
-                    _ => 125,
-                });
-            }
+        let fork = unsafe { fork() }.map_err(failed("fork"))?;
+        if let ForkResult::Parent { child } = fork {
+            let end = waitpid(child, None).map_err(failed("waitpid"))?;
+            return Ok(match end {
+                WaitStatus::Exited(_, status) => status as u8,
+                _ => 125,
+            });
+        }
+        level += 1;
+        match unshare(CloneFlags::CLONE_NEWPID) {
+            Ok(()) => {}
+            Err(Errno::ENOSPC) => return look(level, Errno::ENOSPC),
+            Err(other) => Err(failed("unshare(CLONE_NEWPID)")(other))?,
         }
     }
 }
 
 /// The innermost process: one number for each level, the outside's first.
-fn look(level: usize, error: Errno) -> Result<u8, Refused> {
+fn look(level: usize, error: Errno) -> Result<u8, Failure> {
     let status = fs::read_to_string("/proc/self/status")
-        .map_err(refused("read /proc/self/status"))?;
+        .map_err(failed("read /proc/self/status"))?;
     let mut lines = status.lines();
     let numbers = lines.find_map(|line| line.strip_prefix("NSpid:\t"));
     let numbers: Vec<&str> = numbers.unwrap_or_default().split('\t').collect();

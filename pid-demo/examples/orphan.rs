@@ -8,32 +8,25 @@
 use std::io::{self, Read};
 use std::process::ExitCode;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
-    ExitCode::from(run().unwrap_or_else(|refused| {
-        eprintln!("orphan: {refused}");
-        125
-    }))
+    link::example("orphan", run)
 }
 
 /// Each process starts the next one: this one, which stays outside, PID 1,
 /// the parent, and the one that becomes an orphan and says what it sees.
-fn run() -> Result<u8, Refused> {
-    if unshare(CloneFlags::CLONE_NEWPID).is_err() {
-        user_demo::enter()?;
-        unshare(CloneFlags::CLONE_NEWPID)
-            .map_err(refused("unshare(CLONE_NEWPID)"))?;
-    }
+fn run() -> Result<u8, Failure> {
+    user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     if let Some(init) = child()? {
         return status(Some(init));
     }
 
-    let (mut looked, looks) = io::pipe().map_err(refused("pipe"))?;
-    let (mut ended, ends) = io::pipe().map_err(refused("pipe"))?;
+    let (mut looked, looks) = io::pipe().map_err(failed("pipe"))?;
+    let (mut ended, ends) = io::pipe().map_err(failed("pipe"))?;
     if let Some(parent) = child()? {
         drop(looks);
         status(Some(parent))?;
@@ -57,8 +50,8 @@ fn run() -> Result<u8, Refused> {
 }
 
 /// Waits for a child, or for any.
-fn status(child: Option<Pid>) -> Result<u8, Refused> {
-    match waitpid(child, None).map_err(refused("waitpid"))? {
+fn status(child: Option<Pid>) -> Result<u8, Failure> {
+    match waitpid(child, None).map_err(failed("waitpid"))? {
         WaitStatus::Exited(_, status) => Ok(status as u8),
         _ => Ok(125),
     }
@@ -66,9 +59,9 @@ fn status(child: Option<Pid>) -> Result<u8, Refused> {
 
 /// None in the child.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn child() -> Result<Option<Pid>, Refused> {
+fn child() -> Result<Option<Pid>, Failure> {
     // SAFETY: there is one thread only, so the child may go on as we do.
-    match unsafe { fork() }.map_err(refused("fork"))? {
+    match unsafe { fork() }.map_err(failed("fork"))? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
     }

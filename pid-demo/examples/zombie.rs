@@ -8,36 +8,29 @@ use std::fs::{read_link, read_to_string};
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
-    ExitCode::from(run().unwrap_or_else(|refused| {
-        eprintln!("zombie: {refused}");
-        125
-    }))
+    link::example("zombie", run)
 }
 
 /// Outside, PID 1, its child, and the child's child, the orphan.
-fn run() -> Result<u8, Refused> {
-    if unshare(CloneFlags::CLONE_NEWPID).is_err() {
-        user_demo::enter()?;
-        unshare(CloneFlags::CLONE_NEWPID)
-            .map_err(refused("unshare(CLONE_NEWPID)"))?;
-    }
+fn run() -> Result<u8, Failure> {
+    user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     if let Some(init) = child()? {
-        let end = waitpid(init, None).map_err(refused("waitpid"))?;
+        let end = waitpid(init, None).map_err(failed("waitpid"))?;
         return Ok(u8::from(end != WaitStatus::Exited(init, 0)));
     }
-    let (told, mut tell) = io::pipe().map_err(refused("pipe"))?;
-    let (mut stay, end) = io::pipe().map_err(refused("pipe"))?;
+    let (told, mut tell) = io::pipe().map_err(failed("pipe"))?;
+    let (mut stay, end) = io::pipe().map_err(failed("pipe"))?;
     let Some(parent) = child()? else {
         drop(end);
         if child()?.is_none() {
             // In the old /proc it stands under its PID of the outside.
-            let this = read_link("/proc/self").map_err(refused("proc"))?;
+            let this = read_link("/proc/self").map_err(failed("proc"))?;
             let _ = write!(tell, "{}", this.display());
             drop(tell);
             let _ = stay.read(&mut [0]); // Until the other end is closed.
@@ -45,15 +38,15 @@ fn run() -> Result<u8, Refused> {
         return Ok(0);
     };
     drop((tell, stay));
-    let orphan = io::read_to_string(told).map_err(refused("read"))?;
-    waitpid(parent, None).map_err(refused("waitpid"))?;
+    let orphan = io::read_to_string(told).map_err(failed("read"))?;
+    waitpid(parent, None).map_err(failed("waitpid"))?;
     let before = state(&orphan);
     drop(end);
     // WNOWAIT: to learn that it has ended, and to leave it as it is.
     waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
-        .map_err(refused("waitid"))?;
+        .map_err(failed("waitid"))?;
     let ended = state(&orphan);
-    waitpid(None, None).map_err(refused("waitpid"))?;
+    waitpid(None, None).map_err(failed("waitpid"))?;
     let after = state(&orphan);
     println!("it lives          {before}");
     println!("it has ended      {ended}");
@@ -71,9 +64,9 @@ fn state(process: &str) -> String {
 
 /// None in the child.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn child() -> Result<Option<Pid>, Refused> {
+fn child() -> Result<Option<Pid>, Failure> {
     // SAFETY: there is one thread only, so the child may go on as we do.
-    match unsafe { fork() }.map_err(refused("fork"))? {
+    match unsafe { fork() }.map_err(failed("fork"))? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
     }

@@ -10,27 +10,24 @@ use std::{fs, io};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| {
-        eprintln!("before_the_map: {refused}");
-        ExitCode::from(125)
-    })
+    link::example("before_the_map", run)
 }
 
-fn run() -> Result<ExitCode, Refused> {
+fn run() -> Result<ExitCode, Failure> {
     let (uid, gid) = (geteuid(), getegid());
     println!("{:20}  {:7}  {:7}  capabilities", "", "uid", "gid");
     row("outside", this()?, "", "");
 
     unshare(CloneFlags::CLONE_NEWUSER)
-        .map_err(refused("unshare(CLONE_NEWUSER)"))?;
+        .map_err(failed("unshare(CLONE_NEWUSER)"))?;
     // No id means anything here yet, so each is seen as "overflowuid".
     let nobody = fs::read_to_string("/proc/sys/kernel/overflowuid");
-    let nobody = nobody.map_err(refused("read overflowuid"))?;
+    let nobody = nobody.map_err(failed("read overflowuid"))?;
     let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap");
-    let last = last.map_err(refused("read cap_last_cap"))?;
+    let last = last.map_err(failed("read cap_last_cap"))?;
     let all = u64::MAX >> (63 - last.trim().parse().unwrap_or(63));
     let (all, none) = (format!("{all:016x}"), "0".repeat(16));
     let mut held = row("before the map", this()?, nobody.trim(), &all);
@@ -43,7 +40,7 @@ fn run() -> Result<ExitCode, Refused> {
         ("gid_map", format!("0 {gid} 1")),
     ] {
         fs::write(format!("/proc/self/{file}"), text)
-            .map_err(refused(format!("write /proc/self/{file}")))?;
+            .map_err(failed(format!("write /proc/self/{file}")))?;
     }
     held &= row("after the map", this()?, "0", &all);
     held &= row("  and a program", program()?, "0", &all);
@@ -63,13 +60,13 @@ fn row(when: &str, status: String, id: &str, capabilities: &str) -> bool {
     [uid, gid, set] == [id, id, capabilities]
 }
 
-fn this() -> Result<String, Refused> {
-    fs::read_to_string("/proc/self/status").map_err(refused("read status"))
+fn this() -> Result<String, Failure> {
+    fs::read_to_string("/proc/self/status").map_err(failed("read status"))
 }
 
 /// The same of a program that this process has started.
-fn program() -> Result<String, Refused> {
+fn program() -> Result<String, Failure> {
     let output = Command::new("cat").arg("/proc/self/status").output();
     let text = output.and_then(|it| io::read_to_string(&*it.stdout));
-    text.map_err(refused("exec cat"))
+    text.map_err(failed("exec cat"))
 }

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, getgid, getuid, setgroups};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 /// In each row the last step counts. U and G are one's own ids, V is not.
 const ROWS: &[(&str, &str)] = &[
@@ -29,18 +29,15 @@ const ROWS: &[(&str, &str)] = &[
 ];
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| {
-        eprintln!("map_rules: {refused}");
-        ExitCode::from(125)
-    })
+    link::example("map_rules", run)
 }
 
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn run() -> Result<ExitCode, Refused> {
+fn run() -> Result<ExitCode, Failure> {
     let mut held = true;
     for (steps, fact) in ROWS {
         // SAFETY: there is one thread only, so the child may go on as we do.
-        let fork = unsafe { fork() }.map_err(refused("fork"))?;
+        let fork = unsafe { fork() }.map_err(failed("fork"))?;
         let ForkResult::Parent { child } = fork else { return attempt(steps) };
         let Ok(WaitStatus::Exited(_, n @ 0..125)) = waitpid(child, None) else {
             return Ok(ExitCode::from(125)); // The child has said why.
@@ -54,15 +51,15 @@ fn run() -> Result<ExitCode, Refused> {
 }
 
 /// In a user namespace of its own. The status is the last step's error.
-fn attempt(steps: &str) -> Result<ExitCode, Refused> {
+fn attempt(steps: &str) -> Result<ExitCode, Failure> {
     let (uid, gid) = (getuid().as_raw(), getgid().to_string());
     let steps = steps.replace('U', &uid.to_string()).replace('G', &gid);
     let steps = steps.replace('V', &(uid + 1).to_string());
     unshare(CloneFlags::CLONE_NEWUSER)
-        .map_err(refused("unshare(CLONE_NEWUSER)"))?;
+        .map_err(failed("unshare(CLONE_NEWUSER)"))?;
     let mut done = Ok(());
     for step in steps.split("; ") {
-        done.map_err(refused("a step before the last"))?;
+        done.map_err(failed("a step before the last"))?;
         done = match step.replace(", ", "\n").split_once(' ') {
             Some((file, map)) => fs::write(format!("/proc/self/{file}"), map),
             None => setgroups(&[]).map_err(io::Error::from),

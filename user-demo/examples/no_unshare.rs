@@ -1,40 +1,37 @@
 //! Run COMMAND as in a container: under a seccomp filter that refuses
 //! unshare(2).
 //!
-//!     cargo run -p user-demo --example no_unshare -- COMMAND [ARG]...
+//!     cargo run -p user-demo --example no_unshare [COMMAND [ARG]...]
 //!
 //! "EPERM, although I am root" is what readers meet most in containers. This
 //! shows where it comes from, without a container: no capability is missing,
 //! the call never gets as far as to be checked for one. Man page: seccomp(2).
 
-use std::env;
-use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
 use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
-    let mut args = env::args_os().skip(1);
-    let Some(command) = args.next() else {
-        return fail("usage: no_unshare COMMAND [ARG]...");
-    };
-    if let Err(refused) = enter() {
-        return fail(refused);
-    }
-    let error = Command::new(&command).args(args).exec();
-    fail(refused(format!("exec {}", command.display()))(error))
+    link::run("no_unshare", |command| {
+        enter()?;
+        let command = command.unwrap_or_else(|| {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--user", "true"]);
+            unshare
+        });
+        Err(link::exec(command))
+    })
 }
 
 /// There is no way back from here, for COMMAND and all its children.
 #[expect(unsafe_code, reason = "seccomp(2) has no safe wrapper")]
-fn enter() -> Result<(), Refused> {
+fn enter() -> Result<(), Failure> {
     // Without privilege a filter is allowed to who promises never to gain
     // any: a set-user-ID program must not meet system calls that lie.
-    set_no_new_privs().map_err(refused("prctl(PR_SET_NO_NEW_PRIVS)"))?;
+    set_no_new_privs().map_err(failed("prctl(PR_SET_NO_NEW_PRIVS)"))?;
 
     // A program for each system call, run by the kernel: load the call's
     // number; is it unshare? Then EPERM. Else let it pass.
@@ -63,11 +60,6 @@ fn enter() -> Result<(), Refused> {
             &program,
         )
     };
-    Errno::result(done).map_err(refused("seccomp"))?;
+    Errno::result(done).map_err(failed("seccomp"))?;
     Ok(())
-}
-
-fn fail(why: impl std::fmt::Display) -> ExitCode {
-    let _ = writeln!(io::stderr(), "no_unshare: {why}");
-    ExitCode::from(125)
 }

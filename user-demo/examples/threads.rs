@@ -11,16 +11,13 @@ use std::{fs, process::ExitCode, thread};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| {
-        eprintln!("threads: {refused}");
-        ExitCode::from(125)
-    })
+    link::example("threads", run)
 }
 
-fn run() -> Result<ExitCode, Refused> {
+fn run() -> Result<ExitCode, Failure> {
     println!("{:8}  unshare(CLONE_NEWUSER)", "threads");
     let (go, stay) = mpsc::channel::<()>();
     let second = thread::spawn(move || stay.recv());
@@ -37,18 +34,18 @@ fn run() -> Result<ExitCode, Refused> {
 }
 
 /// Tries it, and prints what happens. True if it is what the fact says.
-fn row(fact: &str) -> Result<bool, Refused> {
+fn row(fact: &str) -> Result<bool, Failure> {
     let threads = threads()?;
     let end = match unshare(CloneFlags::CLONE_NEWUSER) {
         Ok(()) => "done",
         Err(Errno::EINVAL) => "EINVAL",
-        Err(other) => Err(refused("unshare(CLONE_NEWUSER)")(other))?,
+        Err(other) => Err(failed("unshare(CLONE_NEWUSER)")(other))?,
     };
     println!("{threads:<8}  {end}");
     Ok(end == fact)
 }
 
-fn threads() -> Result<usize, Refused> {
+fn threads() -> Result<usize, Failure> {
     let tasks = fs::read_dir("/proc/self/task");
-    Ok(tasks.map_err(refused("read /proc/self/task"))?.count())
+    Ok(tasks.map_err(failed("read /proc/self/task"))?.count())
 }

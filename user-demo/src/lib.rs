@@ -1,172 +1,71 @@
 //! Enter a user namespace: the one step that needs no privilege, and that
 //! gives the privilege for the other five namespaces.
 //!
-//! The other demos borrow [`enter`] when root did not start them. What to do
-//! about a refusal is known here too, since nearly every refusal is about
-//! user namespaces. Man page: user_namespaces(7).
+//! The other demos take this step when their caller lacks CAP_SYS_ADMIN.
+//! Man page: user_namespaces(7). What else all six have in common stands in
+//! the modules, and is not about namespaces: [`link`] is the contract of a
+//! program in a chain, [`report`] what it prints without COMMAND, [`child`]
+//! who looks inside for that.
 
-use std::fmt::{self, Display};
-use std::{env, fs, io, path::Path};
+use std::fs;
 
-use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{self, CloneFlags};
 use nix::unistd::{getegid, geteuid};
 
 /// Moves this process into a new user namespace, as uid 0 and gid 0 there.
 ///
 /// # Errors
 /// `unshare` says EPERM in a chroot, under a seccomp filter and where user
-/// namespaces are for root only, ENOSPC where there are too many of them (or
-/// 32 around each other), EINVAL in a process with more than one thread.
-/// Ubuntu's AppArmor lets it pass and refuses the maps.
-pub fn enter() -> Result<(), Refused> {
-    // Once inside, these would be 65534: nobody, as long as no map stands.
+/// namespaces are for root only; ENOSPC where there are too many of them, or
+/// 32 are nested; EINVAL in a process with more than one thread. Ubuntu's
+/// AppArmor permits it and refuses the maps.
+pub fn enter() -> Result<(), Failure> {
+    // After unshare, and until a map is written, both would read as the
+    // overflow id, 65534.
     let (uid, gid) = (geteuid(), getegid());
 
-    unshare(CloneFlags::CLONE_NEWUSER)
-        .map_err(refused("unshare(CLONE_NEWUSER)"))?;
+    sched::unshare(CloneFlags::CLONE_NEWUSER)
+        .map_err(failed("unshare(CLONE_NEWUSER)"))?;
 
-    // Who could drop a group could open what is closed to that group. So
-    // since Linux 3.19 this promise comes before gid_map. Root must give it
-    // too: its privilege outside stayed behind with unshare.
+    // Dropping a group could gain access that the group is denied. So since
+    // Linux 3.19 setgroups(2) must be denied before gid_map is written, unless
+    // the writer has CAP_SETGID outside. Nobody has it after unshare: the
+    // capabilities of this process are now over the new namespace only.
     fs::write("/proc/self/setgroups", "deny")
-        .map_err(refused("write /proc/self/setgroups"))?;
+        .map_err(failed("write /proc/self/setgroups"))?;
 
-    // "0 1000 1": from 0 inside and 1000 outside on, a range of length 1.
-    // Without privilege outside the own ids are all that may be mapped, once.
+    // "0 1000 1": a range of length 1, from 0 inside and from 1000 outside.
+    // Without privilege outside, a process may map its own ids only, once.
     fs::write("/proc/self/uid_map", format!("0 {uid} 1"))
-        .map_err(refused("write /proc/self/uid_map"))?;
+        .map_err(failed("write /proc/self/uid_map"))?;
     fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
-        .map_err(refused("write /proc/self/gid_map"))
+        .map_err(failed("write /proc/self/gid_map"))
 }
 
-/// A call that was refused. As text: the call and the error, and on a second
-/// line what to do about it on this machine.
-#[derive(Debug)]
-pub struct Refused {
-    call: String,
-    errno: Errno,
+/// unshare(2) for any caller: moves this process into new namespaces.
+///
+/// A new namespace of any other type takes CAP_SYS_ADMIN. A caller without it
+/// enters a user namespace first. That needs no privilege, and in it the
+/// process has all capabilities, over whatever namespaces it makes there.
+///
+/// # Errors
+/// As unshare(2), and as [`enter`].
+pub fn unshare(namespaces: CloneFlags) -> Result<(), Failure> {
+    let mut done = sched::unshare(namespaces);
+    if done == Err(Errno::EPERM) {
+        enter()?;
+        done = sched::unshare(namespaces);
+    }
+    let names = namespaces.iter_names().map(|(name, _)| name);
+    let names = names.collect::<Vec<_>>().join("|");
+    done.map_err(failed(format!("unshare({names})")))
 }
 
-/// For `map_err`: names the call that an error came from.
-pub fn refused<E: Into<io::Error>>(
-    call: impl Into<String>,
-) -> impl FnOnce(E) -> Refused {
-    |error| Refused {
-        call: call.into(),
-        errno: Errno::try_from(error.into()).unwrap_or(Errno::EIO),
-    }
-}
+mod advice;
+pub mod child;
+mod failure;
+pub mod link;
+pub mod report;
 
-impl Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}: {}\n{}", self.call, self.errno, self.advice())
-    }
-}
-
-impl Refused {
-    /// What to do about it: looks at the machine before it speaks.
-    fn advice(&self) -> String {
-        let advice = match (self.call.as_str(), self.errno) {
-            (call, Errno::ENOENT) if call.starts_with("exec ") => {
-                return "Is the name spelled right, and is it on PATH?".into();
-            }
-            (call, _) if call.starts_with("exec ") => {
-                return "Is it a program, and executable (chmod +x)?".into();
-            }
-            (call, _) if call.starts_with("write standard output") => {
-                return "Is the disk full, or has the reader gone?".into();
-            }
-            (call, Errno::ENOENT) if call.contains("/proc/") => {
-                "Is /proc this PID namespace's own? See `findmnt /proc`".into()
-            }
-            (call, Errno::ENOSPC) => exhausted(call),
-            ("mount /proc", Errno::EPERM) => unmountable(),
-            ("mount / MS_REC|MS_PRIVATE", Errno::EINVAL) => {
-                "/ is no mount point here: is this a chroot?".into()
-            }
-            ("unshare(CLONE_NEWPID)", Errno::EINVAL) => {
-                "`unshare --pid` goes with --fork, before this demo".into()
-            }
-            ("fork", Errno::ENOMEM) => {
-                "Is PID 1 of this namespace dead? Then nothing starts".into()
-            }
-            (_, Errno::EINVAL | Errno::ENOSYS) => {
-                "Does this kernel have the namespace? See /proc/self/ns".into()
-            }
-            (_, Errno::EPERM | Errno::EACCES) => forbidden(),
-            _ => "See the man page of the call".into(),
-        };
-        format!("{advice}; the VM always works: {}", in_the_vm())
-    }
-}
-
-/// ENOSPC: which limit, and how to raise it.
-fn exhausted(call: &str) -> String {
-    let kind = match call {
-        "unshare(CLONE_NEWUSER)" => "user",
-        "unshare(CLONE_NEWUTS)" => "uts",
-        "unshare(CLONE_NEWIPC)" => "ipc",
-        "unshare(CLONE_NEWPID)" => "pid",
-        "unshare(CLONE_NEWNS)" => "mnt",
-        "unshare(CLONE_NEWNET)" => "net",
-        _ => return "A limit of this machine is reached".into(),
-    };
-    format!(
-        "No {kind} namespace is left here (or 32 are nested): \
-         sudo sysctl -w user.max_{kind}_namespaces=10000"
-    )
-}
-
-/// EPERM from a /proc: whose it would be, or what it would uncover.
-fn unmountable() -> String {
-    // A user namespace may not see more of /proc than was to be seen before.
-    // What covers an empty directory, as systemd's binfmt_misc, hides nothing.
-    let mounts = fs::read_to_string("/proc/self/mountinfo");
-    let covers = |line: &str| {
-        let at = line.split(' ').nth(4).unwrap_or_default();
-        at.starts_with("/proc/") && at != "/proc/sys/fs/binfmt_misc"
-    };
-    if mounts.is_ok_and(|mounts| mounts.lines().any(covers)) {
-        return "Parts of /proc are covered (is this a container?): \
-                leave it, or use `--privileged`"
-            .into();
-    }
-    "/proc belongs to a PID namespace, which must be ours too: \
-     user-demo pid-demo mount-demo COMMAND, in this order"
-        .into()
-}
-
-/// EPERM and EACCES: who forbids it, and who may lift that.
-fn forbidden() -> String {
-    let says = |path: &str, what: &str| {
-        fs::read_to_string(path).is_ok_and(|text| text.contains(what))
-    };
-    let sysctl = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
-    if !geteuid().is_root() && says(sysctl, "1") {
-        return "AppArmor restricts user namespaces here: sudo sysctl -w \
-                kernel.apparmor_restrict_unprivileged_userns=0"
-            .into();
-    }
-    if says("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-        return "User namespaces are for root here: \
-                sudo sysctl -w kernel.unprivileged_userns_clone=1"
-            .into();
-    }
-    if says("/proc/self/status", "Seccomp:\t2") {
-        return "A seccomp filter forbids it (is this a container?): \
-                leave it, or use `--privileged`"
-            .into();
-    }
-    if !says("/proc/self/mountinfo", " / / ") {
-        return "No user namespace begins in a chroot: leave it".into();
-    }
-    "Be root, or have user namespaces allowed".into()
-}
-
-/// The command line that runs this program in the harness's VM.
-fn in_the_vm() -> String {
-    let this = env::args_os().next().unwrap_or_default();
-    let name = Path::new(&this).file_name().unwrap_or_default();
-    format!("cargo run -p harness -- {}", name.display())
-}
+pub use failure::{Failure, failed};
+use nix::errno::Errno;

@@ -11,30 +11,22 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::utsname::uname;
 use nix::unistd::sethostname;
-use user_demo::{Refused, refused};
+use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| {
-        eprintln!("copies: {refused}");
-        ExitCode::from(125)
-    })
+    link::example("copies", run)
 }
 
-fn run() -> Result<ExitCode, Refused> {
+fn run() -> Result<ExitCode, Failure> {
     // This one plays the outside, so that the machine keeps its names.
-    let mut done = unshare(CloneFlags::CLONE_NEWUTS);
-    if done == Err(Errno::EPERM) {
-        user_demo::enter()?; // Not root.
-        done = unshare(CloneFlags::CLONE_NEWUTS);
-    }
-    done.map_err(refused("unshare(CLONE_NEWUTS)"))?;
-    let outside = File::open("/proc/self/ns/uts").map_err(refused("open"))?;
+    user_demo::unshare(CloneFlags::CLONE_NEWUTS)?;
+    let outside = File::open("/proc/self/ns/uts").map_err(failed("open"))?;
     rename("tree", "wood")?;
 
     // Here the kernel copies both names: now, and never again.
     unshare(CloneFlags::CLONE_NEWUTS)
-        .map_err(refused("unshare(CLONE_NEWUTS)"))?;
-    let inside = File::open("/proc/self/ns/uts").map_err(refused("open"))?;
+        .map_err(failed("unshare(CLONE_NEWUTS)"))?;
+    let inside = File::open("/proc/self/ns/uts").map_err(failed("open"))?;
 
     let born = [names(&outside)?, names(&inside)?];
     rename("bird", "nest")?;
@@ -57,21 +49,21 @@ fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
 }
 
 /// Both names of a namespace, seen from within.
-fn names(namespace: &File) -> Result<String, Refused> {
+fn names(namespace: &File) -> Result<String, Failure> {
     go_to(namespace)?;
-    let it = uname().map_err(refused("uname"))?;
+    let it = uname().map_err(failed("uname"))?;
     Ok(format!("{}, {}", it.nodename().display(), it.domainname().display()))
 }
 
-fn go_to(namespace: &File) -> Result<(), Refused> {
-    setns(namespace, CloneFlags::CLONE_NEWUTS).map_err(refused("setns"))
+fn go_to(namespace: &File) -> Result<(), Failure> {
+    setns(namespace, CloneFlags::CLONE_NEWUTS).map_err(failed("setns"))
 }
 
 #[expect(unsafe_code, reason = "nix has no setdomainname")]
-fn rename(host: &str, domain: &str) -> Result<(), Refused> {
-    sethostname(host).map_err(refused("sethostname"))?;
+fn rename(host: &str, domain: &str) -> Result<(), Failure> {
+    sethostname(host).map_err(failed("sethostname"))?;
     // SAFETY: the kernel reads this many bytes and keeps no pointer.
     let done =
         unsafe { libc::setdomainname(domain.as_ptr().cast(), domain.len()) };
-    Errno::result(done).map(drop).map_err(refused("setdomainname"))
+    Errno::result(done).map(drop).map_err(failed("setdomainname"))
 }

@@ -5,130 +5,66 @@
 //! A UTS namespace holds the two names of a machine: the hostname and the NIS
 //! domain name. Man page: uts_namespaces(7). Book: chapter 2, "UTS Namespace".
 
-use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::{ffi::OsStrExt, process::CommandExt};
-use std::process::{Command, ExitCode};
-use std::{env, fs};
+use std::{fs, process::ExitCode};
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 use nix::sys::utsname::uname;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork, sethostname};
-use user_demo::{Refused, refused};
-
-const USAGE: &str = "usage: uts-demo [COMMAND [ARG]...]\n";
-const VERSION: &str = concat!("uts-demo ", env!("CARGO_PKG_VERSION"), "\n");
+use nix::unistd::sethostname;
+use user_demo::{Failure, failed, link};
+use user_demo::{child::in_child, report::Report};
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|refused| fail(125, refused))
+    link::run("uts-demo", |command| {
+        let Some(command) = command else { return report() };
+        enter()?;
+        Err(link::exec(command))
+    })
 }
 
-/// Enters, then becomes COMMAND. Without COMMAND: the experiment.
-fn run() -> Result<ExitCode, Refused> {
-    let mut args = env::args_os().skip(1);
-    let mut command = args.next();
-    match command.as_deref().map(OsStrExt::as_bytes) {
-        Some(b"-h" | b"--help") => return print(USAGE),
-        Some(b"-V" | b"--version") => return print(VERSION),
-        Some(b"--") => command = args.next(),
-        Some([b'-', ..]) => return Ok(fail(125, USAGE.trim_end())),
-        _ => {}
-    }
-    let Some(command) = command else { return report() };
-
-    enter()?;
-
-    let error = Command::new(&command).args(args).exec();
-    let status = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
-    let call = format!("exec {}", command.display());
-    Ok(fail(status, refused(call)(error)))
-}
-
-/// Leaves the outside's names behind and takes others.
+/// Leaves the outside's names, and sets others.
 #[expect(unsafe_code, reason = "nix has no setdomainname")]
-fn enter() -> Result<(), Refused> {
-    // From here on this process has both names for itself: a new namespace
-    // starts as a copy of the old one, and then each goes its own way.
-    let mut done = unshare(CloneFlags::CLONE_NEWUTS);
-    if done == Err(Errno::EPERM) {
-        // Not root? A user namespace is free for all, and its root may.
-        user_demo::enter()?;
-        done = unshare(CloneFlags::CLONE_NEWUTS);
-    }
-    done.map_err(refused("unshare(CLONE_NEWUTS)"))?;
+fn enter() -> Result<(), Failure> {
+    // From here on both names belong to this process alone: a new namespace
+    // starts as a copy of the old one, and later changes stay in each.
+    user_demo::unshare(CloneFlags::CLONE_NEWUTS)?;
 
     // `hostname -b bird`. Without unshare this would rename the machine for
     // everyone on it. /etc/hostname and an old prompt stay what they were.
-    sethostname("bird").map_err(refused("sethostname"))?;
+    sethostname("bird").map_err(failed("sethostname"))?;
 
-    // `domainname nest`: NIS's name, which has nothing to do with DNS.
+    // `domainname nest`: the name of NIS, which has nothing to do with DNS.
     // SAFETY: the kernel reads these four bytes and keeps no pointer.
     Errno::result(unsafe { libc::setdomainname(c"nest".as_ptr(), 4) })
-        .map_err(refused("setdomainname"))?;
+        .map_err(failed("setdomainname"))?;
     Ok(())
 }
 
 /// The experiment: a child enters, while this process stays outside.
-#[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn report() -> Result<ExitCode, Refused> {
+fn report() -> Result<ExitCode, Failure> {
     let outside = look()?;
-
-    let (seen, mut tell) = io::pipe().map_err(refused("pipe"))?;
-    // SAFETY: there is one thread only, so the child may go on as we do.
-    let fork = unsafe { fork() }.map_err(refused("fork"))?;
-    let ForkResult::Parent { child } = fork else {
+    let (inside, _child) = in_child(|| {
         enter()?;
-        let text = look()?.map(|(_, value)| value).join("\0");
-        write!(tell, "{text}").map_err(refused("write"))?;
-        return Ok(ExitCode::SUCCESS);
-    };
-    drop(tell); // Else the child's end would not be the end of the text.
-    let text = io::read_to_string(seen).map_err(refused("read"))?;
-    let Ok(WaitStatus::Exited(_, 0)) = waitpid(child, None) else {
-        return Ok(ExitCode::from(125)); // The child has said why.
-    };
-    let inside: Vec<&str> = text.split('\0').collect();
+        look()
+    })?;
     let again = look()?;
 
-    let moved = inside[0] != outside[0].1;
-    let expected = [moved, inside[1] == "bird", inside[2] == "nest"];
-    let mut status = print(&row("", "outside", "inside", "outside again"))?;
-    for (i, (fact, value)) in outside.iter().enumerate() {
-        print(&row(fact, value, inside[i], &again[i].1))?;
-        if !expected[i] || again[i].1 != *value {
-            status = fail(1, format!("not isolated: {fact}"));
-        }
-    }
-    Ok(status)
+    let same = |row: usize| again[row] == outside[row];
+    let mut report = Report::new(&outside, &inside, &again)?;
+    report.row("UTS namespace", inside[0] != outside[0] && same(0))?;
+    report.row("hostname", inside[1] == "bird" && same(1))?;
+    report.row("NIS domain name", inside[2] == "nest" && same(2))?;
+    report.verdict()
 }
 
-/// What this process sees: the rows of the report.
-fn look() -> Result<[(&'static str, String); 3], Refused> {
+/// What this process sees: a value for each row of the report.
+fn look() -> Result<[String; 3], Failure> {
     let namespace = fs::read_link("/proc/self/ns/uts")
-        .map_err(refused("readlink /proc/self/ns/uts"))?;
-    let names = uname().map_err(refused("uname"))?;
+        .map_err(failed("readlink /proc/self/ns/uts"))?;
+    let names = uname().map_err(failed("uname"))?;
     Ok([
-        ("UTS namespace", namespace.display().to_string()),
-        ("hostname", names.nodename().display().to_string()),
-        ("NIS domain name", names.domainname().display().to_string()),
+        namespace.display().to_string(),
+        names.nodename().display().to_string(),
+        names.domainname().display().to_string(),
     ])
-}
-
-/// One line of the report: within 80 columns, as far as the values allow.
-fn row(fact: &str, outside: &str, inside: &str, again: &str) -> String {
-    format!("{fact:18}  {outside:18}  {inside:18}  {again}\n")
-}
-
-/// Writes to standard output. A full disk is a failure like others.
-fn print(text: &str) -> Result<ExitCode, Refused> {
-    let written = io::stdout().write_all(text.as_bytes());
-    written.map_err(refused("write standard output")).and(Ok(ExitCode::SUCCESS))
-}
-
-/// In a chain, the name in front says which link it was.
-fn fail(status: u8, why: impl Display) -> ExitCode {
-    let _ = writeln!(io::stderr(), "uts-demo: {why}");
-    ExitCode::from(status)
 }

@@ -63,6 +63,7 @@ fn every_fact_has_a_test_and_every_test_its_fact() {
         assert!(tests.is_some(), "{id} has no test");
         let tests = tests.unwrap_or_default().join(", ");
         let [fact, control] = [columns[1], columns[2]];
+        assert!(!control.trim().is_empty(), "{id} has no control");
         blessed += &format!("| {id} | {fact} | {control} | {tests} |\n");
     }
     assert!(proofs.is_empty(), "not in FACTS.md: {proofs:?}");

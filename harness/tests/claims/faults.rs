@@ -10,48 +10,45 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 use rstest::rstest;
 
-use crate::target::{HARNESS, PATIENCE, Root};
+use crate::target::{HARNESS, Root, patience};
 use crate::vm::{Running, harness, typed, wait_for_a_line};
 
-/// V3: each fault has one clear line, in bounded time, and status 125.
-#[rstest]
-#[case::no_qemu("HARNESS_QEMU", "/nosuch/qemu", "no /nosuch/qemu")]
-#[case::qemu_is_no_qemu("HARNESS_QEMU", "/bin/false", "QEMU ended")]
-#[case::no_kernel("HARNESS_KERNEL", "/nosuch/vmlinuz", "/nosuch/vmlinuz")]
-#[case::not_a_kernel("HARNESS_KERNEL", "/etc/passwd", "not a Linux kernel")]
-#[case::unknown_accelerator("HARNESS_ACCEL", "abacus", "kvm or tcg")]
-#[cfg_attr(ground_here, ignore = "is about the VM")]
-fn fault_is_told_apart_from_a_failed_claim(
-    #[case] variable: &str,
-    #[case] value: &str,
-    #[case] says: &str,
-) {
-    typed(&["false"])
-        .env(variable, value)
-        .assert()
-        .code(125)
-        .stdout("")
-        .stderr(
-            predicate::str::starts_with("harness: ")
-                .and(predicate::str::contains(says)),
-        );
-}
-
-/// V3: a program in QEMU's place that never says a word.
+/// V3: each fault has one clear line, in bounded time, and status 125. They
+/// are tried at the same time, since one takes seconds and does nothing then.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
-fn silent_qemu_is_given_up() {
+fn fault_is_told_apart_from_a_failed_claim() {
+    // A program that never says a word.
     let dir = tempfile::tempdir().expect("a folder");
     let silent = dir.path().join("silent");
     fs::write(&silent, "#!/bin/sh\nexec sleep 1000\n").expect("a file");
     fs::set_permissions(&silent, fs::Permissions::from_mode(0o755))
         .expect("chmod");
+    let silent = silent.to_str().expect("text");
+
     let kernel = HARNESS.as_ref().expect("a machine").kernel();
-    typed(&["true"])
-        .envs([("HARNESS_QEMU", &*silent), ("HARNESS_KERNEL", kernel)])
-        .assert()
-        .code(125)
-        .stderr("harness: QEMU says nothing for 4s\n");
+    let name = thread::current().name().unwrap_or_default().to_string();
+    thread::scope(|scope| {
+        for (variable, value, says) in [
+            ("HARNESS_QEMU", silent, "QEMU says nothing for "),
+            ("HARNESS_QEMU", "/nosuch/qemu", "no /nosuch/qemu"),
+            ("HARNESS_QEMU", "/bin/false", "QEMU ended"),
+            ("HARNESS_KERNEL", "/nosuch/vmlinuz", "/nosuch/vmlinuz"),
+            ("HARNESS_KERNEL", "/etc/passwd", "not a Linux kernel"),
+            ("HARNESS_ACCEL", "abacus", "kvm or tcg"),
+        ] {
+            let says = predicate::str::starts_with("harness: ")
+                .and(predicate::str::contains(says));
+            let mut command = typed(&["false"]);
+            command.env("HARNESS_KERNEL", kernel).env(variable, value);
+            let fault = move || {
+                command.assert().code(125).stdout("").stderr(says);
+            };
+            // A failure is reported under the name of this test.
+            let thread = thread::Builder::new().name(name.clone());
+            thread.spawn_scoped(scope, fault).expect("a thread");
+        }
+    });
 }
 
 /// V3
@@ -73,10 +70,10 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     let mut vm = harness.start().expect("a machine");
     let words = "\x1b[31mKernel panic in \x1b[7m";
     let kmsg = ["sh", "-c", "printf '<0>%s\n' \"$1\" > /dev/kmsg", "sh", words];
-    let printed = vm.output(Root, kmsg, b"", PATIENCE).expect("a verdict");
+    let printed = vm.output(Root, kmsg, b"", patience()).expect("a verdict");
     printed.assert().success();
     // Since Linux 6.12 or so a thread of the kernel prints them, later.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !vm.console().contains(&format!("{words}\r\n")) {
         assert!(Instant::now() < deadline, "{:?}", vm.console());
         thread::yield_now();
@@ -84,7 +81,7 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
 
     let rubbish = r"printf '\0rubbish\0' > $1; sleep 1000";
     let rubbish = ["sh", "-c", rubbish, "sh", &wire()];
-    let failure = vm.output(Root, rubbish, b"", PATIENCE);
+    let failure = vm.output(Root, rubbish, b"", patience());
     let text = failure.expect_err("no verdict").to_string();
     let first = "the guest sends rubbish: Kernel panic in \\u{1b}[7m\n";
     assert!(text.starts_with(first), "{text:?}");

@@ -23,8 +23,11 @@ use crate::common::{NO_VERDICT, name_broken_claims};
 /// rights comes first.
 pub const USERS: [User; 2] = [Reader, Root];
 
-/// No command of a claim takes a tenth of this, however busy the machine is.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a command of a claim may take. None takes a tenth of this, however
+/// busy the machine is.
+pub fn patience() -> Duration {
+    harness::patience(Duration::from_secs(60))
+}
 
 /// For scripts: `soon COMMAND` repeats COMMAND until it succeeds, and fails
 /// when it has not after half a minute.
@@ -140,8 +143,8 @@ impl Machine {
         let begun = Instant::now();
         let output = match &self.vm {
             Some(vm) => unpoisoned(vm)
-                .output(user, argv, input, PATIENCE)
-                .unwrap_or_else(|failure| match begun.elapsed() < PATIENCE {
+                .output(user, argv, input, patience())
+                .unwrap_or_else(|failure| match begun.elapsed() < patience() {
                     true => panic!("{NO_VERDICT}{failure}"),
                     // It waits for what the claim says that it comes.
                     false => panic!("{user}: {line}: no end: {failure}"),
@@ -177,7 +180,7 @@ fn here<A: AsRef<OsStr>>(user: User, argv: Vec<A>, input: &[u8]) -> Output {
         command
     });
     command.env("PATH", &*PATH).env("HOME", "/").current_dir("/").args(argv);
-    let run = command.write_stdin(input).timeout(PATIENCE).output();
+    let run = command.write_stdin(input).timeout(patience()).output();
     run.expect("env")
 }
 

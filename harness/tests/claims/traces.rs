@@ -1,10 +1,10 @@
 //! A program that was killed leaves nothing behind.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use harness::DEMOS;
 
-use crate::target::{Root, USERS, fresh_machine};
+use crate::target::{Root, USERS, fresh_machine, patience};
 use crate::vm::kills;
 
 /// Demos as links.
@@ -100,7 +100,7 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
         assert!(killed >= all / 3, "{user}: {ends}");
 
         // Who was forked ends by himself, or by the kernel: in his own time.
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + patience();
         loop {
             let now = processes();
             let mut left = now.lines().filter(|line| !there.contains(line));

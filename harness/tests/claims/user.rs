@@ -1,13 +1,13 @@
 //! The user namespace: user_namespaces(7).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
 use crate::report::report;
 use crate::target::{
-    Machine, Reader, Root, USERS, User, end_of_call, fresh_machine,
+    Machine, Reader, Root, USERS, User, end_of_call, fresh_machine, patience,
 };
 
 /// Who a program is, and what it may do, in its own words.
@@ -169,7 +169,8 @@ fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
             strace -qq -o calls -e trace=write dd bs=4096 \\
                 < text > /proc/$pid/$1 2> /dev/null || :
             while read -r call; do
-                case $call in 'write(1,'*) end=$call ;; esac
+                # To standard error dd writes how much it was.
+                case $call in 'write(2,'*) ;; *) end=$call ;; esac
             done < calls
         }\n"
     .to_string();
@@ -344,7 +345,7 @@ fn refusal_names_the_sysctl_that_limits_user_namespaces() {
         refused(user, &two);
         // One is allowed, as soon as the kernel has put the last one away:
         // it does so in a work queue, some time after the last process ended.
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + patience();
         while !machine.run(user, one, b"").status.success() {
             assert!(Instant::now() < deadline, "{user}: not even one");
         }

@@ -15,7 +15,9 @@ use super::text::{Block, Turn};
 use crate::common::{HARNESS, Reader, Root};
 
 /// For a session.
-const PATIENCE: Duration = Duration::from_secs(60);
+fn patience() -> Duration {
+    harness::patience(Duration::from_secs(60))
+}
 
 /// What each shell reads at its start: a prompt is the shell's own, `$ ` or
 /// `# ` (bash says more), behind a mark that nobody else prints. No shell
@@ -59,7 +61,7 @@ pub fn session(
         input: Input::Stream(stdin.as_fd()),
         output: &mut typist,
         errors: &mut io::sink(),
-        patience: Some(PATIENCE),
+        patience: Some(patience()),
         events: None,
     };
     let end = vm.run(&request, io);
@@ -89,7 +91,7 @@ fn start() -> Result<(Vm, String), String> {
     let mut vm = harness.start().map_err(|failure| failure.to_string())?;
     let prompt = PROMPT.replace("MARK", &mark);
     let argv = ["sh", "-c", "printf %s \"$1\" > /run/prompt", "sh", &prompt];
-    vm.output(Root, argv, b"", PATIENCE)
+    vm.output(Root, argv, b"", patience())
         .map_err(|failure| failure.to_string())?;
     Ok((vm, mark))
 }

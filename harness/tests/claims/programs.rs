@@ -1,0 +1,326 @@
+//! V7: what of the reader's own goes into the machine: programs that the
+//! command line names, and files that `$HARNESS_FILES` does.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use assert_cmd::assert::OutputAssertExt;
+use predicates::prelude::*;
+use tempfile::TempDir;
+
+use crate::common::HARNESS;
+use crate::target::{Reader, Root, fresh_machine, patience};
+use crate::vm::harness;
+
+/// A folder with an executable script `own`, and where it keeps its machines.
+struct Readers {
+    dir: TempDir,
+    cache: TempDir,
+}
+
+impl Readers {
+    fn new(script: &str) -> Readers {
+        let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        let cache = cache.expect("a folder");
+        let dir = tempfile::tempdir().expect("a folder");
+        let readers = Readers { dir, cache };
+        readers.file("own", script);
+        readers
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(&path, text).expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .expect("chmod");
+        path
+    }
+
+    fn harness(&self, argv: &[&str]) -> assert_cmd::Command {
+        let mut command = harness();
+        let kernel = HARNESS.as_ref().expect("a machine").kernel();
+        command
+            .env("HARNESS_CACHE", self.cache.path())
+            .env("HARNESS_KERNEL", kernel)
+            .current_dir(&self.dir)
+            .args(argv);
+        let mut command = assert_cmd::Command::from_std(command);
+        command.timeout(2 * patience());
+        command
+    }
+}
+
+/// V7: anywhere in the line, with what it needs.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn readers_program_goes_in_wherever_the_line_names_it() {
+    let tool = "#!/bin/sh\necho \"tool: $1\"; cat $2 < /dev/null\n";
+    let readers = Readers::new("#!/usr/bin/env -S tool\n");
+    let tool = readers.file("bin/tool", tool);
+    let path = format!("{}/bin:/usr/bin:/bin", readers.dir.path().display());
+    // Behind a link of the chain; the interpreter is found on PATH.
+    let chain = ["pid-demo", "env", "A=b", "./own"];
+    readers
+        .harness(&chain)
+        .env("PATH", format!("{path}:{}", std::env::var("PATH").expect("PATH")))
+        .assert()
+        .success()
+        .stdout("tool: ./own\n")
+        .stderr("");
+    // What is no program goes in as well.
+    let text = readers.file("text", "a text\n");
+    fs::set_permissions(&text, fs::Permissions::from_mode(0o644))
+        .expect("chmod");
+    // By its name, as here.
+    readers
+        .harness(&["tool", "by name", text.to_str().expect("text")])
+        .env("PATH", format!("{path}:{}", std::env::var("PATH").expect("PATH")))
+        .assert()
+        .success()
+        .stdout("tool: by name\na text\n");
+    // The control: what no word names does not go in.
+    let elsewhere = ["sh", "-c", &format!("cat {}", tool.display())];
+    harness().args(elsewhere).assert().failure().stdout("");
+}
+
+/// V7: a folder, with a script that reads another file, and a link.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn readers_files_go_in_where_the_variable_names_them() {
+    let readers = Readers::new("#!/bin/sh\n. lib/part; cat link; part\n");
+    readers.file("lib/part", "part() { echo part; }\n");
+    readers.file("text", "text\n");
+    std::os::unix::fs::symlink("text", readers.dir.path().join("link"))
+        .expect("a link");
+    let run = |files: &str| {
+        let mut run = readers.harness(&["./own"]);
+        run.env("HARNESS_FILES", files).assert()
+    };
+    run("link:lib:text").success().stdout("text\npart\n").stderr("");
+    let says = predicate::str::contains("nosuch: No such file or directory");
+    run("lib:nosuch").code(125).stderr(says);
+    // The control: without the variable none of it is there.
+    let cat = format!("cat {}/text", readers.dir.path().display());
+    harness().args(["sh", "-c", &cat]).assert().failure().stdout("");
+}
+
+/// V7: below /dev the machine has its own files.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn program_that_would_be_covered_is_refused() {
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a folder");
+    let program = dir.path().join("program");
+    fs::copy("/bin/true", &program).expect("a copy");
+    let says = format!(
+        "harness: {}: the machine has its own /dev: copy it to \
+                        another folder\n",
+        program.display()
+    );
+    harness().arg(&program).assert().code(125).stdout("").stderr(says);
+}
+
+/// V7: a script whose interpreter is missing is no failure of KVM's or of the
+/// machine's.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn missing_interpreter_is_named() {
+    let readers = Readers::new("#!/nosuch/sh\n");
+    readers.harness(&["./own"]).assert().code(125).stderr(
+        predicate::str::ends_with(": its interpreter /nosuch/sh is missing\n"),
+    );
+}
+
+/// V6: it is made once, whatever its path is.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn saved_machine_is_found_again_whatever_a_path_holds() {
+    let readers = Readers::new("");
+    let script = readers.file("new/a\nb", "#!/bin/sh\necho own\n");
+    let states = || {
+        let entries = fs::read_dir(readers.cache.path()).expect("a folder");
+        let names = entries.flatten().map(|it| it.path().join("state"));
+        let made = names.filter_map(|path| fs::metadata(path).ok());
+        made.map(|it| it.modified().expect("a time")).collect::<Vec<_>>()
+    };
+    let script = script.to_str().expect("text");
+    readers.harness(&[script]).assert().success().stdout("own\n");
+    let first = states();
+    assert_eq!(first.len(), 1);
+    readers.harness(&[script]).assert().success().stdout("own\n");
+    assert_eq!(states(), first);
+}
+
+/// V8: it does not depend on where the reader stands, nor on what Cargo is
+/// told there.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn readers_folder_is_none_of_cargos() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::create_dir(dir.path().join(".cargo")).expect("a folder");
+    fs::write(dir.path().join(".cargo/config.toml"), "rubbish")
+        .expect("a file");
+    fs::write(dir.path().join("rust-toolchain"), "nosuch").expect("a file");
+    let mut here = harness();
+    here.arg("true").current_dir(&dir).env("CARGO_TARGET_DIR", "relative");
+    here.env_remove("RUSTUP_TOOLCHAIN");
+    here.assert().success().stderr("");
+    assert!(!dir.path().join("relative").exists());
+
+    // In a folder that is gone.
+    let gone = "mkdir gone; cd gone; rmdir ../gone; exec \"$0\" true";
+    let harness = env!("CARGO_BIN_EXE_harness");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", gone, harness]).current_dir(&dir);
+    shell.assert().success().stderr("");
+}
+
+/// V8: what the caller of the harness ignores does no harm.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn ignored_sigchld_does_no_harm() {
+    let script = "trap '' CHLD; exec \"$0\" sh -c 'exit 7'";
+    let mut shell = Command::new("bash");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_harness")]);
+    shell.assert().code(7).stderr("");
+}
+
+/// V8: an empty variable is as good as none, and a relative path is one.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn variables_may_be_empty_or_relative_paths() {
+    let kernel = HARNESS.as_ref().expect("a machine").kernel();
+    let (dir, name) =
+        (kernel.parent().expect("a folder"), kernel.file_name().expect("name"));
+    let mut here = harness();
+    here.args(["cat", "/proc/sys/kernel/hostname"]).current_dir(dir);
+    here.env("HARNESS_KERNEL", Path::new(".").join(name));
+    for name in ["HARNESS_QEMU", "HARNESS_ACCEL", "HARNESS_PATIENCE"] {
+        here.env(name, "");
+    }
+    here.assert().success().stdout("outside\n").stderr("");
+
+    let dir = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink("/bin/false", dir.path().join("q"))
+        .expect("a link");
+    let mut relative = harness();
+    relative.arg("true").env("HARNESS_QEMU", "./q").current_dir(&dir);
+    relative.assert().code(125).stderr(predicate::str::starts_with(
+        "harness: QEMU ended at its start",
+    ));
+    let mut wrong = harness();
+    wrong.arg("true").env("HARNESS_PATIENCE", "soon");
+    wrong
+        .assert()
+        .code(125)
+        .stderr(predicate::str::contains("a number from 1"));
+}
+
+/// V8: where nobody reads on, it ends as `yes | head -n 1` does.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn harness_ends_quietly_when_nobody_reads_its_output() {
+    for stream in ["yes", "sh -c 'yes >&2'"] {
+        let mut child =
+            harness().args(["sh", "-c", stream]).spawn().expect("harness");
+        let (output, errors) = (child.stdout.take(), child.stderr.take());
+        let (mut read, rest): (Box<dyn Read>, Box<dyn Read>) = match stream {
+            "yes" => (
+                Box::new(output.expect("a pipe")),
+                Box::new(errors.expect("a pipe")),
+            ),
+            _ => (
+                Box::new(errors.expect("a pipe")),
+                Box::new(output.expect("a pipe")),
+            ),
+        };
+        read.read_exact(&mut [0; 2]).expect("a line");
+        drop(read);
+        let other = std::io::read_to_string(rest).expect("text");
+        let status = child.wait().expect("an end");
+        assert_eq!((status.signal(), &*other), (Some(libc::SIGPIPE), ""));
+    }
+}
+
+/// V5: the root is a mount as others are: pivot_root(2) works, and a container
+/// of the book's chapter 4 with it. The kernel's own modules are at hand.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn container_of_a_later_chapter_runs_in_the_machine() {
+    let container = "
+        mkdir -p /tmp/lower /tmp/upper /tmp/work /tmp/root
+        mount -t overlay -o lowerdir=/,upperdir=/tmp/upper,workdir=/tmp/work \
+            overlay /tmp/root
+        unshare --mount --pid --uts --fork sh -euc '
+            cd /tmp/root
+            mount -t proc proc proc
+            pivot_root . mnt
+            umount -l /mnt
+            echo inside > /made; ls /mnt; echo $$; cat /made'
+        cat /tmp/upper/made; ls /made 2> /dev/null || echo not outside";
+    let machine = fresh_machine();
+    let release = machine.sh(Root, "uname -r");
+    let modules = "modprobe overlay; modprobe veth; modprobe bridge
+        modprobe loop; cd /sys/module; ls -d overlay veth bridge loop";
+    assert_eq!(machine.sh(Root, modules), "bridge\nloop\noverlay\nveth\n");
+    assert_eq!(machine.sh(Root, container), "1\ninside\ninside\nnot outside\n");
+    // The control: where the new root is no mount, it is refused.
+    let no_mount = "mkdir -p /tmp/none/old; cd /tmp/none; pivot_root . old";
+    machine.root(["sh", "-euc", no_mount]).assert().failure();
+    // What the kernel was built with.
+    let config = format!("grep -c ^CONFIG_NAMESPACES=y /boot/config-{release}");
+    assert_eq!(machine.sh(Root, &config), "1\n");
+}
+
+/// V5: a program that changes its user's ids says nothing of its own.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn program_with_other_ids_is_loaded_without_complaint() {
+    let machine = fresh_machine();
+    machine.sh(Root, "cp /usr/bin/id /tmp/id; chmod u+s /tmp/id");
+    let output = machine.reader(["/tmp/id", "-u"]);
+    output.assert().success().stdout("0\n").stderr("");
+    machine.run(Reader, ["id", "-u"], b"").assert().stdout("1000\n");
+}
+
+/// V1: input goes through QEMU's memory, and where that cannot be written,
+/// over the serial port.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn input_is_whole_by_either_way() {
+    // Where QEMU is not the harness's own child, its memory is not looked for.
+    let dir = tempfile::tempdir().expect("a folder");
+    let qemu = dir.path().join("qemu");
+    let script = "#!/bin/bash
+        exec {input}<&0
+        setpriv --pdeathsig KILL qemu-system-$(uname -m) \"$@\" <&$input &
+        wait $!\n";
+    fs::write(&qemu, script).expect("a file");
+    fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755))
+        .expect("chmod");
+    let input: Vec<u8> = (0..40_000_u32).flat_map(u32::to_le_bytes).collect();
+    let run = |command: Command| {
+        let mut run = assert_cmd::Command::from_std(command);
+        run.timeout(2 * patience()).write_stdin(input.clone()).assert()
+    };
+
+    let mut usual = harness();
+    usual.arg("md5sum");
+    let usual = run(usual).success().stderr("").get_output().clone();
+    let sum = String::from_utf8(usual.stdout).expect("text");
+    // Not the sum of nothing.
+    assert!(sum.ends_with("  -\n") && !sum.starts_with("d41d8cd9"), "{sum}");
+
+    let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let mut other = harness();
+    other
+        .arg("md5sum")
+        .env("HARNESS_CACHE", cache.expect("a folder").path())
+        .env("HARNESS_KERNEL", HARNESS.as_ref().expect("a machine").kernel())
+        .env("HARNESS_QEMU", &qemu);
+    run(other).success().stdout(sum);
+}

@@ -1,0 +1,89 @@
+//! V6: the saved machine, from which each command and each claim starts.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::target::HARNESS;
+use crate::vm::kills;
+
+/// V1, V6: and a program of the reader's own goes into it.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn killed_or_damaged_saved_machine_is_made_anew() {
+    // Where no other test keeps its machines.
+    let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let cache = cache.expect("a folder");
+    let kernel = HARNESS.as_ref().expect("a machine").kernel();
+    // Below /tmp, where programs that are tried out are.
+    let dir = tempfile::tempdir().expect("a folder");
+    let script = dir.path().join("own");
+    fs::write(&script, "#!/bin/sh\necho own: \"$0\" \"$@\"; hostname\n")
+        .expect("a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
+        .expect("chmod");
+    let own = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+        command.env("HARNESS_KERNEL", kernel).current_dir(&dir);
+        command.env("HARNESS_CACHE", cache.path());
+        command.args(["./own", "argument"]);
+        command
+    };
+    let run = || {
+        let mut command = assert_cmd::Command::from_std(own());
+        let end = command.timeout(Duration::from_secs(120)).assert();
+        let end = end.success().stdout("own: ./own argument\noutside\n");
+        String::from_utf8(end.get_output().stderr.clone()).expect("text")
+    };
+    let two_at_once = || {
+        thread::scope(|scope| {
+            let other = scope.spawn(run);
+            [run(), other.join().expect("the other one's end")]
+        })
+    };
+
+    // Killed while it was made: as soon as there is something, and later.
+    let cache = cache.path();
+    let half = cache.join("new/initramfs");
+    let rounds = kills().map_or(1, |kills| kills.div_ceil(10));
+    for round in 0..rounds {
+        let _ = fs::remove_dir_all(cache);
+        let mut making = own().stdout(Stdio::null()).spawn().expect("harness");
+        while !half.exists() {
+            assert_eq!(making.try_wait().expect("a child"), None);
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_secs(2) * round / rounds);
+        making.kill().expect("kill");
+        making.wait().expect("wait");
+        assert!(round > 0 || half.exists());
+    }
+    assert_eq!(two_at_once(), ["", ""]);
+    assert!(!cache.join("new").exists());
+
+    // Rubbish, of the same length and age as the real one.
+    let states = fs::read_dir(cache).expect("a folder").flatten();
+    let saved = states.map(|entry| entry.path().join("state"));
+    let saved: Vec<PathBuf> = saved.filter(|path| path.exists()).collect();
+    assert_eq!(saved.len(), 1);
+    let found = fs::metadata(&saved[0]).expect("a file");
+    let rubbish = vec![0x55; found.len() as usize];
+    fs::write(&saved[0], rubbish).expect("a file");
+    File::options()
+        .write(true)
+        .open(&saved[0])
+        .and_then(|file| file.set_modified(found.modified()?))
+        .expect("a file");
+    // The second one may come when it has been made anew.
+    let mut complaints = two_at_once().to_vec();
+    complaints.retain(|complaint| !complaint.is_empty());
+    assert!(!complaints.is_empty(), "nobody has noticed");
+    for complaint in complaints {
+        let damaged = "harness: the saved machine does not go on, ";
+        assert!(complaint.starts_with(damaged), "{complaint}");
+    }
+    assert_eq!(run(), "");
+}

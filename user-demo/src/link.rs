@@ -1,0 +1,76 @@
+//! A link of a chain: the contract that the six programs share with env(1),
+//! nice(1) and chroot(1). A link changes one thing about its process, then
+//! becomes COMMAND, and adds nothing to its output.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::{ffi::OsStrExt, process::CommandExt};
+use std::process::{Command, ExitCode};
+use std::{env, fmt::Display};
+
+use crate::{Failure, failed};
+
+/// Runs a program of this name. Its first argument is COMMAND, and whatever
+/// stands behind that is COMMAND's own. Without COMMAND `program` gets `None`.
+///
+/// Its status is COMMAND's; 125 where the link failed, 126 where COMMAND
+/// cannot be run, 127 where there is none of that name.
+pub fn run(
+    name: &str,
+    program: impl FnOnce(Option<Command>) -> Result<ExitCode, Failure>,
+) -> ExitCode {
+    let usage = format!("usage: {name} [COMMAND [ARG]...]");
+    let version = format!("{name} {}", env!("CARGO_PKG_VERSION"));
+
+    let mut args = env::args_os().skip(1);
+    let mut command = args.next();
+    let done = match command.as_deref().map(OsStrExt::as_bytes) {
+        Some(b"-h" | b"--help") => print(&usage),
+        Some(b"-V" | b"--version") => print(&version),
+        Some([b'-', rest @ ..]) if rest != b"-" => {
+            Err(Failure::new(125, usage))
+        }
+        first => {
+            if first == Some(b"--") {
+                command = args.next();
+            }
+            program(command.map(|command| {
+                let mut command = Command::new(command);
+                command.args(args);
+                command
+            }))
+        }
+    };
+    done.unwrap_or_else(|failure| ExitCode::from(failure.print(name)))
+}
+
+/// Runs an example of this name, which has no COMMAND: it ends with 0 if what
+/// it measured is what it is to show.
+pub fn example<S: Into<ExitCode>>(
+    name: &str,
+    run: impl FnOnce() -> Result<S, Failure>,
+) -> ExitCode {
+    let done = run().map(S::into);
+    done.unwrap_or_else(|failure| ExitCode::from(failure.print(name)))
+}
+
+/// Becomes COMMAND: this process goes on as another program. Returns only
+/// where that fails.
+pub fn exec(mut command: Command) -> Failure {
+    let error = command.exec();
+    let missing = error.kind() == ErrorKind::NotFound;
+    let call = format!("exec {}", command.get_program().display());
+    let failure = failed(call)(error);
+    Failure { status: if missing { 127 } else { 126 }, ..failure }
+}
+
+/// Writes a line to standard output. A full disk is a failure as others are.
+pub fn print(line: impl Display) -> Result<ExitCode, Failure> {
+    // Not `io::stdout()`, which hides that standard output is closed.
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    stdout
+        .and_then(|mut stdout| stdout.write_all(format!("{line}\n").as_bytes()))
+        .map_err(failed("write standard output"))?;
+    Ok(ExitCode::SUCCESS)
+}
