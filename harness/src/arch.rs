@@ -146,9 +146,12 @@ impl Arch {
     /// # Errors
     /// Where the harness does not know it. The demos run on any.
     pub fn here() -> Result<&'static Arch, Failure> {
-        let name = std::env::consts::ARCH;
-        let known = [&X86_64, &AARCH64].into_iter();
-        known.into_iter().find(|arch| arch.name == name).ok_or_else(|| {
+        Arch::of(std::env::consts::ARCH)
+    }
+
+    fn of(name: &str) -> Result<&'static Arch, Failure> {
+        let mut known = [&X86_64, &AARCH64].into_iter();
+        known.find(|arch| arch.name == name).ok_or_else(|| {
             Failure::new(format!(
                 "there is no machine for {name} yet, only for x86_64 and \
                  aarch64: the demos run without it"
@@ -193,6 +196,13 @@ mod tests {
         #[case] able: bool,
     ) {
         assert_eq!(arch.may_have_kvm(cpuinfo), able);
+    }
+
+    #[test]
+    fn architecture_without_a_machine_is_told() {
+        assert_eq!(Arch::of("aarch64").expect("a known one"), &AARCH64);
+        let told = Arch::of("riscv64").expect_err("none").to_string();
+        assert!(told.starts_with("there is no machine for riscv64"), "{told}");
     }
 
     #[test]

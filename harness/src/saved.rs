@@ -62,6 +62,7 @@ impl Harness {
         if let Err(failure) = &*PATIENCE {
             return Err(Failure::new(failure.first_line()));
         }
+        Arch::here()?;
         let demos = programs::build()?;
         let cache = variable("HARNESS_CACHE").map(PathBuf::from);
         let cache = cache
