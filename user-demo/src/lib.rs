@@ -64,6 +64,7 @@ pub fn unshare(namespaces: CloneFlags) -> Result<(), Failure> {
 mod advice;
 pub mod child;
 mod failure;
+mod inherited;
 pub mod link;
 pub mod report;
 
