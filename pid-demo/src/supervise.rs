@@ -61,7 +61,7 @@ impl Supervisor {
 
     /// In the parent: waits until the child ends, and returns its status.
     pub fn wait(self, child: Pid) -> Result<ExitCode, Failure> {
-        let Supervisor { started, release, .. } = self;
+        let Supervisor { inherited, started, release } = self;
         drop((started.1, release.0));
         let mut started = started.0;
         let mut name = [0; 16];
@@ -76,16 +76,14 @@ impl Supervisor {
         let all = SigSet::all();
         let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC)
             .map_err(failed("signalfd"))?;
-        loop {
+        let status = loop {
             // For this one only: there may be others from before our exec.
             let status = waitpid(child, Some(WaitPidFlag::WNOHANG));
             match status.map_err(failed("waitpid"))? {
-                WaitStatus::Exited(_, status) => {
-                    return Ok(ExitCode::from(status as u8));
-                }
+                WaitStatus::Exited(_, status) => break status as u8,
                 WaitStatus::Signaled(_, by, _) => {
                     let by = init.ended.unwrap_or(by as i32);
-                    return Ok(ExitCode::from(128 + by as u8));
+                    break 128 + by as u8;
                 }
                 _ => {} // It goes on.
             }
@@ -96,6 +94,11 @@ impl Supervisor {
                 let by_child = info.ssi_pid as i32 == child.as_raw();
                 init.hear(info.ssi_signo as i32, by_kernel, by_child);
             }
+        };
+        // A report that nobody reads ends this process, as others.
+        if !inherited.contains(Signal::SIGPIPE) {
+            let _ = SigSet::from_iter([Signal::SIGPIPE]).thread_unblock();
         }
+        Ok(ExitCode::from(status))
     }
 }
