@@ -200,7 +200,10 @@ mod tests {
 
     #[test]
     fn architecture_without_a_machine_is_told() {
-        assert_eq!(Arch::of("aarch64").expect("a known one"), &AARCH64);
+        assert_eq!(
+            Arch::of("aarch64").expect("a known one").name,
+            AARCH64.name
+        );
         let told = Arch::of("riscv64").expect_err("none").to_string();
         assert!(told.starts_with("there is no machine for riscv64"), "{told}");
     }

@@ -358,21 +358,84 @@ fn namespace_below_32_others_is_refused() {
 /// P9
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
-fn sigterm_and_sighup_reach_command() {
+fn signal_sent_to_pid_demo_reaches_command() {
     let machine = fresh_machine();
     for user in USERS {
-        for signal in ["TERM", "HUP"] {
-            let seen = machine.with_steps(
-                user,
-                &format!(
-                    r#"
-                    inside 'trap "echo heard {signal}; exit 9" {signal}
-                            . ./stay & wait'
-                    kill -{signal} $demo; wait $demo || echo $?"#
-                ),
-            );
-            assert_eq!(seen, format!("heard {signal}\n9\n"));
-        }
+        let seen = machine.with_steps(
+            user,
+            r#"
+            for signal in TERM HUP USR1 USR2 ALRM WINCH; do
+                inside "trap 'echo heard $signal; exit 9' $signal
+                        . ./stay & wait"
+                kill -$signal $demo; wait $demo || echo $?
+            done
+            # Through a second one, too.
+            pid-demo pid-demo sh -c "trap 'echo heard TERM; exit 9' TERM
+                                     . ./stay & wait" & demo=$!
+            read word <&3
+            kill -TERM $demo; wait $demo || echo $?"#,
+        );
+        // A shell's background ignores INT and QUIT.
+        let signals = ["TERM", "HUP", "USR1", "USR2", "ALRM", "WINCH"];
+        let heard = signals.iter().chain(&["TERM"]);
+        let heard = heard.map(|signal| format!("heard {signal}\n9\n"));
+        assert_eq!(seen, heard.collect::<String>());
+    }
+}
+
+/// P9: to PID 1 the kernel delivers no signal that it has no handler for. So
+/// pid-demo does what the signal does to a process without a namespace.
+#[test]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+fn signal_that_command_has_no_handler_for_ends_it_all() {
+    let machine = fresh_machine();
+    for user in USERS {
+        let seen = machine.with_steps(
+            user,
+            r#"
+            for signal in TERM HUP USR1; do
+                for chain in '' pid-demo 'pid-demo pid-demo'; do
+                    $chain sh -c '. ./stay; :' & demo=$!
+                    read command <&3
+                    kill -$signal $demo; status=0; wait $demo || status=$?
+                    echo $status $(there $command)
+                done
+                # One that is ignored or does nothing by default: no end.
+                (trap '' $signal; exec pid-demo sh -c \
+                    'echo > ready; read end < hold; exit 5') & demo=$!
+                read word <&3
+                kill -$signal $demo; kill -WINCH $demo; kill -CONT $demo
+                echo > hold; status=0; wait $demo || status=$?; echo $status
+            done"#,
+        );
+        let ends = [143, 129, 138]
+            .map(|status| format!("{status} gone\n").repeat(3) + "5\n");
+        assert_eq!(seen, ends.concat(), "{user}");
+    }
+}
+
+/// P9: a signal in the first millisecond of a pid-demo ends it or reaches
+/// COMMAND, and never gets lost between the two.
+#[test]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+fn signal_at_any_moment_of_the_beginning_is_not_lost() {
+    let machine = fresh_machine();
+    for user in USERS {
+        let script = r#"
+            for chain in pid-demo 'pid-demo pid-demo'; do
+                round=0
+                while [ $round -lt 40 ]; do
+                    $chain sh -c 'read end < never; :' & demo=$!
+                    spin=0
+                    while [ $spin -lt $((round * 20)) ]; do
+                        spin=$((spin + 1))
+                    done
+                    kill -TERM $demo; status=0; wait $demo || status=$?
+                    echo $status
+                    round=$((round + 1))
+                done
+            done"#;
+        assert_eq!(machine.with_steps(user, script), "143\n".repeat(80));
     }
 }
 
@@ -462,6 +525,133 @@ fn interrupt_at_a_terminal_goes_to_command_alone() {
             &["^Cend", "status 130"],
         ];
         assert_eq!(lines, expected.concat());
+    }
+}
+
+/// For scripts: `at_a_terminal JOB CHAIN` runs the bash script JOB as the
+/// leader of a terminal of its own, and is the one who sits at it. `see WORD`
+/// waits for a line with this word, and leaves it in $line; `keys` types.
+const AT_A_TERMINAL: &str = r#"
+    [ -p in ] || mkfifo in out
+    at_a_terminal() {
+        echo "$1" > job
+        script -qec "exec bash job $2" /dev/null < in > out & script=$!
+        exec 5> in 6< out
+    }
+    see() {
+        until read -r line <&6; [ "${line#*$1}" != "$line" ]; do :; done
+        line=$1${line#*$1} # Before it stands what was typed.
+        line=${line%?} # A terminal ends its lines with two characters.
+    }
+    keys() { printf "$1" >&5; }
+"#;
+
+impl Machine {
+    /// Runs a script with all the words, and these as `$1`, `$2` and so on.
+    #[track_caller]
+    fn at_a_terminal(&self, user: User, script: &str, args: &[&str]) -> String {
+        let script = format!("{SOON}{STEPS}{AT_A_TERMINAL}{script}");
+        self.sh_with(user, &script, args)
+    }
+}
+
+/// P9
+#[test]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+fn job_control_stops_and_continues_command_with_pid_demo() {
+    let job = [
+        STEPS,
+        r#"set +e -m
+        say() {
+            process=$(jobs -p) states=
+            while [ $process ]; do
+                states="$states $(state_of $process)"
+                process=$(child_of $process)
+            done
+            echo $*$states
+        }
+        "$@" sh -c 'echo ready; read word; exit 7'
+        say stopped $?
+        # In the background it must not read from the terminal.
+        bg > /dev/null
+        wait %1 || say background $?
+        fg > /dev/null
+        echo ended $?"#,
+    ]
+    .concat();
+    let machine = fresh_machine();
+    for user in USERS {
+        for (chain, states) in [
+            ("env", "T"),
+            ("pid-demo", "T T"),
+            ("user-demo pid-demo", "T T"),
+            // The second is PID 1, who cannot stop himself. He only waits.
+            ("pid-demo pid-demo", "T S T"),
+        ] {
+            let seen = machine.at_a_terminal(
+                user,
+                r#"                at_a_terminal "$1" "$2"
+                see ready; keys '\032'
+                see stopped; echo "$line"
+                see background; echo "$line"; keys 'end\n'
+                see ended; echo "$line"
+                wait $script"#,
+                &[&job, chain],
+            );
+            let expected = format!(
+                "stopped 148 {states}\nbackground 149 {states}\nended 7\n"
+            );
+            assert_eq!(seen, expected, "{user}: {chain}");
+        }
+    }
+}
+
+/// P9: a terminal that is closed ends what runs at it, and what is stopped.
+#[test]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+fn nobody_outlives_the_terminal() {
+    let job = [
+        STEPS,
+        r#"set +e -m
+        "$@" sh -c 'read pid rest < /proc/self/stat; echo ready $pid
+                    exec sleep 1000'
+        echo stopped
+        read end < never"#,
+    ]
+    .concat();
+    let machine = fresh_machine();
+    for user in USERS {
+        for chain in
+            ["env", "pid-demo", "user-demo pid-demo", "pid-demo pid-demo"]
+        {
+            let seen = machine.at_a_terminal(
+                user,
+                r#"                gone() { case $(there $all) in *there*) false; esac; }
+                for stopped in no yes; do
+                    at_a_terminal "$1" "$2"
+                    see ready
+                    process=${line#ready } all=
+                    while [ $process -ne $script ]; do
+                        all="$all $process"
+                        process=$(parent_of $process)
+                    done
+                    if [ $stopped = yes ]; then
+                        keys '\032'
+                        see stopped
+                    fi
+                    there $all
+                    kill -KILL $script; wait $script || :
+                    soon gone
+                    echo gone
+                    exec 5>&- 6<&-
+                done"#,
+                &[&job, chain],
+            );
+            // bash, COMMAND, and the links that stay.
+            let there = 2 + chain.matches("pid-demo").count();
+            let expected = "there\n".repeat(there) + "gone\n";
+            assert_eq!(seen, expected.repeat(2), "{user}: {chain}");
+        }
     }
 }
 
