@@ -234,6 +234,43 @@ fn no_report_holds_where_unshare_does_nothing() {
     ));
 }
 
+/// G2: as strace(1) sees the chain: what fork is, and how often each call.
+#[test]
+fn chain_of_six_is_seven_programs_six_unshares_and_one_child() {
+    let machine = fresh_machine();
+    let trace = "trace=execve,unshare,clone,clone3,fork,vfork";
+    let strace = ["strace", "-f", "-qq", "-e", trace, "-e", "signal=none"];
+    let chain = [
+        "user-demo",
+        "uts-demo",
+        "ipc-demo",
+        "pid-demo",
+        "mount-demo",
+        "net-demo",
+        "true",
+    ];
+    for user in USERS {
+        let output = machine.run(user, [&strace[..], &chain].concat(), b"");
+        let calls = String::from_utf8_lossy(&output.stderr).into_owned();
+        // A program is looked for in each folder of PATH: what counts is the
+        // call that found it. A call may be told in two lines, the end last.
+        let done = |name: &str| {
+            let call = format!("{name}(");
+            let rest = format!("<... {name} resumed>");
+            let is_it = |line: &&str| {
+                (line.contains(&call) || line.contains(&rest))
+                    && !line.contains(" = -1 ")
+                    && !line.contains("<unfinished ...>")
+            };
+            calls.lines().filter(is_it).count()
+        };
+        let made = ["clone", "clone3", "fork", "vfork"].map(done);
+        let seen = [done("execve"), done("unshare"), made.iter().sum()];
+        assert_eq!(seen, [7, 6, 1], "{user}: {calls}");
+        assert!(calls.contains("SIGCHLD"), "{user}: {calls}");
+    }
+}
+
 /// G7
 #[test]
 fn wrong_order_names_the_right_one() {

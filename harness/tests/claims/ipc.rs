@@ -122,7 +122,8 @@ fn same_key_names_two_queues() {
             "key 0x62697264      outside             inside\n\
              queue made outside  id 0                ENOENT\n\
              queue made inside   id 0                id 0\n\
-             1 and 2 are sent    1, then ENOMSG      2, then ENOMSG\n",
+             1 and 2 are sent    1, then ENOMSG      2, then ENOMSG\n\n\
+             Learned: a key has a meaning in its own namespace only.\n",
         );
     }
 }
@@ -177,7 +178,8 @@ fn mqueue_mount_shows_the_namespace_it_was_mounted_in() {
              mq_open outside     found               ENOENT\n\
              mq_open inside      ENOENT              found\n\
              mounted outside     found               ENOENT\n\
-             mounted inside      ENOENT              found\n",
+             mounted inside      ENOENT              found\n\n\
+             Learned: a mount shows the namespace that mounted it.\n",
         );
     }
 }
@@ -274,7 +276,8 @@ fn socket_with_a_path_is_not_isolated() {
             "made outside          outside             inside\n\
              System V queue        found               ENOENT\n\
              POSIX shared memory   found               found\n\
-             socket                found               found\n",
+             socket                found               found\n\n\
+             Learned: what is a file, an IPC namespace does not hide.\n",
         );
     }
 }

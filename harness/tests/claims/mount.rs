@@ -205,6 +205,63 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
     machine.sh(Reader, DEAD);
 }
 
+/// M4: the second shell of the book, while the first one lives.
+#[test]
+#[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
+fn outside_is_broken_while_the_experiment_still_runs() {
+    let machine = fresh_machine();
+    let before = machine.sh(Root, MOUNTS);
+    let experiment = "mkfifo /tmp/ready /tmp/hold
+        unshare --propagation unchanged -m -p -f sh -euc '
+            mount -t proc proc /proc; echo /proc/[0-9]*
+            echo > /tmp/ready; read go < /tmp/hold
+            echo /proc/[0-9]* > /tmp/seen; echo > /tmp/ready
+            read end < /tmp/hold' > /dev/null &
+        read word < /tmp/ready";
+    machine.sh(Root, experiment);
+    // It has a process, and not the one that looks: so there is no self.
+    let numbers = format!("echo /proc/[0-9]*; {DEAD}");
+    assert_eq!(machine.sh(Root, &numbers), "/proc/1\n");
+    machine.root(["ps", "-ef"]).assert().failure().stdout("");
+    // The repair is the same, and takes the inside's away as well.
+    let repair = format!("umount /proc; {ALIVE}; {MOUNTS}");
+    assert_eq!(machine.sh(Root, &repair), before);
+    machine.root(["ps", "-ef"]).assert().success();
+    let go = "echo > /tmp/hold; read word < /tmp/ready; cat /tmp/seen
+        set -- /proc/[0-9]*; echo $# > /tmp/count";
+    let seen = machine.sh(Root, go);
+    let many = seen.split_whitespace().count();
+    assert!(many > 10, "inside still sees its own /proc: {seen}");
+    machine.sh(Root, "echo > /tmp/hold");
+}
+
+/// M6: look before, for where nothing is on top it is the only one that goes.
+#[test]
+#[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
+fn umount_with_nothing_on_top_takes_the_only_proc_away() {
+    let machine = fresh_machine();
+    let look = "[ -e /proc/self ] && grep -c ' / /proc ' /proc/self/mountinfo";
+    assert_eq!(machine.sh(Root, look), "1\n");
+    machine.sh(Root, "umount /proc");
+    assert_eq!(machine.sh(Root, "cd /proc; echo *"), "*\n");
+    // Mounted again it is as before.
+    machine.sh(Root, "mount -t proc proc /proc");
+    assert_eq!(machine.sh(Root, look), "1\n");
+
+    // On top of the original is a dead one: /proc/self says so, and what has
+    // to be read from /proc cannot. On top of that, a repair: two too many.
+    machine.sh(Root, &format!("{EXPERIMENT}; {DEAD}"));
+    machine.root(["sh", "-c", look]).assert().failure().stdout("");
+    machine.sh(Root, "mount -t proc proc /proc");
+    assert_eq!(machine.sh(Root, look), "3\n");
+    // What the page says to type: until one is left.
+    let repair =
+        "until [ \"$(grep -sc ' / /proc ' /proc/self/mountinfo)\" = 1 ]
+        do umount /proc; done";
+    machine.sh(Root, repair);
+    assert_eq!(machine.sh(Root, look), "1\n");
+}
+
 /// M5. The book's open question: why /proc is then mounted twice.
 #[test]
 #[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
@@ -390,11 +447,14 @@ fn report_of_mount_demo_is_what_the_tools_say() {
 const EXAMPLES: [(&str, &str); 3] = [
     (
         "propagation",
-        r"inside      in -> out   out -> in   bind mount
-shared      true        true        Ok\(\(\)\)
-private     false       false       Ok\(\(\)\)
-slave       false       true        Ok\(\(\)\)
-unbindable  false       false       Err\(EINVAL\)",
+        r"the copy    a mount in it  a mount outside  a bind
+is made     is outside     is in it         mount of it
+shared      yes            yes              done
+private     no             no               done
+slave       no             yes              done
+unbindable  no             no               EINVAL
+
+Learned: the propagation type decides what is passed on\.",
     ),
     (
         "pitfall",
@@ -424,7 +484,9 @@ unbindable  false       false       Err\(EINVAL\)",
 \$ umount /proc
 \$ ps
  +PID .*
-.* pitfall(\n.* sh)?\n.* ps",
+.* pitfall(\n.* sh)?\n.* ps
+
+Learned: mounts stack, and umount takes the top one away\.",
     ),
     (
         "fixes",
@@ -434,7 +496,9 @@ MS_PRIVATE on /                 gone
 MS_PRIVATE on /proc             there
 MS_REC\|MS_PRIVATE on /          there
 MS_REC\|MS_SLAVE on /            there
-new user namespace              there",
+new user namespace              there
+
+Learned: what counts is the propagation of /proc itself\.",
     ),
 ];
 

@@ -179,7 +179,8 @@ fn same_port_is_free_inside() {
             "                    connect             bind the same port\n\
              outside             done                EADDRINUSE\n\
              inside, lo is down  ENETUNREACH         done\n\
-             inside, lo is up    ECONNREFUSED        done\n",
+             inside, lo is up    ECONNREFUSED        done\n\n\
+             Learned: each network namespace has its own ports.\n",
         );
     }
 }
@@ -223,7 +224,8 @@ fn sysfs_stays_where_proc_follows() {
             "                    /proc/net/dev               /sys/class/net\n\
              outside             dummy0 lo                   dummy0 lo\n\
              inside              lo                          dummy0 lo\n\
-             /sys anew           lo                          lo\n",
+             /sys anew           lo                          lo\n\n\
+             Learned: /sys shows the network namespace that mounted it.\n",
         );
     }
 }
@@ -240,7 +242,9 @@ fn abstract_sockets_are_separate_and_paths_are_not() {
              connect to @bird      done                ECONNREFUSED\n\
              bind @bird as well    EADDRINUSE          done\n\
              connect to /tmp/bird  done                done\n\
-             bind /tmp/bird too    EADDRINUSE          EADDRINUSE\n",
+             bind /tmp/bird too    EADDRINUSE          EADDRINUSE\n\n\
+             Learned: only abstract sockets belong to a network \
+             namespace.\n",
         );
     }
 }

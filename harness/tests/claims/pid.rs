@@ -692,33 +692,46 @@ fn examples_print_what_they_measure() {
             r"kill\(1, SIGKILL\)  returned  PID 1 then
 by itself         0         answers
 by PID 2          0         answers
-from outside      0         is dead",
+from outside      0         is dead
+
+Learned: only from outside can PID 1 be killed\.",
         ),
         (
             "dead_init",
-            r"first fork    Exited\(Pid\([0-9]+\), 0\)
-second fork   ENOMEM: Out of memory
-and yet       MemAvailable: +[0-9]{5,} kB",
+            r"fork\(2\)             result
+first child         made: it is PID 1, and it has ended
+second child        ENOMEM: Out of memory
+memory available    [0-9]{5,} kB
+
+Learned: without PID 1 there is no new process: ENOMEM\.",
         ),
         (
             "orphan",
-            r"its parent       PID  parent's PID
-lives              3             2
-has ended          3             1",
+            r"its parent  PID  parent's PID
+lives       3    2
+has ended   3    1
+
+Learned: PID 1 becomes the parent of an orphan\.",
         ),
         (
             "zombie",
-            r"it lives          [RS] \([a-z]+\)
-it has ended      Z \(zombie\)
-PID 1 has waited  gone",
+            r"an orphan         its state in /proc
+runs              [RS] \([a-z]+\)
+has ended         Z \(zombie\)
+PID 1 has waited  gone
+
+Learned: PID 1 has to wait\(2\) for orphans\.",
         ),
         (
             "nested",
-            r"level  0  PID [0-9]+
+            r"namespace  PID of this one process there
+level  0  PID [0-9]+
 level  1   PID 32
 level  2    PID 31
 (level .*\n){29}level 32 +PID 1
-level 33 unshare\(CLONE_NEWPID\): ENOSPC: No space left on device",
+level 33 unshare\(CLONE_NEWPID\): ENOSPC: No space left on device
+
+Learned: a process has a PID in each namespace around it\.",
         ),
     ] {
         let lines = predicate::str::is_match(format!("^{lines}\n$"));

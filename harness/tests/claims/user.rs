@@ -154,7 +154,8 @@ fn capabilities_come_before_the_map() {
              before the map        65534    65534    {all}\n  \
                and a program       65534    65534    {NONE}\n\
              after the map         0        0        {all}\n  \
-               and a program       0        0        {all}\n"
+               and a program       0        0        {all}\n\n\
+             Learned: only uid 0 keeps its capabilities at execve(2).\n"
         ));
     }
 }
@@ -209,6 +210,43 @@ fn gid_map_needs_setgroups_to_be_denied_first() {
     assert_ends(&machine, Root, &[("gid_map 0 1000 1", "done")]);
 }
 
+/// S7: the book's listing for user namespaces sets a Go `Credential` and no
+/// map, so its first call in the new namespace is setgroups(0, NULL).
+#[test]
+fn without_a_map_no_id_can_be_set() {
+    let machine = fresh_machine();
+    let groups = ["setpriv", "--clear-groups", "true"];
+    let gid = ["setpriv", "--regid=1", "--keep-groups", "true"];
+    let denied = "echo deny > /proc/self/setgroups; exec \"$@\"";
+    for user in USERS {
+        let end = |links: &[&str], call, command: &[&str]| {
+            // strace(1) itself needs ids that are mapped.
+            let command = [links, command].concat();
+            machine.end_of_call(user, &[], [call, ""], &command)
+        };
+        let new = &["unshare", "--user"][..];
+        assert_eq!(end(new, "setgroups", &groups), EPERM, "{user}");
+        // To deny it first is no cure, and the next call would be refused.
+        let deny = [new, &["sh", "-euc", denied, "sh"]].concat();
+        assert_eq!(end(&deny, "setgroups", &groups), EPERM, "{user}");
+        assert_eq!(end(&deny, "setresgid", &gid), EINVAL, "{user}");
+        // One cure is to set none: then every id reads as the overflow id.
+        let id = [new, &["id", "-u"]].concat();
+        machine.run(user, id, b"").assert().success().stdout("65534\n");
+        // The other is a map: then the ids that it has can be set.
+        let gid = ["setpriv", "--regid=0", "--keep-groups", "true"];
+        assert_eq!(end(&["user-demo"], "setresgid", &gid), "done", "{user}");
+        let id = ["user-demo", "id", "-u"];
+        machine.run(user, id, b"").assert().success().stdout("0\n");
+    }
+    // Without a user namespace root may do both.
+    assert_eq!(
+        machine.end_of_call(Root, &[], ["setgroups", ""], &groups),
+        "done"
+    );
+    assert_eq!(machine.end_of_call(Root, &[], ["setresgid", ""], &gid), "done");
+}
+
 /// S4: the control is what happens when root outside writes the same bytes.
 #[test]
 fn uid_map_takes_one_line_for_oneself_once() {
@@ -243,22 +281,44 @@ fn uid_map_takes_one_line_for_oneself_once() {
 #[test]
 fn refused_maps_have_their_errors() {
     let table = [
-        ("uid_map 0 U 1; setgroups deny; gid_map 0 G 1", "done"),
-        ("uid_map 0 U 1; gid_map 0 G 1", "EPERM"),
-        ("uid_map 0 V 1", "EPERM"),
-        ("uid_map 0 U 1, 1 V 1", "EPERM"),
-        ("uid_map 0 U 2", "EPERM"),
-        ("uid_map 0 U 1; uid_map 0 U 1", "EPERM"),
+        ("written (UID, GID: one's own)", "the last step"),
+        ("uid_map 0 UID 1; setgroups deny; gid_map 0 GID 1", "done"),
+        ("uid_map 0 UID 1; gid_map 0 GID 1", "EPERM"),
+        ("uid_map 0 UID+1 1", "EPERM"),
+        ("uid_map 0 UID 1, 1 UID+1 1", "EPERM"),
+        ("uid_map 0 UID 2", "EPERM"),
+        ("uid_map 0 UID 1; uid_map 0 UID 1", "EPERM"),
         ("setgroups deny; setgroups allow", "EPERM"),
-        ("uid_map 0 U 1; setgroups deny; gid_map 0 G 1; setgroups()", "EPERM"),
-        ("uid_map 0 U 0", "EINVAL"),
-        ("uid_map 0 U 1, 0 U 1", "EINVAL"),
+        (
+            "uid_map 0 UID 1; setgroups deny; gid_map 0 GID 1; setgroups()",
+            "EPERM",
+        ),
+        ("uid_map 0 UID 0", "EINVAL"),
+        ("uid_map 0 UID 1, 0 UID 1", "EINVAL"),
     ];
-    let table = table.map(|(steps, end)| format!("{steps:60}  {end}\n"));
+    let table = table.map(|(steps, end)| format!("{steps:62}  {end}\n"));
+    let learned = "\nLearned: one line for one's own id, once; deny first.\n";
     let machine = fresh_machine();
     for user in USERS {
         let output = machine.run(user, ["map_rules"], b"");
-        output.assert().success().stderr("").stdout(table.concat());
+        let output = output.assert().success().stderr("");
+        output.stdout(table.concat() + learned);
+    }
+}
+
+/// S6: the example's table: a filter's EPERM, in spite of all capabilities.
+#[test]
+fn filter_refuses_whatever_the_capabilities() {
+    let machine = fresh_machine();
+    let all = all(&machine);
+    for user in USERS {
+        let output = machine.run(user, ["no_unshare"], b"");
+        output.assert().success().stderr("").stdout(format!(
+            "                    capabilities      unshare(CLONE_NEWUTS)\n\
+             without a filter    {all}  done\n\
+             under the filter    {all}  EPERM\n\n\
+             Learned: EPERM may be a filter's, whoever one is.\n"
+        ));
     }
 }
 
@@ -311,7 +371,8 @@ fn process_of_two_threads_may_not_enter() {
         output.assert().success().stderr("").stdout(
             "threads   unshare(CLONE_NEWUSER)\n\
              2         EINVAL\n\
-             1         done\n",
+             1         done\n\n\
+             Learned: enter a user namespace before starting threads.\n",
         );
     }
 }

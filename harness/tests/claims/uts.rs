@@ -116,7 +116,8 @@ fn copies_go_their_own_ways() {
             "                    outside             inside\n\
              at birth            tree, wood          tree, wood\n\
              inside renamed      tree, wood          bird, nest\n\
-             outside renamed     hill, field         bird, nest\n",
+             outside renamed     hill, field         bird, nest\n\n\
+             Learned: a new UTS namespace is a copy, and then its own.\n",
         );
     }
 }
