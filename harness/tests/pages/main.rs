@@ -233,10 +233,34 @@ fn session_that_ends_too_early_is_noticed() {
     assert!(complaint.contains("and ends, before"), "{complaint}");
 }
 
+/// What a page calls a claim is one.
+#[test]
+fn every_claim_that_a_page_names_exists() {
+    let claims = workspace().join("harness/tests/claims");
+    let mut named = 0;
+    for path in translation::all_pages() {
+        let page = fs::read_to_string(workspace().join(&path)).expect("a page");
+        let is_part =
+            |it: char| it.is_ascii_alphanumeric() || "_:".contains(it);
+        for word in page.split(|it| !is_part(it)) {
+            let Some((module, name)) = word.split_once("::") else { continue };
+            let file = fs::read_to_string(claims.join(format!("{module}.rs")));
+            let (Ok(file), false) = (file, name.is_empty()) else { continue };
+            let claim = format!("\nfn {name}(");
+            assert!(file.contains(&claim), "{}: no {word}", path.display());
+            named += 1;
+        }
+    }
+    assert!(named > 0, "no claim at all");
+}
+
 /// Nobody runs what no page names.
 #[test]
 fn every_example_is_named_on_its_page() {
     let mut named = 0;
+    // On the front page it has its place on the way.
+    let front = fs::read_to_string(workspace().join("README.md"));
+    let front = front.expect("the front page");
     for path in pages() {
         let folder = workspace().join(&path);
         let folder = folder.parent().expect("a folder").to_path_buf();
@@ -246,6 +270,10 @@ fn every_example_is_named_on_its_page() {
             let file = file.expect("an entry").path();
             let name = file.file_stem().expect("a name").to_string_lossy();
             assert!(page.contains(&format!("`{name}`")), "{name}: {path:?}");
+            assert!(front.contains(&format!("`{name}`")), "{name}: no way");
+            let program = fs::read_to_string(&file).expect("an example");
+            assert!(program.contains("Learned: "), "{name}: what for?");
+            assert!(program.lines().count() <= 80, "{name}: too long");
             named += 1;
         }
     }

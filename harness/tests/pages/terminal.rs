@@ -35,8 +35,19 @@ pub struct Machine {
     vm: Vm,
     /// Of its prompts.
     mark: String,
-    /// The user of the other pane, and how much of what it shows was read.
-    pane: Option<(User, usize)>,
+    /// The other pane, as long as there is one.
+    pane: Option<Pane>,
+    /// How many there were.
+    panes: usize,
+}
+
+/// Another terminal, which stays open from block to block.
+#[derive(Clone, Copy)]
+struct Pane {
+    number: usize,
+    user: User,
+    /// How much of what it shows was read.
+    read: usize,
 }
 
 /// Types a block, on the page's machine, which is started for the first.
@@ -96,12 +107,18 @@ fn user(block: &Block) -> User {
     if block.turns[0].prompt == '#' { Root } else { Reader }
 }
 
-/// A terminal in the background: what is written to `keys` is typed there,
-/// and what it shows is a file.
+/// A terminal in the background, of this number: what is written to its keys
+/// is typed there, and what it shows is a file.
 const PANE: &str = "
-    mkfifo -m 600 /tmp/keys
-    TERM=dumb ENV=/run/prompt script -qefc sh /dev/null \
-        <> /tmp/keys > /tmp/pane 2>&1 &";
+    mkfifo -m 600 /tmp/keys$1
+    TERM=dumb ENV=/run/prompt script -qefc sh /dev/null \\
+        <> /tmp/keys$1 > /tmp/pane$1 2>&1 &";
+
+/// What it has shown.
+const SHOWN: &str = "cat /tmp/pane$1";
+
+/// Types a line there: the number, the line.
+const TYPE: &str = "printf '%s\\n' \"$2\" > /tmp/keys$1";
 
 impl Machine {
     /// Types a block in the other pane, which stays open behind it.
@@ -110,43 +127,40 @@ impl Machine {
         block: &Block,
         same: &mut Same,
     ) -> Result<Block, String> {
-        let (user, _) = match (self.pane, block.ends()) {
-            (Some(pane), Ends::Again) => pane,
-            (None, Ends::Stays) => {
-                let user = user(block);
-                self.sh(user, PANE, "")?;
-                *self.pane.insert((user, 0))
-            }
-            _ => return Err("one pane stays, and goes on again".into()),
-        };
+        if block.ends() == Ends::Stays {
+            self.panes += 1;
+            let (number, user) = (self.panes, user(block));
+            self.sh(user, PANE, &[&number.to_string()])?;
+            self.pane = Some(Pane { number, user, read: 0 });
+        }
+        let mut pane = self.pane.ok_or("no session has stayed open")?;
+        let number = pane.number.to_string();
         let mut real = block.clone();
+        let (_, mut prompt) = self.shown(pane)?;
         for turn in &mut real.turns {
-            let (_, prompt) = self.shown()?;
             let expected = same.expect(turn);
             *turn = Turn { prompt, output: Vec::new(), ..expected };
             let line = turn.translated();
-            let typed = "printf '%s\\n' \"$1\" > /tmp/keys";
             // What is shown from now on is this turn's.
-            let from = self.sh(Root, "wc -c < /tmp/pane", "")?;
-            let from = from.trim().parse().map_err(|_| from)?;
-            self.pane = Some((user, from));
-            self.sh(user, typed, &line)?;
-            let (shown, _) = self.shown()?;
+            pane.read = self.sh(Root, SHOWN, &[&number])?.len();
+            self.sh(pane.user, TYPE, &[&number, &line])?;
+            let (shown, next) = self.shown(pane)?;
+            prompt = next;
             let shown = shown.strip_prefix(&line).unwrap_or(&shown);
             turn.output = lines(shown.strip_prefix("\r\n").unwrap_or(shown));
             same.really(turn);
         }
+        self.pane = Some(pane);
         Ok(real)
     }
 
     /// What the other pane has shown since the last turn, as soon as it shows
     /// a prompt, and the prompt.
-    fn shown(&mut self) -> Result<(String, char), String> {
+    fn shown(&mut self, pane: Pane) -> Result<(String, char), String> {
         let deadline = Instant::now() + patience();
-        let from = self.pane.map_or(0, |pane| pane.1);
         loop {
-            let shown = self.sh(Root, "cat /tmp/pane", "")?;
-            let shown = shown.get(from..).unwrap_or_default();
+            let shown = self.sh(Root, SHOWN, &[&pane.number.to_string()])?;
+            let shown = shown.get(pane.read..).unwrap_or_default();
             for prompt in ['$', '#'] {
                 let end = format!("{}{prompt} ", self.mark);
                 if let Some(shown) = shown.strip_suffix(&end) {
@@ -163,9 +177,9 @@ impl Machine {
         &mut self,
         user: User,
         script: &str,
-        arg: &str,
+        args: &[&str],
     ) -> Result<String, String> {
-        let argv = ["sh", "-euc", script, "sh", arg];
+        let argv = [&["sh", "-euc", script, "sh"], args].concat();
         let output = self.vm.output(user, argv, b"", patience());
         let output = output.map_err(|failure| failure.to_string())?;
         match output.status.success() {
@@ -184,8 +198,8 @@ fn start() -> Result<Machine, String> {
     let mark = format!("<{:016x}>", u64::from_ne_bytes(nonce));
     let vm = harness().start().map_err(|failure| failure.to_string())?;
     let prompt = PROMPT.replace("MARK", &mark);
-    let mut machine = Machine { vm, mark, pane: None };
-    machine.sh(Root, "printf %s \"$1\" > /run/prompt", &prompt)?;
+    let mut machine = Machine { vm, mark, pane: None, panes: 0 };
+    machine.sh(Root, "printf %s \"$1\" > /run/prompt", &[&prompt])?;
     Ok(machine)
 }
 

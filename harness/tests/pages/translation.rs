@@ -123,7 +123,7 @@ impl Section {
 }
 
 /// All pages of this repository, by their paths from the workspace.
-fn all_pages() -> Vec<PathBuf> {
+pub fn all_pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
     let mut dirs = vec![workspace().to_path_buf()];
     while let Some(dir) = dirs.pop() {
