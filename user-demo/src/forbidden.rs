@@ -44,7 +44,7 @@ pub fn chrooted() -> bool {
 
 /// EPERM and EACCES: who forbids it, and who may lift that.
 pub fn forbidden(call: &str) -> String {
-    if kind(call) != "" && filtered(call) {
+    if !kind(call).is_empty() && filtered(call) {
         return "A seccomp filter forbids it (is this a container?): \
                 leave it, or use `--privileged`"
             .into();
