@@ -38,7 +38,8 @@ pub struct Accelerators {
     /// Whether the processor says that it can run guests.
     able: bool,
     /// The processor and this machine's kernel. A machine that was saved
-    /// under KVM goes on only where both are the same.
+    /// under KVM goes on only where both are the same, and under TCG only then
+    /// is its clock right.
     pub host: String,
     /// A file that is there when KVM has failed before, on this machine, as
     /// it is, since it was started.

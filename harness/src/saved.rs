@@ -62,6 +62,7 @@ impl Harness {
         if let Err(failure) = &*PATIENCE {
             return Err(Failure::new(failure.first_line()));
         }
+        Arch::here()?;
         let demos = programs::build()?;
         let cache = variable("HARNESS_CACHE").map(PathBuf::from);
         let cache = cache
@@ -196,10 +197,7 @@ impl Harness {
             files.push(stamped(source)?);
         }
         let places = packed.map(|(at, _)| bytes(at)).collect();
-        let host = match accelerator {
-            Accelerator::Kvm => self.accelerators.host.clone(),
-            Accelerator::Tcg => String::new(),
-        };
+        let host = self.accelerators.host.clone();
         let accelerator = accelerator.name().to_string();
         Ok(Inputs { accelerator, host, files, places })
     }
@@ -325,7 +323,7 @@ struct Manifest {
 #[derive(Debug, PartialEq, Hash, Serialize, Deserialize)]
 struct Inputs {
     accelerator: String,
-    /// Under KVM: the processor and the kernel of this machine.
+    /// The processor and the kernel of this machine.
     host: String,
     /// QEMU, kernel, programs, by their paths.
     files: Vec<(Vec<u8>, Stamp)>,

@@ -2,7 +2,7 @@
 //! command's input. The guest's PID 1 has the pages of it, and says where they
 //! are; the harness writes into the memory of QEMU, which is its child.
 
-use std::ffi::c_void;
+use std::ffi::{c_long, c_void};
 use std::fs::{self, File};
 use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::sys::uio::{RemoteIoVec, process_vm_writev};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::arch::Arch;
 use crate::wire::{PAGE, WINDOW, sum};
@@ -40,15 +40,19 @@ impl Window {
         Ok(Window(memory))
     }
 
-    /// The numbers of the page frames, in their order: pagemap(5).
+    /// The numbers of the page frames, in their order: pagemap(5). It counts
+    /// in the kernel's pages, of which some on aarch64 have several of ours.
     pub fn frames(&self) -> io::Result<Vec<u64>> {
         let pagemap = File::open("/proc/self/pagemap")?;
-        let first = self.0.as_ptr() as usize / PAGE;
-        (first..first + WINDOW / PAGE)
+        let size = sysconf(SysconfVar::PAGE_SIZE)?.unwrap_or(PAGE as c_long);
+        let ours = (size as usize / PAGE) as u64;
+        let first = (self.0.as_ptr() as usize / PAGE) as u64;
+        (first..first + (WINDOW / PAGE) as u64)
             .map(|page| {
                 let mut entry = [0; 8];
-                pagemap.read_exact_at(&mut entry, page as u64 * 8)?;
-                Ok(u64::from_ne_bytes(entry) & ((1 << 55) - 1))
+                pagemap.read_exact_at(&mut entry, page / ours * 8)?;
+                let frame = u64::from_ne_bytes(entry) & ((1 << 55) - 1);
+                Ok(frame * ours + page % ours)
             })
             .collect()
     }

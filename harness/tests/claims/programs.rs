@@ -12,7 +12,7 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 use tempfile::TempDir;
 
-use crate::common::HARNESS;
+use crate::common;
 use crate::target::{Reader, Root, fresh_machine, patience};
 use crate::vm::harness;
 
@@ -43,7 +43,7 @@ impl Readers {
 
     fn harness(&self, argv: &[&str]) -> assert_cmd::Command {
         let mut command = harness();
-        let kernel = HARNESS.as_ref().expect("a machine").kernel();
+        let kernel = common::harness().kernel();
         command
             .env("HARNESS_CACHE", self.cache.path())
             .env("HARNESS_KERNEL", kernel)
@@ -193,7 +193,7 @@ fn ignored_sigchld_does_no_harm() {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn variables_may_be_empty_or_relative_paths() {
-    let kernel = HARNESS.as_ref().expect("a machine").kernel();
+    let kernel = common::harness().kernel();
     let (dir, name) =
         (kernel.parent().expect("a folder"), kernel.file_name().expect("name"));
     let mut here = harness();
@@ -320,7 +320,7 @@ fn input_is_whole_by_either_way() {
     other
         .arg("md5sum")
         .env("HARNESS_CACHE", cache.expect("a folder").path())
-        .env("HARNESS_KERNEL", HARNESS.as_ref().expect("a machine").kernel())
+        .env("HARNESS_KERNEL", common::harness().kernel())
         .env("HARNESS_QEMU", &qemu);
     run(other).success().stdout(sum);
 }
