@@ -87,6 +87,10 @@ const ETC: &[(&str, u32, &str)] = &[
     // Says who and where one is, which changes behind uts-demo.
     ("/root/.bashrc", 0o644, PROMPT),
     ("/home/reader/.bashrc", 0o644, PROMPT),
+    ("/usr/local/bin/reader", 0o755, include_str!("../guest/reader")),
+    ("/usr/local/bin/tour", 0o755, include_str!("../guest/tour")),
+    ("/usr/local/share/tour/en", 0o644, include_str!("../TOUR.md")),
+    ("/usr/local/share/tour/zh", 0o644, include_str!("../TOUR.zh-CN.md")),
     (
         "/etc/nsswitch.conf",
         0o644,

@@ -2,7 +2,7 @@
 //!
 //!     cargo run -p mount-demo --example fixes
 //!
-//! From what is shown by the example `pitfall`. Man page: mount_namespaces(7).
+//! See also the example `pitfall`. Man page: mount_namespaces(7).
 
 use std::{fs, io, io::Write, process::ExitCode};
 
@@ -14,7 +14,7 @@ use user_demo::{Failure, failed, link};
 type Status = Result<u8, Failure>;
 type Fix = (&'static str, fn() -> Status, bool);
 
-/// What is done inside before /proc is mounted, and if that is enough.
+/// What is done inside before /proc is mounted, and whether that is enough.
 const FIXES: [Fix; 6] = [
     ("nothing", || Ok(0), false),
     ("MS_PRIVATE on /", || set("/", Ms::MS_PRIVATE), false),
@@ -35,7 +35,11 @@ fn run() -> Status {
     }
     println!("before /proc is mounted inside  /proc/self outside, afterwards");
     let worst = |worst, fix| Ok(inside(|| outside(fix))?.max(worst));
-    FIXES.into_iter().try_fold(0, worst)
+    let worst = FIXES.into_iter().try_fold(0, worst)?;
+    if worst == 0 {
+        println!("\nLearned: what counts is the propagation of /proc itself.");
+    }
+    Ok(worst)
 }
 
 /// A machine to be broken: all mounts are shared, and /proc is its own.

@@ -1,4 +1,4 @@
-//! Which way mounts travel: shared, private, slave and unbindable.
+//! Which way mounts propagate: shared, private, slave and unbindable.
 //!
 //!     cargo run -p mount-demo --example propagation
 //!
@@ -12,7 +12,8 @@ use user_demo::{Failure, failed, link};
 
 const NEWNS: CloneFlags = CloneFlags::CLONE_NEWNS;
 const TMP: Option<&str> = Some("/tmp");
-/// What is made of a copy, and if mounts travel out then, and in, and bind.
+/// What a copy is made, and whether mounts then propagate out, and in, and
+/// whether it can be bind mounted.
 const KINDS: [(&str, MsFlags, [bool; 3]); 4] = [
     ("shared", MsFlags::MS_SHARED, [true, true, true]),
     ("private", MsFlags::MS_PRIVATE, [false, false, true]),
@@ -31,7 +32,8 @@ fn run() -> Result<u8, Failure> {
     for path in ["/tmp/in", "/tmp/out", "/tmp/bind"] {
         fs::create_dir(path).map_err(failed("mkdir"))?;
     }
-    println!("inside      in -> out   out -> in   bind mount");
+    println!("the copy    a mount in it  a mount outside  a bind");
+    println!("is made     is outside     is in it         mount of it");
     let mut held = true;
     for (name, kind, travels) in KINDS {
         // A copy, and its copy. One process is in both, by turns.
@@ -50,8 +52,13 @@ fn run() -> Result<u8, Failure> {
         let into = seen("/tmp/out");
         setns(start, NEWNS).map_err(failed("setns"))?;
 
-        println!("{name:10}  {out:9}   {into:9}   {bound:?}");
         held &= [out, into, bound.is_ok()] == travels;
+        let yes = |it| if it { "yes" } else { "no" };
+        let bound = bound.map_or_else(|e| format!("{e:?}"), |()| "done".into());
+        println!("{name:10}  {:13}  {:15}  {bound}", yes(out), yes(into));
+    }
+    if held {
+        println!("\nLearned: the propagation type decides what is passed on.");
     }
     Ok(u8::from(!held))
 }

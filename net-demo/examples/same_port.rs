@@ -33,6 +33,9 @@ fn run() -> Result<ExitCode, Failure> {
     let held = row("outside", outside, ["done", "EADDRINUSE"])
         & row("inside, lo is down", down, ["ENETUNREACH", "done"])
         & row("inside, lo is up", inside, ["ECONNREFUSED", "done"]);
+    if held {
+        println!("\nLearned: each network namespace has its own ports.");
+    }
     Ok(ExitCode::from(u8::from(!held)))
 }
 

@@ -42,6 +42,11 @@ fn run() -> Result<ExitCode, Failure> {
     let follows = inside[0] != outside[0] && inside[0] == anew[0];
     let stays = inside[1] == outside[1] && inside[1] != inside[0];
     let held = follows && stays && anew[1] == anew[0];
+    if held {
+        println!(
+            "\nLearned: /sys shows the network namespace that mounted it."
+        );
+    }
     Ok(ExitCode::from(u8::from(!held)))
 }
 

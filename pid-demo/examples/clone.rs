@@ -2,79 +2,79 @@
 //!
 //!     cargo run -p pid-demo --example clone [COMMAND [ARG]...]
 //!
-//! fork(2) copies; clone(2) is told what to share, and what to make anew.
+//! Without COMMAND: a table of what is new. Man page: clone(2). Book: 1.3.
 
-use std::io::{PipeReader, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter};
 use std::process::{Command, ExitCode};
-use std::{convert::Infallible, env, io, os::fd::AsRawFd};
+use std::{fs, os::fd::AsRawFd, path::PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, clone};
-use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, close, write};
-use nix::{errno::Errno, libc::SIGCHLD};
+use nix::sys::{prctl::set_pdeathsig, wait::WaitStatus, wait::waitpid};
+use nix::{errno::Errno, libc::SIGCHLD, unistd::Pid, unistd::close};
 use user_demo::{Failure, failed, link};
 
+type Pipe = (PipeReader, PipeWriter);
+type Status = Result<u8, Failure>;
+
 fn main() -> ExitCode {
-    link::example("clone", run)
+    link::run("clone", |mut command| {
+        let pipe = io::pipe().map_err(failed("pipe"))?;
+        let outside = look();
+        let mut inside = || inside(&pipe, &outside, command.take());
+        let mut child = start(&mut inside);
+        if child == Err(Errno::EPERM) {
+            user_demo::enter()?; // Not root: that gives the right.
+            child = start(&mut inside);
+        }
+        let child = child.map_err(failed("clone"))?;
+        let _ = SigSet::from_iter([Signal::SIGINT]).thread_block(); // ^C
+        Ok(match waitpid(child, None).map_err(failed("waitpid"))? {
+            WaitStatus::Exited(_, it) => it as u8,
+            WaitStatus::Signaled(_, it, _) => 128 + it as u8,
+            _ => 125,
+        }
+        .into())
+    })
 }
 
-/// Stays outside, and passes on the status of what runs inside.
-fn run() -> Result<ExitCode, Failure> {
-    let pipe = io::pipe().map_err(failed("pipe"))?;
-    let mut child = start(&pipe);
-    if child == Err(Errno::EPERM) {
-        // Not root: a user namespace needs no privilege, and gives it.
-        user_demo::enter()?;
-        child = start(&pipe);
-    }
-    let child = child.map_err(failed("clone"))?;
-    // ^C at a terminal is for the shell, which it reaches as well.
-    let _ = SigSet::from_iter([Signal::SIGINT, Signal::SIGQUIT]).thread_block();
-    match waitpid(child, None).map_err(failed("waitpid"))? {
-        WaitStatus::Exited(_, status) => Ok(ExitCode::from(status as u8)),
-        WaitStatus::Signaled(_, by, _) => Ok(ExitCode::from(128 + by as u8)),
-        _ => Ok(ExitCode::from(125)),
-    }
-}
-
-/// One call makes the namespaces, and the process in them: in the new PID
+/// One call makes the namespaces and the process in them: in the new PID
 /// namespace, too, where unshare(2) could only put its next child.
 #[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
-fn start(pipe: &(PipeReader, PipeWriter)) -> nix::Result<Pid> {
-    let four = CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWNS;
+fn start(run: &mut dyn FnMut() -> Status) -> nix::Result<Pid> {
+    let two = CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
+    let four = two | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
     let mut stack = vec![0; 256 * 1024];
-    let inside = || {
-        let Err(failure) = inside(pipe);
-        failure.print("clone").into()
-    };
-    // SAFETY: the new process has a copy of all our memory, the stack too, and
-    // there is one thread only, so it may go on as we do.
-    unsafe { clone(Box::new(inside), &mut stack, four, Some(SIGCHLD)) }
+    let run = || run().unwrap_or_else(|it| it.print("clone")).into();
+    // SAFETY: it has a copy of all our memory, the stack too, and one thread.
+    unsafe { clone(Box::new(run), &mut stack, four, Some(SIGCHLD)) }
 }
 
-/// PID 1: becomes COMMAND. Returns only where that fails.
-fn inside(
-    (alive, tell): &(PipeReader, PipeWriter),
-) -> Result<Infallible, Failure> {
-    // Not to be left behind. If outside has gone already, the write fails.
+/// PID 1 of the new PID namespace.
+fn inside(pipe: &Pipe, old: &[PathBuf], command: Option<Command>) -> Status {
+    // To end with the parent. If it has ended already, this write fails.
     set_pdeathsig(Signal::SIGKILL).map_err(failed("prctl"))?;
-    let _ = close(alive.as_raw_fd());
-    write(tell, b"1").map_err(failed("write"))?;
-    // The book mounts no /proc here, but who types `mount -t proc proc /proc`
-    // into the shell would break the outside's, if the tree stayed shared.
-    let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-    mount(none, "/", none, private, none)
-        .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
+    let _ = close(pipe.0.as_raw_fd());
+    nix::unistd::write(&pipe.1, b"1").map_err(failed("write"))?;
+    // Unlike in the book, where mounts stay shared: mount-demo's `pitfall`.
+    let (none, how) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    mount(none, "/", none, how, none).map_err(failed("mount /"))?;
+    if let Some(command) = command {
+        return Err(link::exec(command));
+    }
+    println!("outside             inside");
+    for (out, inside) in old.iter().zip(&look()) {
+        let new = if out == inside { "the same" } else { "new" };
+        println!("{:18}  {:18}  {new}", out.display(), inside.display());
+    }
+    println!("\nLearned: one clone(2) makes a process and its namespaces.");
+    Ok(0)
+}
 
-    let mut args = env::args_os().skip(1);
-    let name = args.next().unwrap_or_else(|| "sh".into());
-    let mut command = Command::new(name);
-    command.args(args);
-    Err(link::exec(command))
+/// The namespaces that this process is in.
+fn look() -> Vec<PathBuf> {
+    let link = |it| fs::read_link(format!("/proc/self/ns/{it}"));
+    let kinds = ["uts", "ipc", "pid", "mnt", "net", "user"];
+    kinds.map(|it| link(it).unwrap_or_default()).into()
 }

@@ -24,8 +24,9 @@ fn run() -> Result<u8, Failure> {
     let Some(init) = child().map_err(failed("fork"))? else {
         return Ok(0); // PID 1 ends at once.
     };
-    let end = waitpid(init, None).map_err(failed("waitpid"))?;
-    println!("first fork    {end:?}");
+    waitpid(init, None).map_err(failed("waitpid"))?;
+    println!("fork(2)             result");
+    println!("first child         made: it is PID 1, and it has ended");
 
     // A PID namespace does not get another PID 1. The kernel has no errno of
     // its own for that: the memory that is missing is a PID.
@@ -33,17 +34,21 @@ fn run() -> Result<u8, Failure> {
     let error = match second {
         Ok(None) => return Ok(0),
         Ok(Some(child)) => {
-            let end = waitpid(child, None).map_err(failed("waitpid"))?;
-            println!("second fork   {end:?}");
+            waitpid(child, None).map_err(failed("waitpid"))?;
+            println!("second child        made");
             return Ok(1);
         }
         Err(error) => error,
     };
-    println!("second fork   {error}");
+    println!("second child        {error}");
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let free = memory.lines().find(|line| line.starts_with("MemAvailable"));
-    println!("and yet       {}", free.unwrap_or_default());
-    Ok(u8::from(error != Errno::ENOMEM))
+    let free = memory.lines().find_map(|it| it.strip_prefix("MemAvailable:"));
+    println!("memory available    {}", free.unwrap_or_default().trim());
+    if error != Errno::ENOMEM {
+        return Ok(1);
+    }
+    println!("\nLearned: without PID 1 there is no new process: ENOMEM.");
+    Ok(0)
 }
 
 /// None in the child.

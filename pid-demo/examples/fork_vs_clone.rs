@@ -2,8 +2,8 @@
 //!
 //!     cargo run -p pid-demo --example fork_vs_clone
 //!
-//! Whether memory is copied or shared, and who is whose parent, is told by
-//! flags. Man page: clone(2). Book: chapter 2, 1.2.
+//! Its flags say whether memory is copied or shared, and whose child the new
+//! process is. Man page: clone(2). Book: chapter 2, 1.2.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
@@ -23,20 +23,24 @@ fn main() -> ExitCode {
 
 fn run() -> Result<u8, Failure> {
     println!("flags            the child writes  the parent reads");
-    // As fork: both have the same page until one of them writes to it.
+    // As fork: each has a memory of its own. See the example copy_on_write.
     let copied = memory("none", CloneFlags::empty())? == [1, 0];
     // CLONE_VFORK: the parent sleeps meanwhile. With one memory for two they
     // could not both run, unless the child were set up as a thread.
     let vm = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
     let shared = memory("CLONE_VM", vm)? == [1, 1];
 
-    println!("\nflags            PID     its parent");
-    show("");
+    println!("\nmade with flags  PID     its parent");
+    show("(this process)");
     let child = start(CloneFlags::empty(), family)?;
     // Only a parent can wait for a process: the other is our child, too.
     let ends = [Some(child), None].map(|process| waitpid(process, None));
     let well = |end| matches!(end, Ok(WaitStatus::Exited(_, 0)));
-    Ok(u8::from(!(copied && shared && ends.into_iter().all(well))))
+    if !(copied && shared && ends.into_iter().all(well)) {
+        return Ok(1);
+    }
+    println!("\nLearned: the flags of clone(2) say what is shared.");
+    Ok(0)
 }
 
 /// A row of the first table: what the child has after writing, and we.

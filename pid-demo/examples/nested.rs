@@ -49,10 +49,14 @@ fn look(level: usize, error: Errno) -> Result<u8, Failure> {
     let mut lines = status.lines();
     let numbers = lines.find_map(|line| line.strip_prefix("NSpid:\t"));
     let numbers: Vec<&str> = numbers.unwrap_or_default().split('\t').collect();
+    println!("namespace  PID of this one process there");
     for (level, number) in numbers.iter().enumerate() {
         println!("level {level:2} {:level$} PID {number}", "");
     }
     println!("level {:2} unshare(CLONE_NEWPID): {error}", level + 1);
-    let held = numbers.len() == level + 1 && numbers[level] == "1";
-    Ok(u8::from(!held))
+    if numbers.len() != level + 1 || numbers[level] != "1" {
+        return Ok(1);
+    }
+    println!("\nLearned: a process has a PID in each namespace around it.");
+    Ok(0)
 }

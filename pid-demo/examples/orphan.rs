@@ -41,12 +41,16 @@ fn run() -> Result<u8, Failure> {
     }
 
     let before = getppid();
-    println!("its parent       PID  parent's PID");
-    println!("lives      {:>9}  {before:>12}", getpid());
+    println!("its parent  PID  parent's PID");
+    println!("lives       {:<3}  {before}", getpid());
     drop(looks);
     let _ = ended.read(&mut [0]);
-    println!("has ended  {:>9}  {:>12}", getpid(), getppid());
-    Ok(u8::from(before.as_raw() == 1 || getppid().as_raw() != 1))
+    println!("has ended   {:<3}  {}", getpid(), getppid());
+    if before.as_raw() == 1 || getppid().as_raw() != 1 {
+        return Ok(1);
+    }
+    println!("\nLearned: PID 1 becomes the parent of an orphan.");
+    Ok(0)
 }
 
 /// Waits for a child, or for any.

@@ -48,10 +48,15 @@ fn run() -> Result<u8, Failure> {
     let ended = state(&orphan);
     waitpid(None, None).map_err(failed("waitpid"))?;
     let after = state(&orphan);
-    println!("it lives          {before}");
-    println!("it has ended      {ended}");
+    println!("an orphan         its state in /proc");
+    println!("runs              {before}");
+    println!("has ended         {ended}");
     println!("PID 1 has waited  {after}");
-    Ok(u8::from(before == ended || ended != "Z (zombie)" || after != "gone"))
+    if before == ended || ended != "Z (zombie)" || after != "gone" {
+        return Ok(1);
+    }
+    println!("\nLearned: PID 1 has to wait(2) for orphans.");
+    Ok(0)
 }
 
 /// As `ps` reads it.

@@ -1,5 +1,5 @@
 //! A new user namespace gives all capabilities at once, and no ids: those
-//! come with the map. A program started before it has no capability at all.
+//! come with the map. A program started before that has no capability at all.
 //!
 //!     cargo run -p user-demo --example before_the_map
 //!
@@ -44,6 +44,9 @@ fn run() -> Result<ExitCode, Failure> {
     }
     held &= row("after the map", this()?, "0", &all);
     held &= row("  and a program", program()?, "0", &all);
+    if held {
+        println!("\nLearned: only uid 0 keeps its capabilities at execve(2).");
+    }
     Ok(ExitCode::from(u8::from(!held)))
 }
 

@@ -4,7 +4,8 @@
 //!
 //!     cargo run -p user-demo --example map_rules
 //!
-//! Man page: user_namespaces(7).
+//! Each row is written to the files of that name in /proc/self of a process
+//! in a new user namespace. Man page: user_namespaces(7).
 
 use std::{fs, io, process::ExitCode};
 
@@ -14,18 +15,19 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, getgid, getuid, setgroups};
 use user_demo::{Failure, failed, link};
 
-/// In each row the last step counts. U and G are one's own ids, V is not.
+/// What is written, step by step, and how the last step ends. UID and GID are
+/// one's own ids, and UID+1 is another's.
 const ROWS: &[(&str, &str)] = &[
-    ("uid_map 0 U 1; setgroups deny; gid_map 0 G 1", "done"),
-    ("uid_map 0 U 1; gid_map 0 G 1", "EPERM"), // Since Linux 3.19.
-    ("uid_map 0 V 1", "EPERM"),
-    ("uid_map 0 U 1, 1 V 1", "EPERM"),
-    ("uid_map 0 U 2", "EPERM"),
-    ("uid_map 0 U 1; uid_map 0 U 1", "EPERM"),
+    ("uid_map 0 UID 1; setgroups deny; gid_map 0 GID 1", "done"),
+    ("uid_map 0 UID 1; gid_map 0 GID 1", "EPERM"), // Since Linux 3.19.
+    ("uid_map 0 UID+1 1", "EPERM"),
+    ("uid_map 0 UID 1, 1 UID+1 1", "EPERM"),
+    ("uid_map 0 UID 2", "EPERM"),
+    ("uid_map 0 UID 1; uid_map 0 UID 1", "EPERM"),
     ("setgroups deny; setgroups allow", "EPERM"),
-    ("uid_map 0 U 1; setgroups deny; gid_map 0 G 1; setgroups()", "EPERM"),
-    ("uid_map 0 U 0", "EINVAL"),
-    ("uid_map 0 U 1, 0 U 1", "EINVAL"),
+    ("uid_map 0 UID 1; setgroups deny; gid_map 0 GID 1; setgroups()", "EPERM"),
+    ("uid_map 0 UID 0", "EINVAL"),
+    ("uid_map 0 UID 1, 0 UID 1", "EINVAL"),
 ];
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
 fn run() -> Result<ExitCode, Failure> {
     let mut held = true;
+    println!("{:62}  the last step", "written (UID, GID: one's own)");
     for (steps, fact) in ROWS {
         // SAFETY: there is one thread only, so the child may go on as we do.
         let fork = unsafe { fork() }.map_err(failed("fork"))?;
@@ -44,8 +47,11 @@ fn run() -> Result<ExitCode, Failure> {
         };
         let error = format!("{:?}", Errno::from_raw(n));
         let end = if n == 0 { "done" } else { &error };
-        println!("{steps:60}  {end}");
+        println!("{steps:62}  {end}");
         held &= end == *fact;
+    }
+    if held {
+        println!("\nLearned: one line for one's own id, once; deny first.");
     }
     Ok(ExitCode::from(u8::from(!held)))
 }
@@ -53,8 +59,8 @@ fn run() -> Result<ExitCode, Failure> {
 /// In a user namespace of its own. The status is the last step's error.
 fn attempt(steps: &str) -> Result<ExitCode, Failure> {
     let (uid, gid) = (getuid().as_raw(), getgid().to_string());
-    let steps = steps.replace('U', &uid.to_string()).replace('G', &gid);
-    let steps = steps.replace('V', &(uid + 1).to_string());
+    let steps = steps.replace("UID+1", &(uid + 1).to_string());
+    let steps = steps.replace("UID", &uid.to_string()).replace("GID", &gid);
     unshare(CloneFlags::CLONE_NEWUSER)
         .map_err(failed("unshare(CLONE_NEWUSER)"))?;
     let mut done = Ok(());

@@ -3,38 +3,56 @@
 //!
 //!     cargo run -p user-demo --example no_unshare [COMMAND [ARG]...]
 //!
-//! "EPERM, although I am root" is what readers meet most in containers. This
-//! shows where it comes from, without a container: no capability is missing,
-//! the call never gets as far as to be checked for one. Man page: seccomp(2).
+//! "EPERM, although I am root" is what readers meet most in containers. No
+//! capability is missing: the filter ends the call before it is checked for
+//! one. Without COMMAND: a table that shows it. Man page: seccomp(2).
 
-use std::process::{Command, ExitCode};
+use std::{fs, process::ExitCode};
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
-use nix::errno::Errno;
-use nix::sys::prctl::set_no_new_privs;
+use nix::sched::{CloneFlags, unshare};
+use nix::{errno::Errno, sys::prctl::set_no_new_privs};
 use user_demo::{Failure, failed, link};
 
 fn main() -> ExitCode {
     link::run("no_unshare", |command| {
+        if let Some(command) = command {
+            enter()?;
+            return Err(link::exec(command));
+        }
+        user_demo::enter()?; // With all capabilities from now on.
+        println!("{:18}  capabilities      unshare(CLONE_NEWUTS)", "");
+        let without = row("without a filter");
         enter()?;
-        let command = command.unwrap_or_else(|| {
-            let mut unshare = Command::new("unshare");
-            unshare.args(["--user", "true"]);
-            unshare
-        });
-        Err(link::exec(command))
+        let held =
+            without.is_ok() && row("under the filter") == Err(Errno::EPERM);
+        if held {
+            println!("\nLearned: EPERM may be a filter's, whoever one is.");
+        }
+        Ok(ExitCode::from(u8::from(!held)))
     })
+}
+
+/// Tries it, and prints what happens.
+fn row(when: &str) -> nix::Result<()> {
+    let done = unshare(CloneFlags::CLONE_NEWUTS);
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let set = lines.find_map(|line| line.strip_prefix("CapEff:\t"));
+    let end = done.map_or_else(|e| format!("{e:?}"), |()| "done".into());
+    println!("{when:18}  {}  {end}", set.unwrap_or_default());
+    done
 }
 
 /// There is no way back from here, for COMMAND and all its children.
 #[expect(unsafe_code, reason = "seccomp(2) has no safe wrapper")]
 fn enter() -> Result<(), Failure> {
-    // Without privilege a filter is allowed to who promises never to gain
-    // any: a set-user-ID program must not meet system calls that lie.
+    // Without privilege a process may set a filter only if it can never gain
+    // any: a set-user-ID program must not run under a filter of its caller.
     set_no_new_privs().map_err(failed("prctl(PR_SET_NO_NEW_PRIVS)"))?;
 
-    // A program for each system call, run by the kernel: load the call's
-    // number; is it unshare? Then EPERM. Else let it pass.
+    // A program that the kernel runs for each system call: load the call's
+    // number; is it unshare? Then EPERM. Else allow it.
     let step = |code: u32, k: u32| libc::sock_filter {
         code: code as u16,
         jt: 0,
@@ -47,19 +65,10 @@ fn enter() -> Result<(), Failure> {
         step(BPF_RET | BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
         step(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW),
     ];
-    let program = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_mut_ptr(),
-    };
+    let (len, filter) = (filter.len() as u16, filter.as_mut_ptr());
+    let program = libc::sock_fprog { len, filter };
+    let (call, mode) = (libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER);
     // SAFETY: the kernel copies the program, which lives as long as the call.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            0,
-            &program,
-        )
-    };
-    Errno::result(done).map_err(failed("seccomp"))?;
-    Ok(())
+    let done = unsafe { libc::syscall(call, mode, 0, &program) };
+    Errno::result(done).map(drop).map_err(failed("seccomp"))
 }

@@ -1,10 +1,10 @@
-//! A process of more than one thread cannot enter a user namespace: its
-//! threads share one memory, and would differ in what they may do.
+//! A process with more than one thread cannot enter a user namespace: its
+//! threads share their memory, and would differ in what they may do.
 //!
 //!     cargo run -p user-demo --example threads
 //!
-//! So a runtime that starts threads has to do it before. Man page:
-//! unshare(2), EINVAL.
+//! Go's runtime starts threads before main(): that is why the book's program
+//! has clone(2) do it. Man page: unshare(2), EINVAL.
 
 use std::sync::mpsc;
 use std::{fs, process::ExitCode, thread};
@@ -19,17 +19,20 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Failure> {
     println!("{:8}  unshare(CLONE_NEWUSER)", "threads");
-    let (go, stay) = mpsc::channel::<()>();
-    let second = thread::spawn(move || stay.recv());
+    let (release, wait) = mpsc::channel::<()>();
+    let second = thread::spawn(move || wait.recv());
     let mut held = row("EINVAL")?;
 
-    drop(go);
+    drop(release);
     let _ = second.join();
     // What join waits for is not quite the thread's last act.
     while threads()? > 1 {
         thread::yield_now();
     }
     held &= row("done")?;
+    if held {
+        println!("\nLearned: enter a user namespace before starting threads.");
+    }
     Ok(ExitCode::from(u8::from(!held)))
 }
 

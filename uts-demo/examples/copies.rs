@@ -39,6 +39,9 @@ fn run() -> Result<ExitCode, Failure> {
     let held = row("at birth", born, ["tree, wood", "tree, wood"])
         & row("inside renamed", first, ["tree, wood", "bird, nest"])
         & row("outside renamed", then, ["hill, field", "bird, nest"]);
+    if held {
+        println!("\nLearned: a new UTS namespace is a copy, and then its own.");
+    }
     Ok(ExitCode::from(u8::from(!held)))
 }
 

@@ -21,16 +21,38 @@ fn memory_is_copied_by_fork_and_shared_by_clone_vm() {
     }
 }
 
+/// C5: copy on write. Reading a page that the parent has costs no page fault,
+/// and writing to it one. Copied at the fork, neither would.
+#[test]
+fn fork_copies_a_page_when_it_is_written_to() {
+    let machine = fresh_machine();
+    for user in USERS {
+        let seen = machine.sh(user, "copy_on_write");
+        let rows = words(&seen);
+        assert_eq!(rows[0].join(" "), "1000 pages, the child its page faults");
+        let faults = |row: usize| -> u32 {
+            let count = rows[row].last().expect("a number");
+            count.parse().expect("a number")
+        };
+        assert!(seen.contains("\ndoes nothing ") && faults(1) < 50, "{seen}");
+        assert!(seen.contains("\nreads each ") && faults(2) < 50, "{seen}");
+        let all = (1000..1050).contains(&faults(3));
+        assert!(seen.contains("\nwrites to each ") && all, "{seen}");
+    }
+}
+
 /// C2
 #[test]
 fn process_made_with_clone_parent_is_a_sibling() {
     let machine = fresh_machine();
     for user in USERS {
-        // The shell becomes the example: it knows its PID and its parent's.
+        // The shell prints its own PID and its parent's, and then becomes the
+        // example by exec.
         let seen = machine.sh(user, "echo $$ $PPID; exec fork_vs_clone");
         let rows = words(&seen);
         let [first, parent] = rows[0][..] else { panic!("{seen}") };
-        assert_eq!(rows[6], [first, parent]);
+        assert_eq!(rows[6][..2], ["(this", "process)"]);
+        assert_eq!(rows[6][2..], [first, parent]);
         let ["none", child, its_parent] = rows[7][..] else { panic!("{seen}") };
         assert_eq!(its_parent, first);
         // With the flag the child's new process has the child's parent, and
@@ -42,10 +64,11 @@ fn process_made_with_clone_parent_is_a_sibling() {
     }
 }
 
-/// The links in /proc/self/ns: their names in a line, and what each says.
+/// The links in /proc/self/ns: their names in one line, and the target of
+/// each.
 const NAMESPACES: &str = "cd /proc/self/ns; echo *; readlink *";
 
-/// C3. The book's first program.
+/// C3. The book's first program, with the mounts made private.
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn one_clone_gives_a_shell_in_four_namespaces() {
@@ -64,17 +87,57 @@ fn one_clone_gives_a_shell_in_four_namespaces() {
         let changed: Vec<&str> = changed.map(|i| names[i]).collect();
         let mut four = vec!["ipc", "mnt", "pid", "pid_for_children", "uts"];
         if user == Reader {
-            four.insert(4, "user"); // Which gives the right to the others.
+            four.insert(4, "user"); // Without it the others are refused.
         }
         assert_eq!(changed, four);
 
         // It is a shell, and what it does to its mounts and names is its own.
         let script = "echo $$; hostname bird; hostname
             mount -t proc proc /proc; echo /proc/[0-9]*; exit 9";
-        let output = machine.run(user, ["clone"], script.as_bytes());
+        let output = machine.run(user, ["clone", "sh"], script.as_bytes());
         output.assert().code(9).stdout("1\nbird\n/proc/1\n");
         let look = "hostname; read name < /proc/2/comm; echo $name";
         assert_eq!(machine.sh(Root, look), "outside\nkthreadd\n");
+
+        // Without COMMAND: a table of the same.
+        let table = machine.sh(user, "clone");
+        let rows = words(&table);
+        assert_eq!(rows[0], ["outside", "inside"]);
+        let new = |row: &&Vec<&str>| row.last() == Some(&"new");
+        assert_eq!(rows[1..7].iter().filter(new).count(), four.len() - 1);
+        let same = |row: &&Vec<&str>| row[0] == row[1] && row[3..] == ["same"];
+        let four = if user == Root { 2 } else { 1 };
+        assert_eq!(rows[1..7].iter().filter(same).count(), four, "{table}");
+    }
+}
+
+/// C6: setns(2), which is what nsenter(1) calls.
+#[test]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+fn setns_enters_a_namespace_that_another_process_is_in() {
+    let machine = fresh_machine();
+    // In namespaces of its own, until the end of its input.
+    let script = "mkfifo ready hold
+        uts-demo pid-demo sh -c 'echo > ready; read end < hold' & link=$!
+        read word < ready
+        read child < /proc/$link/task/$link/children || :
+        $1 nsenter --target $child $2 --uts hostname
+        hostname
+        $1 nsenter --target $child $2 --uts --pid sh -c 'echo $$ $PPID'
+        echo > hold; wait $link";
+    for (user, also) in
+        [(Reader, "--user --preserve-credentials"), (Root, "--")]
+    {
+        let script = script.replace("$2", also.trim_end_matches("--"));
+        let seen = machine.sh_with(user, &script, &["env"]);
+        let lines: Vec<&str> = seen.lines().collect();
+        let [inside, "outside", pids] = lines[..] else { panic!("{seen}") };
+        assert_eq!(inside, "bird");
+        // A child of nsenter, in the namespace whose PID 1 is COMMAND. Its
+        // parent is outside, and has no PID there.
+        let (pid, parent) = pids.split_once(' ').expect("two PIDs");
+        let pid: u32 = pid.parse().expect("a PID");
+        assert!((2..10).contains(&pid) && parent == "0", "{pids}");
     }
 }
 
@@ -82,7 +145,8 @@ fn one_clone_gives_a_shell_in_four_namespaces() {
 #[test]
 fn clone_puts_the_child_in_and_unshare_only_the_next_one() {
     let machine = fresh_machine();
-    // Some shells become the last command of a script. That one is `:`.
+    // Some shells run the last command of a script by exec, without a fork.
+    // Here the last command is `:`, so that each shell forks for the other.
     let script = "echo $$; sh -c 'echo $$'; :";
     for user in USERS {
         let output = machine.run(user, ["clone", "sh", "-c", script], b"");

@@ -1,6 +1,6 @@
 //! Every page of this repository is typed, and what comes is compared.
 //!
-//! A page is a README. It has a fresh machine for itself, and each of its
+//! A page is a README or the tour. It has a fresh machine for itself, and each of its
 //! `console` blocks is a session at a terminal there: of `reader` where it
 //! begins with `$ `, of root where it begins with `# `. What stands behind a
 //! prompt is typed, everything else is what the terminal showed.
@@ -11,6 +11,7 @@ mod common;
 mod same;
 mod terminal;
 mod text;
+mod translation;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -27,11 +28,6 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
         "the two commands; the second is what runs this very test",
     ),
     (
-        "README.zh-CN.md",
-        "cargo run -p pid-demo",
-        "the two commands; the second is what runs this very test",
-    ),
-    (
         "harness/README.md",
         "cargo run -p harness",
         "a shell that waits for its reader",
@@ -43,7 +39,8 @@ fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace")
 }
 
-/// All pages, by their paths from the workspace.
+/// All pages that are typed, by their paths from the workspace. What a
+/// translation shows is its page's.
 fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
     let mut dirs = vec![workspace().to_path_buf()];
@@ -55,7 +52,7 @@ fn pages() -> Vec<PathBuf> {
                 if !name.starts_with('.') && name != "target" {
                     dirs.push(path);
                 }
-            } else if name.starts_with("README") && name.ends_with(".md") {
+            } else if ["README.md", "TOUR.md"].contains(&&*name) {
                 let path = path.strip_prefix(workspace()).expect("below");
                 pages.push(path.to_path_buf());
             }
@@ -88,7 +85,13 @@ fn pages_show_what_a_terminal_shows() {
             let (seen, complaint) = typed(&path, &page);
             if bless && seen.len() == page.sessions().count() {
                 let text = page.with(&seen);
-                fs::write(workspace().join(&path), text).expect("a page");
+                fs::write(workspace().join(&path), &text).expect("a page");
+                if let Some(path) = translation::chinese(&path) {
+                    let path = workspace().join(path);
+                    let old = fs::read_to_string(&path).expect("a page");
+                    let new = translation::with_blocks(&text, &old);
+                    fs::write(path, new.unwrap_or(old)).expect("a page");
+                }
             } else {
                 wrong.lock().expect("text").push_str(&complaint);
             }
@@ -148,12 +151,12 @@ fn typed(path: &Path, page: &Page) -> (Vec<Block>, String) {
 #[test]
 fn every_page_has_a_session() {
     let pages = pages();
-    assert!(pages.len() >= 9, "{pages:?}");
+    assert!(pages.len() >= 8, "{pages:?}");
     for path in pages {
         let page = read(&path);
-        let count =
-            |kind| page.blocks.iter().filter(|b| b.kind == kind).count();
-        let (run, not) = (count(Kind::Console), count(Kind::Shell));
+        let run = page.sessions().count();
+        let not = page.blocks.iter().filter(|it| it.kind == Kind::Shell);
+        let not = not.count();
         println!("{}: {run} sessions, {not} not run", path.display());
         assert!(run > 0, "{}: no console block", path.display());
     }
@@ -230,10 +233,34 @@ fn session_that_ends_too_early_is_noticed() {
     assert!(complaint.contains("and ends, before"), "{complaint}");
 }
 
+/// What a page calls a claim is one.
+#[test]
+fn every_claim_that_a_page_names_exists() {
+    let claims = workspace().join("harness/tests/claims");
+    let mut named = 0;
+    for path in translation::all_pages() {
+        let page = fs::read_to_string(workspace().join(&path)).expect("a page");
+        let is_part =
+            |it: char| it.is_ascii_alphanumeric() || "_:".contains(it);
+        for word in page.split(|it| !is_part(it)) {
+            let Some((module, name)) = word.split_once("::") else { continue };
+            let file = fs::read_to_string(claims.join(format!("{module}.rs")));
+            let (Ok(file), false) = (file, name.is_empty()) else { continue };
+            let claim = format!("\nfn {name}(");
+            assert!(file.contains(&claim), "{}: no {word}", path.display());
+            named += 1;
+        }
+    }
+    assert!(named > 0, "no claim at all");
+}
+
 /// Nobody runs what no page names.
 #[test]
 fn every_example_is_named_on_its_page() {
     let mut named = 0;
+    // On the front page it has its place on the way.
+    let front = fs::read_to_string(workspace().join("README.md"));
+    let front = front.expect("the front page");
     for path in pages() {
         let folder = workspace().join(&path);
         let folder = folder.parent().expect("a folder").to_path_buf();
@@ -243,6 +270,10 @@ fn every_example_is_named_on_its_page() {
             let file = file.expect("an entry").path();
             let name = file.file_stem().expect("a name").to_string_lossy();
             assert!(page.contains(&format!("`{name}`")), "{name}: {path:?}");
+            assert!(front.contains(&format!("`{name}`")), "{name}: no way");
+            let program = fs::read_to_string(&file).expect("an example");
+            assert!(program.contains("Learned: "), "{name}: what for?");
+            assert!(program.lines().count() <= 80, "{name}: too long");
             named += 1;
         }
     }

@@ -5,14 +5,14 @@ use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, mem};
 
-use harness::{Input, Io, Request, Vm};
+use harness::{Input, Io, Request, User, Vm};
 
 use super::same::Same;
-use super::text::{Block, Turn};
-use crate::common::{HARNESS, Reader, Root};
+use super::text::{Block, Ends, Turn};
+use crate::common::{Reader, Root, harness};
 
 /// For a session.
 fn patience() -> Duration {
@@ -30,19 +30,42 @@ PS1="MARK$PS1"
 /// The user's shell.
 const SHELL: [&str; 3] = ["sh", "-c", "ENV=/run/prompt exec sh"];
 
+/// The machine of a page.
+pub struct Machine {
+    vm: Vm,
+    /// Of its prompts.
+    mark: String,
+    /// The other pane, as long as there is one.
+    pane: Option<Pane>,
+    /// How many there were.
+    panes: usize,
+}
+
+/// Another terminal, which stays open from block to block.
+#[derive(Clone, Copy)]
+struct Pane {
+    number: usize,
+    user: User,
+    /// How much of what it shows was read.
+    read: usize,
+}
+
 /// Types a block, on the page's machine, which is started for the first.
 pub fn session(
-    machine: &mut Option<(Vm, String)>,
+    machine: &mut Option<Machine>,
     block: &Block,
     same: &mut Same,
 ) -> Result<Block, String> {
-    let (vm, mark) = match machine {
+    let machine = match machine {
         Some(machine) => machine,
         None => machine.insert(start()?),
     };
+    if block.ends() != Ends::Here {
+        return machine.other_pane(block, same);
+    }
     let (stdin, keys) = io::pipe().map_err(|error| error.to_string())?;
     let mut typist = Typist {
-        mark: mark.clone().into_bytes(),
+        mark: machine.mark.clone().into_bytes(),
         keys,
         same,
         page: block.turns.iter(),
@@ -50,10 +73,9 @@ pub fn session(
         now: None,
         done: Vec::new(),
     };
-    let user = if block.turns[0].prompt == '#' { Root } else { Reader };
     let request = Request {
         argv: SHELL.map(|arg| arg.as_bytes().to_vec()).to_vec(),
-        user,
+        user: user(block),
         dir: None,
         terminal: Some((24, 80, "dumb".into())),
     };
@@ -64,7 +86,7 @@ pub fn session(
         patience: Some(patience()),
         events: None,
     };
-    let end = vm.run(&request, io);
+    let end = machine.vm.run(&request, io);
     typist.finish();
     let left = typist.page.next();
     if end.is_err() || left.is_some() {
@@ -80,20 +102,105 @@ pub fn session(
     Ok(real)
 }
 
+/// Who opens the terminal.
+fn user(block: &Block) -> User {
+    if block.turns[0].prompt == '#' { Root } else { Reader }
+}
+
+/// A terminal in the background, of this number: what is written to its keys
+/// is typed there, and what it shows is a file.
+const PANE: &str = "
+    mkfifo -m 600 /tmp/keys$1
+    TERM=dumb ENV=/run/prompt script -qefc sh /dev/null \\
+        <> /tmp/keys$1 > /tmp/pane$1 2>&1 &";
+
+/// What it has shown.
+const SHOWN: &str = "cat /tmp/pane$1";
+
+/// Types a line there: the number, the line.
+const TYPE: &str = "printf '%s\\n' \"$2\" > /tmp/keys$1";
+
+impl Machine {
+    /// Types a block in the other pane, which stays open behind it.
+    fn other_pane(
+        &mut self,
+        block: &Block,
+        same: &mut Same,
+    ) -> Result<Block, String> {
+        if block.ends() == Ends::Stays {
+            self.panes += 1;
+            let (number, user) = (self.panes, user(block));
+            self.sh(user, PANE, &[&number.to_string()])?;
+            self.pane = Some(Pane { number, user, read: 0 });
+        }
+        let mut pane = self.pane.ok_or("no session has stayed open")?;
+        let number = pane.number.to_string();
+        let mut real = block.clone();
+        let (_, mut prompt) = self.shown(pane)?;
+        for turn in &mut real.turns {
+            let expected = same.expect(turn);
+            *turn = Turn { prompt, output: Vec::new(), ..expected };
+            let line = turn.translated();
+            // What is shown from now on is this turn's.
+            pane.read = self.sh(Root, SHOWN, &[&number])?.len();
+            self.sh(pane.user, TYPE, &[&number, &line])?;
+            let (shown, next) = self.shown(pane)?;
+            prompt = next;
+            let shown = shown.strip_prefix(&line).unwrap_or(&shown);
+            turn.output = lines(shown.strip_prefix("\r\n").unwrap_or(shown));
+            same.really(turn);
+        }
+        self.pane = Some(pane);
+        Ok(real)
+    }
+
+    /// What the other pane has shown since the last turn, as soon as it shows
+    /// a prompt, and the prompt.
+    fn shown(&mut self, pane: Pane) -> Result<(String, char), String> {
+        let deadline = Instant::now() + patience();
+        loop {
+            let shown = self.sh(Root, SHOWN, &[&pane.number.to_string()])?;
+            let shown = shown.get(pane.read..).unwrap_or_default();
+            for prompt in ['$', '#'] {
+                let end = format!("{}{prompt} ", self.mark);
+                if let Some(shown) = shown.strip_suffix(&end) {
+                    return Ok((shown.into(), prompt));
+                }
+            }
+            if Instant::now() > deadline {
+                return Err(format!("no prompt in the other pane: {shown}"));
+            }
+        }
+    }
+
+    fn sh(
+        &mut self,
+        user: User,
+        script: &str,
+        args: &[&str],
+    ) -> Result<String, String> {
+        let argv = [&["sh", "-euc", script, "sh"], args].concat();
+        let output = self.vm.output(user, argv, b"", patience());
+        let output = output.map_err(|failure| failure.to_string())?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into()),
+            false => Err(format!("{script}: {output:?}")),
+        }
+    }
+}
+
 /// A machine, and the mark of its prompts.
-fn start() -> Result<(Vm, String), String> {
+fn start() -> Result<Machine, String> {
     let mut nonce = [0; 8];
     File::open("/dev/urandom")
         .and_then(|mut file| io::Read::read_exact(&mut file, &mut nonce))
         .map_err(|error| error.to_string())?;
     let mark = format!("<{:016x}>", u64::from_ne_bytes(nonce));
-    let harness = HARNESS.as_ref().map_err(|failure| failure.to_string())?;
-    let mut vm = harness.start().map_err(|failure| failure.to_string())?;
+    let vm = harness().start().map_err(|failure| failure.to_string())?;
     let prompt = PROMPT.replace("MARK", &mark);
-    let argv = ["sh", "-c", "printf %s \"$1\" > /run/prompt", "sh", &prompt];
-    vm.output(Root, argv, b"", patience())
-        .map_err(|failure| failure.to_string())?;
-    Ok((vm, mark))
+    let mut machine = Machine { vm, mark, pane: None, panes: 0 };
+    machine.sh(Root, "printf %s \"$1\" > /run/prompt", &[&prompt])?;
+    Ok(machine)
 }
 
 /// Reads what the terminal shows, and types the next line at a prompt.

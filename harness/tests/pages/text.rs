@@ -12,11 +12,24 @@ pub struct Page {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A session: run and compared.
-    Console,
+    Console(Ends),
     /// Commands that are not run, because they cannot be.
     Shell,
     /// A drawing.
     Text,
+}
+
+/// When a session begins and ends. `console stays` is a terminal that is left
+/// open at the end of its block: the other pane, in which something goes on
+/// while the next blocks are typed. `console again` goes on typing there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// With its block.
+    Here,
+    /// Later: a block that begins the other pane.
+    Stays,
+    /// Later: a block that goes on in the other pane.
+    Again,
 }
 
 /// A fenced block.
@@ -50,7 +63,9 @@ impl Page {
         let mut numbered = lines.iter().zip(1..);
         while let Some((fence, line)) = numbered.next() {
             let kind = match fence.as_str() {
-                "```console" => Kind::Console,
+                "```console" => Kind::Console(Ends::Here),
+                "```console stays" => Kind::Console(Ends::Stays),
+                "```console again" => Kind::Console(Ends::Again),
                 "```sh" => Kind::Shell,
                 "```text" => Kind::Text,
                 text if text.trim_start().starts_with("```") => {
@@ -70,7 +85,7 @@ impl Page {
             let first = inner.first().copied().unwrap_or_default().to_string();
             let prompts = inner.iter().any(|text| Turn::begin(text).is_some());
             let turns = match kind {
-                Kind::Console => turns(&inner)
+                Kind::Console(_) => turns(&inner)
                     .ok_or(format!("{line}: it begins without a prompt"))?,
                 _ if prompts => {
                     return Err(format!("{line}: a session is a console"));
@@ -84,7 +99,7 @@ impl Page {
 
     /// The blocks that are run.
     pub fn sessions(&self) -> impl Iterator<Item = &Block> {
-        self.blocks.iter().filter(|block| block.kind == Kind::Console)
+        self.blocks.iter().filter(|it| matches!(it.kind, Kind::Console(_)))
     }
 
     /// The page's text with these sessions in place of its own.
@@ -104,6 +119,14 @@ impl Page {
 }
 
 impl Block {
+    /// When this session begins and ends.
+    pub fn ends(&self) -> Ends {
+        match self.kind {
+            Kind::Console(ends) => ends,
+            _ => Ends::Here,
+        }
+    }
+
     /// The first line between the fences.
     pub fn first(&self) -> String {
         self.first.clone()

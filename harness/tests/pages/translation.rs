@@ -1,0 +1,417 @@
+//! A page `X.zh-CN.md` beside `X.md` is its translation: the same sessions
+//! and drawings, byte for byte, and the same headings, rows, links and
+//! examples. Sessions are typed once, from the English page.
+//!
+//! Below each heading of the translation stands a comment with the hash of
+//! the English section that it translates: `<!-- en: 1a2b3c4d -->`. Where the
+//! English prose has changed since, the section is out of date, and a test
+//! says which it is. Whoever has translated it anew writes the new hashes
+//! with `HARNESS_TRANSLATED=X.zh-CN.md`; nothing else writes them.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+use std::{env, fs};
+
+use super::workspace;
+
+const CHINESE: &str = ".zh-CN.md";
+
+/// A heading, and what stands below it up to the next one.
+#[derive(Debug, Default)]
+struct Section {
+    /// The heading's line, without the `#`s.
+    name: String,
+    /// The number of `#`s.
+    level: usize,
+    /// The hash in the comment below the heading.
+    translates: Option<String>,
+    /// Without the heading, the comment and the blocks.
+    prose: Vec<String>,
+    /// From fence to fence.
+    blocks: Vec<String>,
+}
+
+fn sections(text: &str) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    let mut block: Option<String> = None;
+    for line in text.lines() {
+        let fence = line.starts_with("```");
+        if let Some(mut inner) = block.take() {
+            inner = format!("{inner}{line}\n");
+            match (fence, sections.last_mut()) {
+                (true, Some(section)) => section.blocks.push(inner),
+                _ => block = Some(inner),
+            }
+            continue;
+        }
+        let level = line.bytes().take_while(|it| *it == b'#').count();
+        if level > 0 && line[level..].starts_with(' ') {
+            let name = line[level..].trim().into();
+            sections.push(Section { name, level, ..Section::default() });
+            continue;
+        }
+        let Some(section) = sections.last_mut() else { continue };
+        if fence {
+            block = Some(format!("{line}\n"));
+            // Where it stands in the prose is part of the page.
+            section.prose.push("```".into());
+        } else if let Some(hash) = marker(line) {
+            section.translates = Some(hash.into());
+        } else {
+            section.prose.push(line.into());
+        }
+    }
+    sections
+}
+
+/// The hash in such a comment.
+fn marker(line: &str) -> Option<&str> {
+    line.strip_prefix("<!-- en: ")?.strip_suffix(" -->")
+}
+
+impl Section {
+    /// Of the heading and the prose: FNV-1a. What a session shows is compared
+    /// in another way, and is no reason to translate anew.
+    fn hash(&self) -> String {
+        let words = self.prose.iter().flat_map(|line| line.split_whitespace());
+        let mut hash: u32 = 0x811c_9dc5;
+        for word in std::iter::once(&*self.name).chain(words) {
+            for byte in word.bytes().chain([b' ']) {
+                hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+            }
+        }
+        format!("{hash:08x}")
+    }
+
+    fn rows(&self) -> usize {
+        self.prose.iter().filter(|line| line.starts_with('|')).count()
+    }
+
+    /// The names in code spans that are an example's.
+    fn examples(&self, all: &BTreeSet<String>) -> Vec<String> {
+        let text = self.prose.join(" ");
+        let code = text.split('`').skip(1).step_by(2);
+        let named = code.filter(|code| all.contains(*code));
+        let named: BTreeSet<&str> = named.collect();
+        named.into_iter().map(String::from).collect()
+    }
+
+    fn links(&self) -> Vec<&str> {
+        let parts = self.prose.iter().flat_map(|it| it.split("](").skip(1));
+        parts.filter_map(|part| part.split(')').next()).collect()
+    }
+
+    /// A line that the screen would join to the one before it, with a space
+    /// between them that Chinese does not have.
+    fn wrapped(&self) -> Option<&String> {
+        let begins = |line: &str| {
+            line.is_empty()
+                || ["|", "- ", "<", "```"].iter().any(|it| line.starts_with(it))
+                || line.split_once(". ").is_some_and(|(number, _)| {
+                    number.bytes().all(|it| it.is_ascii_digit())
+                })
+        };
+        let lines = self.prose.windows(2);
+        let joined = lines.filter(|two| {
+            let after_text = !["", "```"].contains(&&*two[0])
+                && !two[0].starts_with('|')
+                && !two[0].starts_with('<');
+            after_text && !begins(two[1].trim_start())
+        });
+        joined.map(|two| &two[1]).next()
+    }
+}
+
+/// All pages of this repository, by their paths from the workspace.
+pub fn all_pages() -> Vec<PathBuf> {
+    let mut pages = Vec::new();
+    let mut dirs = vec![workspace().to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy();
+            if path.is_dir() {
+                if !name.starts_with('.') && name != "target" {
+                    dirs.push(path);
+                }
+            } else if name.ends_with(".md") {
+                let path = path.strip_prefix(workspace()).expect("below");
+                pages.push(path.to_path_buf());
+            }
+        }
+    }
+    pages.sort();
+    pages
+}
+
+fn read(root: &Path, page: &Path) -> String {
+    fs::read_to_string(root.join(page)).expect("a page")
+}
+
+/// The English page, for either.
+fn english(page: &Path) -> PathBuf {
+    page.to_string_lossy().replace(CHINESE, ".md").into()
+}
+
+/// The Chinese page, if there is one.
+pub fn chinese(page: &Path) -> Option<PathBuf> {
+    let name = page.to_string_lossy();
+    let page = PathBuf::from(name.strip_suffix(".md")?.to_string() + CHINESE);
+    workspace().join(&page).is_file().then_some(page)
+}
+
+/// The names of all examples.
+fn examples() -> BTreeSet<String> {
+    let dirs = fs::read_dir(workspace()).expect("a folder").flatten();
+    let files = dirs.flat_map(|dir| fs::read_dir(dir.path().join("examples")));
+    let names = files.flatten().flatten().map(|file| file.path());
+    let names = names.filter_map(|it| Some(it.file_stem()?.to_str()?.into()));
+    names.collect()
+}
+
+/// Where a link leads: a page, as the English one, and which of its headings;
+/// or a file, or an address.
+fn target(root: &Path, page: &Path, link: &str) -> Result<String, String> {
+    if link.starts_with("https://") {
+        return Ok(link.into());
+    }
+    let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+    let mut path = match file {
+        "" => page.to_path_buf(),
+        _ => page.parent().unwrap_or(Path::new("")).join(file),
+    };
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(clean.pop()),
+            part => clean.push(part),
+        }
+    }
+    path = clean;
+    if !root.join(&path).exists() {
+        return Err(format!("{}: {link} leads nowhere", page.display()));
+    }
+    let mut at = english(&path).display().to_string();
+    if !anchor.is_empty() {
+        let sections = sections(&read(root, &path));
+        let heading = sections.iter().position(|it| slug(&it.name) == anchor);
+        let heading = heading.ok_or_else(|| {
+            format!("{}: {link}: there is no such heading", page.display())
+        })?;
+        at += &format!("#{heading}");
+    }
+    Ok(at)
+}
+
+/// A heading as GitHub makes an address of it.
+fn slug(heading: &str) -> String {
+    let letters = heading.chars().flat_map(char::to_lowercase);
+    letters
+        .filter(|it| it.is_alphanumeric() || [' ', '-', '_'].contains(it))
+        .map(|it| if it == ' ' { '-' } else { it })
+        .collect()
+}
+
+/// What of a translation differs from its page: a line each.
+fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
+    let [ours, theirs] =
+        [page, translation].map(|it| sections(&read(root, it)));
+    let mut wrong = Vec::new();
+    let names = examples();
+    let own = english(page).display().to_string();
+    let levels = |it: &[Section]| it.iter().map(|it| it.level).collect();
+    let [here, there]: [Vec<usize>; 2] = [levels(&ours), levels(&theirs)];
+    if here != there {
+        let first = here.iter().zip(&there).position(|(a, b)| a != b);
+        let first = first.unwrap_or(here.len().min(there.len()));
+        let name = |it: &[Section]| {
+            it.get(first).map_or("nothing", |it| &it.name).to_string()
+        };
+        return vec![format!(
+            "its headings are others: {} here, {} there; first \"{}\", \
+             there \"{}\"",
+            here.len(),
+            there.len(),
+            name(&ours),
+            name(&theirs)
+        )];
+    }
+    for (here, there) in ours.iter().zip(&theirs) {
+        let mut say = |what: String| {
+            wrong.push(format!("\"{}\" ({}): {what}", here.name, there.name));
+        };
+        let hash = here.hash();
+        if there.translates.as_ref() != Some(&hash) {
+            say("the English has changed: translate it anew".into());
+        }
+        if here.blocks.len() != there.blocks.len() {
+            let (n, m) = (here.blocks.len(), there.blocks.len());
+            say(format!("{n} blocks in English, here {m}"));
+        } else if here.blocks != there.blocks {
+            let pairs = here.blocks.iter().zip(&there.blocks);
+            let at = pairs.take_while(|(a, b)| a == b).count();
+            let first = here.blocks[at].lines().nth(1).unwrap_or_default();
+            say(format!("another block than `{first}`"));
+        }
+        if here.rows() != there.rows() {
+            let (n, m) = (here.rows(), there.rows());
+            say(format!("{n} rows of tables in English, here {m}"));
+        }
+        let links = |from: &Path, section: &Section| {
+            let links = section.links().into_iter();
+            // A wrong one has a test of its own.
+            let links = links.filter_map(|it| target(root, from, it).ok());
+            let mut links: Vec<_> = links.filter(|it| *it != own).collect();
+            links.sort();
+            links
+        };
+        let (a, b) = (links(page, here), links(translation, there));
+        if a != b {
+            say(format!("links {a:?} in English, here {b:?}"));
+        }
+        let (a, b) = (here.examples(&names), there.examples(&names));
+        if a != b {
+            say(format!("examples {a:?} in English, here {b:?}"));
+        }
+        let prose = there.prose.join("");
+        let is_chinese = |it| ('\u{4e00}'..'\u{a000}').contains(&it);
+        if prose.chars().any(|it| it.is_ascii_lowercase())
+            && !prose.chars().any(is_chinese)
+        {
+            say("not translated".into());
+        }
+        if let Some(line) = there.wrapped() {
+            say(format!("a paragraph is one line, and this a second: {line}"));
+        }
+    }
+    wrong
+}
+
+/// The translation with the hashes of the page as it is now. Where there is
+/// no translation yet, the page itself is what is to be translated.
+fn with_hashes(page: &str, translation: &str) -> String {
+    let hashes: Vec<String> =
+        sections(page).iter().map(Section::hash).collect();
+    let mut hashes = hashes.iter();
+    let mut text = String::new();
+    let mut in_block = false;
+    for line in translation.lines() {
+        in_block ^= line.starts_with("```");
+        if marker(line).is_some() && !in_block {
+            continue;
+        }
+        text += &format!("{line}\n");
+        let level = line.bytes().take_while(|it| *it == b'#').count();
+        if level > 0 && line[level..].starts_with(' ') && !in_block {
+            let hash = hashes.next().map_or("none", |it| it);
+            text += &format!("<!-- en: {hash} -->\n");
+        }
+    }
+    text
+}
+
+/// The translation with the blocks of its page, if there are as many.
+pub fn with_blocks(page: &str, translation: &str) -> Option<String> {
+    let blocks = |text| -> Vec<String> {
+        sections(text).into_iter().flat_map(|it| it.blocks).collect()
+    };
+    let (ours, theirs) = (blocks(page), blocks(translation));
+    if ours.len() != theirs.len() {
+        return None;
+    }
+    let mut text = String::new();
+    let mut rest = translation;
+    for (here, there) in ours.iter().zip(&theirs) {
+        let at = rest.find(&**there)?;
+        text += &rest[..at];
+        text += here;
+        rest = &rest[at + there.len()..];
+    }
+    Some(text + rest)
+}
+
+/// Each translation says what its page says, and no section is out of date.
+#[test]
+fn each_translation_follows_its_page() {
+    if let Some(done) = env::var_os("HARNESS_TRANSLATED") {
+        let path = workspace().join(&done);
+        let page = fs::read_to_string(workspace().join(english(&path)));
+        let page = page.expect("HARNESS_TRANSLATED=X.zh-CN.md, beside X.md");
+        let text = fs::read_to_string(&path).unwrap_or(page.clone());
+        fs::write(&path, with_hashes(&page, &text)).expect("a page");
+    }
+    let mut wrong = String::new();
+    let pages = all_pages();
+    let is_chinese =
+        |page: &&PathBuf| page.to_string_lossy().ends_with(CHINESE);
+    for translation in pages.iter().filter(is_chinese) {
+        for complaint in
+            complaints(workspace(), &english(translation), translation)
+        {
+            wrong += &format!("\n{}: {complaint}", translation.display());
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// On any page, translated or not.
+#[test]
+fn every_link_leads_somewhere() {
+    let mut wrong = String::new();
+    let mut count = 0;
+    for page in all_pages() {
+        for link in
+            sections(&read(workspace(), &page)).iter().flat_map(Section::links)
+        {
+            count += 1;
+            if let Err(why) = target(workspace(), &page, link) {
+                wrong += &format!("\n{why}");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(count > 20, "{count} links");
+}
+
+/// A small page and its translation, and the control: each thing that may
+/// differ, and is noticed.
+#[test]
+fn translation_that_differs_in_one_place_is_noticed() {
+    let page = "# a\nOne [b](#f), `orphan`.\n\n\
+                | c |\n|---|\n\n```console\n$ d\ne\n```\n## f\ng\n";
+    let chinese = page.replace("One", "一").replace("\ng\n", "\n七\n");
+    let right = with_hashes(page, &chinese);
+    let dir = tempfile::tempdir().expect("a folder");
+    let told = |page: &str, translation: &str| {
+        let [english, chinese] = ["X.md", "X.zh-CN.md"].map(Path::new);
+        for (path, text) in [(english, page), (chinese, translation)] {
+            fs::write(dir.path().join(path), text).expect("a page");
+        }
+        complaints(dir.path(), english, chinese)
+    };
+    assert_eq!(told(page, &right), [""; 0]);
+    for (what, from, to, part) in [
+        ("a heading less", "## f\n", "", "its headings"),
+        ("another block", "\ne\n", "\nE\n", "another block"),
+        ("a block less", "```console\n$ d\ne\n```\n", "", "blocks"),
+        ("a row more", "|---|\n", "|---|\n| x |\n", "rows"),
+        ("another link", "[b](#f)", "b", "links"),
+        ("another example", "`orphan`", "`zombie`", "examples"),
+        ("no Chinese", "七", "seven", "not translated"),
+        ("two lines", "七", "七\n八", "one line"),
+    ] {
+        assert!(right.contains(from), "{what}: {right}");
+        let complaints = told(page, &right.replacen(from, to, 1));
+        let [complaint] = &complaints[..] else { panic!("{complaints:?}") };
+        assert!(complaint.contains(part), "{what}: {complaint}");
+    }
+    // The English has changed; and only its session has.
+    let complaints = told(&page.replace("\ng\n", "\nG\n"), &right);
+    assert_eq!(
+        complaints,
+        ["\"f\" (f): the English has changed: translate it anew"]
+    );
+    let blessed = page.replace("\ne\n", "\nE\n");
+    let copied = with_blocks(&blessed, &right).expect("as many blocks");
+    assert_eq!(told(&blessed, &copied), [""; 0]);
+}

@@ -1,0 +1,77 @@
+//! fork(2) copies no memory: parent and child share each page until one of
+//! them writes to it, and only then the kernel copies that page.
+//!
+//!     cargo run -p pid-demo --example copy_on_write
+//!
+//! Each copy is a page fault of the process that writes: getrusage(2). Man
+//! page: fork(2), NOTES. Book: chapter 2, 1.2.
+
+use std::{hint::black_box, process::ExitCode};
+
+use nix::libc::SIGCHLD;
+use nix::sched::{CloneFlags, clone};
+use nix::sys::prctl::set_thp_disable;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{SysconfVar, sysconf};
+use user_demo::{Failure, failed, link};
+
+const PAGES: usize = 1000;
+
+fn main() -> ExitCode {
+    link::example("copy_on_write", run)
+}
+
+fn run() -> Result<u8, Failure> {
+    // Pages of the usual size, not one of 2 MiB in place of 512.
+    set_thp_disable(true).map_err(failed("prctl(PR_SET_THP_DISABLE)"))?;
+    let size = sysconf(SysconfVar::PAGE_SIZE).map_err(failed("sysconf"))?;
+    let size = size.unwrap_or(4096) as usize;
+    // Written to, so that all of them exist before the fork.
+    let mut memory = vec![1_u8; PAGES * size];
+    black_box(&mut memory);
+
+    println!("{PAGES} pages, the child  its page faults");
+    let nothing = faults("does nothing", || {})?;
+    let read = faults("reads each", || {
+        for byte in memory.iter().step_by(size) {
+            black_box(*byte);
+        }
+    })?;
+    let written = faults("writes to each", || {
+        for byte in memory.iter_mut().step_by(size) {
+            *black_box(byte) = 2;
+        }
+    })?;
+    let held = nothing && read && !written;
+    if held {
+        println!("\nLearned: fork copies a page when it is written to.");
+    }
+    Ok(u8::from(!held))
+}
+
+/// A row of the table, printed by the child that it is about. True if there
+/// were few page faults: less than one for ten pages.
+#[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
+fn faults(what: &str, mut touch: impl FnMut()) -> Result<bool, Failure> {
+    let count = || {
+        let usage = getrusage(UsageWho::RUSAGE_SELF);
+        usage.map_or(0, |it| it.minor_page_faults())
+    };
+    let child = || {
+        count(); // Its own pages are not what is counted.
+        let before = count();
+        touch();
+        let faults = count() - before;
+        println!("{what:21}  {faults}");
+        isize::from(faults >= (PAGES / 10) as i64)
+    };
+    let mut stack = vec![0; 64 * 1024];
+    let (none, signal) = (CloneFlags::empty(), Some(SIGCHLD));
+    // SAFETY: as fork: the child has a copy of all our memory, the stack too,
+    // and there is one thread only.
+    let child = unsafe { clone(Box::new(child), &mut stack, none, signal) };
+    let child = child.map_err(failed("clone"))?;
+    let end = waitpid(child, None).map_err(failed("waitpid"))?;
+    Ok(end == WaitStatus::Exited(child, 0))
+}
