@@ -464,7 +464,7 @@ fn nobody_inside_outlives_pid_demo() {
 #[cfg_attr(ground_here, ignore = "leaves a process behind on purpose")]
 fn command_with_other_ids_goes_with_pid_demo_as_a_child_of_pid_1() {
     let machine = fresh_machine();
-    let seen = machine.with_words(
+    let seen = machine.with_steps(
         Root,
         r#"
         other='setpriv --reuid=1 --regid=1 --clear-groups sleep 1000'
