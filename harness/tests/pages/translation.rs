@@ -7,6 +7,10 @@
 //! English prose has changed since, the section is out of date, and a test
 //! says which it is. Whoever has translated it anew writes the new hashes
 //! with `HARNESS_TRANSLATED=X.zh-CN.md`; nothing else writes them.
+//!
+//! The sections in `ENGLISH_ONLY` are not translated: of such a one the
+//! translation has the heading, `<!-- en: only -->`, and one line that leads
+//! to the English one.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -15,6 +19,13 @@ use std::{env, fs};
 use super::workspace;
 
 const CHINESE: &str = ".zh-CN.md";
+
+/// What no reader needs in order to use a thing: a page, and its headings.
+const ENGLISH_ONLY: [(&str, &[&str]); 1] =
+    [("harness/README.md", &["How it works", "How fast"])];
+
+/// Instead of the hash, below the heading of such a section.
+const ONLY: &str = "only";
 
 /// A heading, and what stands below it up to the next one.
 #[derive(Debug, Default)]
@@ -240,6 +251,12 @@ fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
         let mut say = |what: String| {
             wrong.push(format!("\"{}\" ({}): {what}", here.name, there.name));
         };
+        if there.translates.as_deref() == Some(ONLY) {
+            if let Some(why) = not_left_out(page, here, there) {
+                say(why);
+            }
+            continue;
+        }
         let hash = here.hash();
         if there.translates.as_ref() != Some(&hash) {
             say("the English has changed: translate it anew".into());
@@ -287,6 +304,30 @@ fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
     wrong
 }
 
+/// Why the one may not stand for the other, which is not translated. None: it
+/// is one of those in the list, and one line leads to it, and nothing else.
+fn not_left_out(
+    page: &Path,
+    here: &Section,
+    there: &Section,
+) -> Option<String> {
+    let listed = ENGLISH_ONLY.iter().any(|(of, names)| {
+        Path::new(of) == page && names.contains(&&*here.name)
+    });
+    let file = page.file_name().unwrap_or_default().to_string_lossy();
+    let leads = format!("{file}#{}", slug(&here.name));
+    let lines = there.prose.iter().filter(|line| !line.is_empty()).count();
+    if !listed {
+        Some("is to be translated: ENGLISH_ONLY does not have it".into())
+    } else if !here.blocks.is_empty() {
+        Some("its blocks have to be in both: translate it".into())
+    } else if lines != 1 || there.links() != [leads.as_str()] {
+        Some(format!("in English only: one line, with a link to {leads}"))
+    } else {
+        None
+    }
+}
+
 /// The translation with the hashes of the page as it is now. Where there is
 /// no translation yet, the page itself is what is to be translated.
 fn with_hashes(page: &str, translation: &str) -> String {
@@ -295,7 +336,8 @@ fn with_hashes(page: &str, translation: &str) -> String {
     let mut hashes = hashes.iter();
     let mut text = String::new();
     let mut in_block = false;
-    for line in translation.lines() {
+    let mut lines = translation.lines().peekable();
+    while let Some(line) = lines.next() {
         in_block ^= line.starts_with("```");
         if marker(line).is_some() && !in_block {
             continue;
@@ -303,7 +345,10 @@ fn with_hashes(page: &str, translation: &str) -> String {
         text += &format!("{line}\n");
         let level = line.bytes().take_while(|it| *it == b'#').count();
         if level > 0 && line[level..].starts_with(' ') && !in_block {
-            let hash = hashes.next().map_or("none", |it| it);
+            let mut hash = hashes.next().map_or("none", |it| it);
+            if lines.peek().and_then(|next| marker(next)) == Some(ONLY) {
+                hash = ONLY;
+            }
             text += &format!("<!-- en: {hash} -->\n");
         }
     }
@@ -352,6 +397,43 @@ fn each_translation_follows_its_page() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// What is not translated: only where the list says so, and with a way to it.
+#[test]
+fn section_may_be_english_only_where_the_list_says_so() {
+    let page = "# How fast\nVery.\n";
+    let right = "# 快\n<!-- en: only -->\n\n见[它](README.md#how-fast)。\n";
+    let dir = tempfile::tempdir().expect("a folder");
+    let told = |folder: &str, page: &str, translation: &str| {
+        let folder = Path::new(folder);
+        fs::create_dir_all(dir.path().join(folder)).expect("a folder");
+        let [english, chinese] =
+            ["README.md", "README.zh-CN.md"].map(|it| folder.join(it));
+        for (path, text) in [(&english, page), (&chinese, translation)] {
+            fs::write(dir.path().join(path), text).expect("a page");
+        }
+        complaints(dir.path(), &english, &chinese).join("\n")
+    };
+    assert_eq!(told("harness", page, right), "");
+    // The hash does not come back.
+    assert_eq!(with_hashes(page, right), right);
+    for (what, folder, page, translation, part) in [
+        ("another page", "x-demo", page, right.into(), "translated"),
+        ("not listed", "harness", "# Why\nSo.\n", right.into(), "translated"),
+        ("a way", "harness", page, right.replace("#how-fast", ""), "a link"),
+        ("one line", "harness", page, format!("{right}\n二\n"), "one line"),
+        (
+            "a block",
+            "harness",
+            "# How fast\n```text\n```\n",
+            right.into(),
+            "blocks",
+        ),
+    ] {
+        let told = told(folder, page, &translation);
+        assert!(told.contains(part), "{what}: {told}");
+    }
 }
 
 /// On any page, translated or not.
