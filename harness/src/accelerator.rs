@@ -38,7 +38,8 @@ pub struct Accelerators {
     /// Whether the processor says that it can run guests.
     able: bool,
     /// The processor and this machine's kernel. A machine that was saved
-    /// under KVM goes on only where both are the same.
+    /// under KVM goes on only where both are the same, and under TCG only then
+    /// is its clock right.
     pub host: String,
     /// A file that is there when KVM has failed before, on this machine, as
     /// it is, since it was started.
@@ -75,7 +76,7 @@ impl Accelerators {
         let start = read("/proc/sys/kernel/random/boot_id");
         (&host, qemu, start).hash(&mut hasher);
         let failed = cache.join(format!("no-kvm-{:016x}", hasher.finish()));
-        let able = can_be_hoped_for(arch, &cpuinfo);
+        let able = arch.may_have_kvm(&cpuinfo);
         let device = "/dev/kvm".into();
         Ok(Accelerators { wish, device, able, host, failed })
     }
@@ -146,29 +147,9 @@ impl Accelerators {
     }
 }
 
-/// That `/dev/kvm` opens proves nothing: without the processor's flag there
-/// are machines where it opens and no guest ever starts.
-fn can_be_hoped_for(arch: &Arch, cpuinfo: &str) -> bool {
-    let mut words = cpuinfo.split_whitespace();
-    arch.kvm_flags.is_empty()
-        || words.any(|word| arch.kvm_flags.contains(&word))
-}
-
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
-
     use super::*;
-
-    #[rstest]
-    #[case::intel("flags : fpu vmx sse", true)]
-    #[case::amd("flags : fpu svm sse", true)]
-    #[case::neither("flags : fpu svme sse", false)]
-    fn kvm_can_be_hoped_for(#[case] cpuinfo: &str, #[case] able: bool) {
-        let arch = Arch::here().expect("a known one");
-        let able = able || arch.kvm_flags.is_empty();
-        assert_eq!(can_be_hoped_for(arch, cpuinfo), able);
-    }
 
     /// On a machine where KVM can be hoped for.
     fn kvm(dir: &Path, wish: Option<Accelerator>) -> Accelerators {

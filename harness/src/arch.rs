@@ -1,10 +1,13 @@
 //! All that depends on the processor's architecture, as a table: a column
 //! for each that the harness knows.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use crate::Failure;
 
 /// The machine of an architecture, in QEMU's and in the guest's words.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Arch {
     /// As uname(1) says it.
     pub name: &'static str,
@@ -12,8 +15,6 @@ pub struct Arch {
     pub qemu: &'static str,
     /// `-M`.
     pub machine: &'static str,
-    /// `-M` under KVM, besides.
-    pub kvm_machine: &'static str,
     /// `-cpu`, where QEMU computes the processor. Under KVM it is `host`.
     pub cpu: &'static str,
     /// `-device`: the serial port over which requests and output travel.
@@ -24,9 +25,9 @@ pub struct Arch {
     /// its way of ending are.
     pub append: &'static str,
     /// The same where QEMU computes the processor, besides.
-    pub tcg_append: &'static str,
-    /// Whether QEMU is given the kernel again where a saved state goes on.
-    pub kernel_for_state: bool,
+    pub tcg_append: fn() -> String,
+    /// The physical address at which the guest's memory begins.
+    pub memory_start: u64,
     /// What /proc/cpuinfo has one of where KVM can be hoped for; none where
     /// the file does not tell.
     pub kvm_flags: &'static [&'static str],
@@ -44,7 +45,6 @@ const X86_64: Arch = Arch {
     name: "x86_64",
     qemu: "qemu-system-x86_64",
     machine: "microvm,acpi=off",
-    kvm_machine: "",
     // What is fast in a processor, to copy byte by byte without a loop, is
     // slow where it is computed.
     cpu: "max,-erms,-fsrm",
@@ -53,10 +53,16 @@ const X86_64: Arch = Arch {
     // `reboot=t`: a panic ends the machine by a triple fault, and tries no
     // keyboard controller for two seconds.
     append: "console=ttyS0 8250.nr_uarts=2 reboot=t",
-    // The kernel does not use this timer here, and need not measure it for
-    // 0.2 s.
-    tcg_append: "nolapic_timer",
-    kernel_for_state: true,
+    // The kernel does not use the local APIC's timer here, and need not
+    // measure it for 0.2 s. Nor can it measure the time stamp counter: a
+    // microvm lacks what it would compare that with. Without it the kernel
+    // counts the timer's interrupts, of which a busy machine loses many, and
+    // its clock falls minutes behind.
+    tcg_append: || {
+        let khz = time_stamp_khz();
+        format!("nolapic_timer tsc=reliable tsc_early_khz={khz}")
+    },
+    memory_start: 0,
     kvm_flags: &["svm", "vmx"],
     cpuinfo: &[
         "vendor_id",
@@ -75,20 +81,20 @@ const X86_64: Arch = Arch {
 const AARCH64: Arch = Arch {
     name: "aarch64",
     qemu: "qemu-system-aarch64",
-    machine: "virt,acpi=off,highmem=off",
-    // What the host has: a fixed 2 fails on servers, a fixed 3 on a
-    // Raspberry Pi.
-    kvm_machine: ",gic-version=host",
-    // Without pointer authentication, which takes three times as long where
-    // it is computed.
+    // Under KVM the interrupt controller must be the host's, which `max` is: a
+    // fixed 2 fails on servers, a fixed 3 on a Raspberry Pi. Nothing sends
+    // interrupts as messages (`its`), and all is below 4 GiB, which every
+    // processor can address.
+    machine: "virt,acpi=off,gic-version=max,its=off,highmem=off",
+    // Without pointer authentication, with which a boot takes three times as
+    // long where it is computed.
     cpu: "neoverse-n1",
     wire_device: "pci-serial,chardev=wire",
     wire: "ttyS0",
     append: "console=ttyAMA0 8250.nr_uarts=1",
-    tcg_append: "",
-    // It would read 76 MB into memory for nothing.
-    kernel_for_state: false,
-    // There is a /dev/kvm only where the kernel has started as a hypervisor.
+    tcg_append: String::new,
+    memory_start: 0x4000_0000,
+    // There is a /dev/kvm only where the kernel was started as a hypervisor.
     kvm_flags: &[],
     cpuinfo: &[
         "CPU implementer",
@@ -101,20 +107,65 @@ const AARCH64: Arch = Arch {
     kernel_packages: ["linux-image-cloud-arm64", "linux-image-virtual"],
 };
 
+/// How often this machine's time stamp counter counts in a millisecond. Where
+/// QEMU computes a processor of this machine's own architecture, the guest
+/// reads this very counter.
+fn time_stamp_khz() -> u64 {
+    // Read between two looks at the clock: the closest of some, since another
+    // process may get the processor in between.
+    let look = || {
+        let looks = (0..10).map(|_| {
+            let before = Instant::now();
+            let counter = time_stamp();
+            (before.elapsed(), before, counter)
+        });
+        looks.min_by_key(|look| look.0).expect("ten")
+    };
+    let (_, begun, first) = look();
+    thread::sleep(Duration::from_millis(50));
+    let (_, ended, last) = look();
+    let micros = (ended - begun).as_micros() as u64;
+    (last - first) * 1000 / micros
+}
+
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "an instruction of the processor")]
+fn time_stamp() -> u64 {
+    // SAFETY: every x86-64 has it.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn time_stamp() -> u64 {
+    unreachable!("only x86-64 is asked")
+}
+
 impl Arch {
     /// That of this machine.
     ///
     /// # Errors
     /// Where the harness does not know it. The demos run on any.
     pub fn here() -> Result<&'static Arch, Failure> {
-        let name = std::env::consts::ARCH;
-        let known = [&X86_64, &AARCH64].into_iter();
-        known.into_iter().find(|arch| arch.name == name).ok_or_else(|| {
+        Arch::of(std::env::consts::ARCH)
+    }
+
+    fn of(name: &str) -> Result<&'static Arch, Failure> {
+        let mut known = [&X86_64, &AARCH64].into_iter();
+        known.find(|arch| arch.name == name).ok_or_else(|| {
             Failure::new(format!(
-                "the machine is not made for {name} yet, only for x86_64 and \
-                 aarch64; the demos run here without it"
+                "there is no machine for {name} yet, only for x86_64 and \
+                 aarch64: the demos run without it"
             ))
         })
+    }
+
+    /// Whether KVM can be hoped for. That `/dev/kvm` opens proves nothing:
+    /// without the processor's flag there are machines where it opens and no
+    /// guest ever starts.
+    pub fn may_have_kvm(&self, cpuinfo: &str) -> bool {
+        let mut words = cpuinfo.split_whitespace();
+        self.kvm_flags.is_empty()
+            || words.any(|word| self.kvm_flags.contains(&word))
     }
 
     /// The processor, as far as it matters to a machine that was saved on it.
@@ -130,7 +181,32 @@ impl Arch {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
+
+    #[rstest]
+    #[case::intel(X86_64, "flags : fpu vmx sse", true)]
+    #[case::amd(X86_64, "flags : fpu svm sse", true)]
+    #[case::neither(X86_64, "flags : fpu svme sse", false)]
+    #[case::arm_does_not_tell(AARCH64, "Features : fp asimd", true)]
+    fn kvm_can_be_hoped_for(
+        #[case] arch: Arch,
+        #[case] cpuinfo: &str,
+        #[case] able: bool,
+    ) {
+        assert_eq!(arch.may_have_kvm(cpuinfo), able);
+    }
+
+    #[test]
+    fn architecture_without_a_machine_is_told() {
+        assert_eq!(
+            Arch::of("aarch64").expect("a known one").name,
+            AARCH64.name
+        );
+        let told = Arch::of("riscv64").expect_err("none").to_string();
+        assert!(told.starts_with("there is no machine for riscv64"), "{told}");
+    }
 
     #[test]
     fn processor_is_told_by_what_matters_to_a_saved_machine() {
@@ -141,6 +217,13 @@ mod tests {
             X86_64.processor(&cpuinfo),
             "vendor_id\t: AuthenticAMD\nmodel name\t: EPYC\nflags\t\t: svm"
         );
-        assert_eq!(AARCH64.processor(&cpuinfo), "");
+
+        let first = "processor\t: 0\nBogoMIPS\t: 50.00\n\
+                     Features\t: fp asimd\nCPU part\t: 0xd0c";
+        let cpuinfo = format!("{first}\n\n{first}");
+        assert_eq!(
+            AARCH64.processor(&cpuinfo),
+            "Features\t: fp asimd\nCPU part\t: 0xd0c"
+        );
     }
 }

@@ -16,6 +16,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
+use crate::window::Window;
 use crate::wire::{
     self, Decoder, End, FromGuest, OUTPUT, Request, ToGuest, User,
 };
@@ -42,16 +43,16 @@ use nix::unistd::{Pid, chdir, chown, chroot, sethostname, setsid};
 pub fn serve() -> io::Result<Infallible> {
     let fit = prepare();
     let mut wire = Wire::open()?;
-    wire.tell(&match fit {
-        Ok(()) => FromGuest::Ready,
+    wire.send(&match fit {
+        Ok(()) => FromGuest::Ready(wire.window.frames()?),
         Err(why) => FromGuest::Unfit(why),
     })?;
     let mut asked = Vec::new();
     loop {
-        match wire.hear()? {
+        match wire.receive()? {
             ToGuest::Part(part) => {
                 asked.extend(part);
-                wire.tell(&FromGuest::Taken)?;
+                wire.send(&FromGuest::Taken)?;
             }
             ToGuest::Run { part, input } => {
                 asked.extend(part);
@@ -64,10 +65,12 @@ pub fn serve() -> io::Result<Infallible> {
                     End::NotStarted(errno.unwrap_or(libc::EIO))
                 });
                 asked.clear();
-                wire.tell(&FromGuest::End(end))?;
+                wire.send(&FromGuest::End(end))?;
             }
             // To a command that has ended in the meantime.
-            ToGuest::Input(_) => wire.tell(&FromGuest::Taken)?,
+            ToGuest::Input(_) | ToGuest::Window { .. } => {
+                wire.send(&FromGuest::Taken)?;
+            }
             ToGuest::Resize(..) | ToGuest::Hello { .. } => {}
         }
     }
@@ -161,12 +164,13 @@ fn leave_rootfs() -> io::Result<()> {
     Ok(())
 }
 
-/// The second serial port, and the word that a child has ended.
+/// The serial port to the harness, and the news that a child has ended.
 struct Wire {
     port: File,
     children: SignalFd,
     decoder: Decoder,
-    heard: Vec<u8>,
+    inbox: Vec<u8>,
+    window: Window,
 }
 
 impl Wire {
@@ -190,17 +194,23 @@ impl Wire {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let children = SignalFd::with_flags(&signals, flags)?;
         let decoder = Decoder::default();
-        Ok(Wire { port, children, decoder, heard: Vec::new() })
+        Ok(Wire {
+            port,
+            children,
+            decoder,
+            inbox: Vec::new(),
+            window: Window::open()?,
+        })
     }
 
-    fn tell(&mut self, message: &FromGuest) -> io::Result<()> {
+    fn send(&mut self, message: &FromGuest) -> io::Result<()> {
         self.port.write_all(&wire::encode(message))
     }
 
-    /// Waits for the next message, and buries orphans in the meantime.
-    fn hear(&mut self) -> io::Result<ToGuest> {
+    /// Waits for the next message, and reaps orphans in the meantime.
+    fn receive(&mut self) -> io::Result<ToGuest> {
         loop {
-            if let Some(message) = self.heard()? {
+            if let Some(message) = self.next()? {
                 return Ok(message);
             }
             if self.wait(&[])? {
@@ -222,7 +232,7 @@ impl Wire {
         Ok(fds[0].any().unwrap_or_default())
     }
 
-    /// Buries all children that have ended; says if COMMAND is among them.
+    /// Reaps all children that have ended; returns COMMAND's end if it is one.
     #[expect(unsafe_code, reason = "nix knows no real-time signals")]
     fn reap(&self, command: Pid) -> io::Result<Option<End>> {
         while self.children.read_signal()?.is_some() {}
@@ -248,14 +258,14 @@ impl Wire {
     fn read(&mut self) -> io::Result<()> {
         let mut bytes = [0; 4096];
         let n = self.port.read(&mut bytes)?;
-        self.heard.extend(&bytes[..n]);
+        self.inbox.extend(&bytes[..n]);
         Ok(())
     }
 
     /// The next message among the bytes that were read. Rubbish is passed
     /// over: it can only be what the line made of a restored machine.
-    fn heard(&mut self) -> io::Result<Option<ToGuest>> {
-        let mut bytes = std::mem::take(&mut self.heard).into_iter();
+    fn next(&mut self) -> io::Result<Option<ToGuest>> {
+        let mut bytes = std::mem::take(&mut self.inbox).into_iter();
         while let Some(byte) = bytes.next() {
             match self.decoder.push(byte) {
                 Some(Ok(ToGuest::Hello { nonce, time })) => {
@@ -263,10 +273,10 @@ impl Wire {
                         ClockId::CLOCK_REALTIME,
                         TimeSpec::from_duration(time),
                     )?;
-                    self.tell(&FromGuest::Hello(nonce))?;
+                    self.send(&FromGuest::Hello(nonce))?;
                 }
                 Some(Ok(message)) => {
-                    self.heard = bytes.collect();
+                    self.inbox = bytes.collect();
                     return Ok(Some(message));
                 }
                 Some(Err(_)) | None => {}
@@ -291,11 +301,14 @@ fn run(wire: &mut Wire, request: &Request, input: bool) -> io::Result<End> {
 
     loop {
         // Before any waiting: the first input may have come with the request.
-        while let Some(message) = wire.heard()? {
+        while let Some(message) = wire.next()? {
             match message {
                 ToGuest::Input(bytes) => {
                     closing = bytes.is_empty();
                     pending = bytes;
+                }
+                ToGuest::Window { length, sum } => {
+                    pending = wire.window.read(length, sum)?;
                 }
                 ToGuest::Resize(rows, columns) => {
                     if let Some(terminal) = &streams.output {
@@ -310,10 +323,10 @@ fn run(wire: &mut Wire, request: &Request, input: bool) -> io::Result<End> {
         if closing {
             closing = false;
             streams.input = None;
-            wire.tell(&FromGuest::Taken)?;
+            wire.send(&FromGuest::Taken)?;
         }
         if !pending.is_empty() && streams.feed(&mut pending) {
-            wire.tell(&FromGuest::Taken)?;
+            wire.send(&FromGuest::Taken)?;
         }
 
         let ended = wire.reap(command)?;
@@ -343,7 +356,7 @@ impl Streams {
     /// Carries all that COMMAND has written so far.
     fn carry(&mut self, wire: &mut Wire) -> io::Result<()> {
         let mut bytes = [0; OUTPUT];
-        for (stream, tell) in [
+        for (stream, message) in [
             (&mut self.output, FromGuest::Out as fn(_) -> _),
             (&mut self.errors, FromGuest::Err as fn(_) -> _),
         ] {
@@ -352,7 +365,7 @@ impl Streams {
                     Err(Errno::EAGAIN) => break,
                     // A terminal that its last process has left: EIO.
                     Ok(0) | Err(_) => *stream = None,
-                    Ok(n) => wire.tell(&tell(bytes[..n].to_vec()))?,
+                    Ok(n) => wire.send(&message(bytes[..n].to_vec()))?,
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! The guest's kernel: the reader's own, or else the distribution's, fetched
 //! and unpacked without root. Nothing of it is installed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -16,7 +17,7 @@ use crate::{Failure, variable};
 /// A kernel image and its modules.
 #[derive(Debug)]
 pub struct Kernel {
-    /// As the distribution ships it: a bzImage.
+    /// As the distribution ships it.
     pub image: PathBuf,
     /// What `uname -r` will say.
     pub release: String,
@@ -27,24 +28,26 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// `$HARNESS_KERNEL`; else the newest that is readable here; else the
-    /// distribution's package, unpacked below `cache`.
-    pub fn find(cache: &Path) -> Result<Kernel, Failure> {
+    /// The image of `$HARNESS_KERNEL`; else the newest that is readable here;
+    /// else that of the distribution's package, unpacked below `cache`.
+    pub fn find(cache: &Path) -> Result<PathBuf, Failure> {
         if let Some(image) = variable("HARNESS_KERNEL") {
-            return Kernel::at(image.into());
+            return Ok(image.into());
         }
         let mut here = installed(Path::new("/"));
         here.retain(|image| File::open(image).is_ok());
-        match here.pop() {
-            Some(image) => Kernel::at(image),
-            None => Kernel::at(fetch(cache)?),
-        }
+        here.pop().map_or_else(|| fetch(cache), Ok)
     }
 
-    fn at(image: PathBuf) -> Result<Kernel, Failure> {
-        let release = release(&image).map_err(|why| {
-            Failure::new(format!("kernel {}: {why}", image.display()))
-        })?;
+    /// What this file holds, which must be a kernel for `arch`. Where it is
+    /// compressed that takes a while.
+    pub fn at(image: PathBuf, arch: &str) -> Result<Kernel, Failure> {
+        let release = fs::read(&image)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| release(&bytes, arch))
+            .map_err(|why| {
+                Failure::new(format!("kernel {}: {why}", image.display()))
+            })?;
         // .../boot/vmlinuz-6.1, .../usr/lib/modules/6.1/vmlinuz: the modules
         // are below a directory above, which may be a package's or `/`.
         let image = std::path::absolute(&image).unwrap_or(image);
@@ -63,20 +66,21 @@ impl Kernel {
         Ok(Kernel { image, release, modules, config })
     }
 
-    /// The kernel proper, which a bzImage holds compressed: a guest that
+    /// The kernel proper, which the image may hold compressed: a guest that
     /// need not unpack it starts seconds sooner. `None` where that cannot be
     /// done: then the guest unpacks it.
     pub fn unpacked(&self) -> io::Result<Option<Vec<u8>>> {
         let image = fs::read(&self.image)?;
+        if !is_bzimage(&image) {
+            return Ok(arm64(&image).map(Cow::into_owned));
+        }
         // Documentation/arch/x86/boot.rst: setup_sects, payload_offset and
         // payload_length, the latter two since protocol 2.08.
         let sectors = usize::from(image[0x1f1]).max(4);
-        let field = |at| le32(&image, at).unwrap_or(0) as usize;
-        let start = (sectors + 1) * 512 + field(0x248);
-        let Some(payload) = image.get(start..start + field(0x24c)) else {
-            return Ok(None);
-        };
-        let Ok(kernel) = decompress(payload) else { return Ok(None) };
+        let payload = le32(&image, 0x248)
+            .map(|offset| (sectors + 1) * 512 + offset)
+            .and_then(|start| part(&image, start, le32(&image, 0x24c)?));
+        let Some(Ok(kernel)) = payload.map(decompress) else { return Ok(None) };
         // QEMU enters an ELF kernel through this note (Xen's
         // PHYS32_ENTRY, "PVH"), or not at all.
         let pvh = memchr::memmem::find(&kernel, b"\x12\0\0\0Xen\0");
@@ -189,22 +193,56 @@ fn installed(root: &Path) -> Vec<PathBuf> {
     kernels
 }
 
-/// What the image calls itself.
-fn release(image: &Path) -> Result<String, String> {
-    let mut head = Vec::new();
-    File::open(image)
-        .and_then(|file| file.take(64 * 1024).read_to_end(&mut head))
-        .map_err(|error| error.to_string())?;
-    if head.get(0x202..0x206) != Some(b"HdrS") {
-        return Err("not a Linux kernel for x86 (a bzImage)".into());
+/// What the image calls itself, if it is one for `arch`.
+fn release(image: &[u8], arch: &str) -> Result<String, String> {
+    let kernel = arm64(image);
+    let (its, text) = match &kernel {
+        _ if is_bzimage(image) => {
+            let at = le32(image, 0x20e).unwrap_or(0) & 0xffff;
+            ("x86_64", image.get(at + 0x200..))
+        }
+        Some(kernel) => {
+            // Its banner; other such texts go on with `%s`.
+            let key = b"Linux version ";
+            let found = memchr::memmem::find_iter(kernel, key);
+            let mut texts = found.map(|at| &kernel[at + key.len()..]);
+            let of_it =
+                |text: &&[u8]| text.first().is_some_and(u8::is_ascii_digit);
+            ("aarch64", texts.find(of_it))
+        }
+        None => return Err(format!("not a Linux kernel for {arch}")),
+    };
+    if its != arch {
+        return Err(format!("a Linux kernel for {its}, and not for {arch}"));
     }
-    let at = head[0x20e] as usize + ((head[0x20f] as usize) << 8) + 0x200;
-    let text = head.get(at..).unwrap_or_default();
+    let text = text.unwrap_or_default();
     let end = text.iter().position(|byte| b" \0".contains(byte)).unwrap_or(0);
     String::from_utf8(text[..end].to_vec())
         .ok()
         .filter(|release| !release.is_empty())
         .ok_or("a kernel without a version".into())
+}
+
+fn is_bzimage(image: &[u8]) -> bool {
+    image.get(0x202..0x206) == Some(b"HdrS")
+}
+
+/// The arm64 kernel that this is, or that it holds: an Image
+/// (Documentation/arch/arm64/booting.rst), that compressed, or the same
+/// with a program around it that a firmware starts
+/// (drivers/firmware/efi/libstub/zboot-header.S).
+fn arm64(image: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let kernel = match image {
+        [b'M', b'Z', _, _, b'z', b'i', b'm', b'g', ..] => {
+            part(image, le32(image, 8)?, le32(image, 12)?)?
+        }
+        _ => image,
+    };
+    let is_image = |kernel: &[u8]| kernel.get(0x38..0x3c) == Some(b"ARM\x64");
+    if is_image(kernel) {
+        return Some(kernel.into());
+    }
+    decompress(kernel).ok().filter(|it| is_image(it)).map(Cow::Owned)
 }
 
 /// Fetches the kernel's packages and unpacks them below `cache`.
@@ -332,8 +370,8 @@ fn decompress(bytes: &[u8]) -> io::Result<Vec<u8>> {
 fn lz4_legacy(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     let mut rest = &bytes[4..];
     while rest.len() > 4 {
-        let length = le32(rest, 0).unwrap_or(0) as usize;
-        let Some(block) = rest.get(4..4 + length) else {
+        let length = le32(rest, 0).unwrap_or(0);
+        let Some(block) = part(rest, 4, length) else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
         out.extend(
@@ -345,9 +383,13 @@ fn lz4_legacy(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-fn le32(bytes: &[u8], at: usize) -> Option<u32> {
+fn le32(bytes: &[u8], at: usize) -> Option<usize> {
     let four = bytes.get(at..at + 4)?;
-    Some(u32::from_le_bytes(four.try_into().ok()?))
+    Some(u32::from_le_bytes(four.try_into().ok()?) as usize)
+}
+
+fn part(bytes: &[u8], start: usize, length: usize) -> Option<&[u8]> {
+    bytes.get(start..)?.get(..length)
 }
 
 #[cfg(test)]
@@ -391,13 +433,40 @@ mod tests {
         assert!(half.is_err(), "{half:?}");
     }
 
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let level = flate2::Compression::default();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), level);
+        io::Write::write_all(&mut gzip, bytes).expect("memory");
+        gzip.finish().expect("memory")
+    }
+
     /// The head of a bzImage, as far as it is read.
-    fn image(version: &str) -> Vec<u8> {
+    fn bzimage(version: &str) -> Vec<u8> {
         let mut image = vec![0; 0x202];
         image.extend(b"HdrS\0\0\0\0\0\0\0\0");
         image.extend(0x1234_u16.to_le_bytes());
         image.resize(0x1234 + 0x200, b'.');
         image.extend(version.as_bytes());
+        image
+    }
+
+    /// An arm64 kernel, as far as it is read.
+    fn arm64_image(version: &str) -> Vec<u8> {
+        let mut image = b"MZ".to_vec();
+        image.resize(0x38, 0);
+        image.extend(b"ARM\x64.Linux version %s.");
+        image.extend(format!("Linux version {version} (me@here)").bytes());
+        image
+    }
+
+    /// The same with a firmware's program around it.
+    fn zboot(payload: &[u8]) -> Vec<u8> {
+        let mut image = b"MZ\0\0zimg".to_vec();
+        image.extend(0x1000_u32.to_le_bytes());
+        image.extend((payload.len() as u32).to_le_bytes());
+        image.resize(0x1000, b'.');
+        image.extend(payload);
+        image.extend(b"what follows");
         image
     }
 
@@ -422,15 +491,15 @@ mod tests {
     fn kernels_modules_are_found(#[case] kernel: &str, #[case] modules: &str) {
         let root = tempfile::tempdir().expect("a folder");
         let root = root.path();
-        let image = file(root.join(kernel), &image("6.1 (me@here) #1\0"));
-        let found = Kernel::at(image.clone()).expect("a kernel");
+        let image = file(root.join(kernel), &bzimage("6.1 (me@here) #1\0"));
+        let found = Kernel::at(image.clone(), "x86_64").expect("a kernel");
         assert_eq!((&*found.release, &found.modules), ("6.1", &None));
         assert_eq!(found.modules(&["dummy"]).expect("none"), []);
 
         let modules = root.join(modules);
         let dummy = modules.join("kernel/drivers/net/dummy.ko");
         file(dummy.clone(), &module(""));
-        let found = Kernel::at(image).expect("a kernel");
+        let found = Kernel::at(image, "x86_64").expect("a kernel");
         assert_eq!(found.modules, Some(modules));
         let [found] = &found.modules(&["dummy", "none"]).expect("read")[..]
         else {
@@ -474,10 +543,7 @@ mod tests {
         };
         // Its first bytes say how; the name ends as the distribution likes.
         let path = root.path().join("kernel/dummy.ko.xz");
-        let level = flate2::Compression::default();
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), level);
-        io::Write::write_all(&mut gzip, &module("")).expect("memory");
-        file(path, &gzip.finish().expect("memory"));
+        file(path, &gzip(&module("")));
         let found = kernel.modules(&["dummy"]).expect("read");
         assert_eq!(found[0].bytes, module(""));
     }
@@ -530,12 +596,9 @@ linux-image-unsigned-6.8.0-31-generic",
     ) {
         let note = if enterable { "\x12\0\0\0Xen\0" } else { "none" };
         let kernel = format!("kernel {note} kernel").into_bytes();
-        let level = flate2::Compression::default();
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), level);
-        io::Write::write_all(&mut gzip, &kernel).expect("memory");
-        let payload = gzip.finish().expect("memory");
+        let payload = gzip(&kernel);
 
-        let mut bytes = image("6.1\0");
+        let mut bytes = bzimage("6.1\0");
         bytes[0x1f1] = sectors;
         bytes[0x248..0x24c].copy_from_slice(&0x1000_u32.to_le_bytes());
         let length = payload.len() as u32;
@@ -544,19 +607,59 @@ linux-image-unsigned-6.8.0-31-generic",
         bytes.extend(payload);
         bytes.extend(b"what follows");
         let dir = tempfile::tempdir().expect("a folder");
-        let found = Kernel::at(file(dir.path().join("vmlinuz"), &bytes));
-        let unpacked = found.expect("a kernel").unpacked().expect("a file");
+        let path = file(dir.path().join("vmlinuz"), &bytes);
+        let found = Kernel::at(path, "x86_64").expect("a kernel");
+        let unpacked = found.unpacked().expect("a file");
         assert_eq!(unpacked, enterable.then_some(kernel));
+    }
+
+    /// `arm64_image("6.1")`, by `zstd`.
+    const ZSTD: &[u8] =
+        b"\x28\xb5\x2f\xfd\x24\x69\x7d\x01\x00\x54\x02\x4d\x5a\x00\x41\
+          \x52\x4d\x64\x2e\x4c\x69\x6e\x75\x78\x20\x76\x65\x72\x73\x69\
+          \x6f\x6e\x20\x25\x73\x36\x2e\x31\x20\x28\x6d\x65\x40\x68\x65\
+          \x72\x65\x29\x02\x00\x69\x76\x4c\x27\x18\x02\xdf\xc1\x0e\xd3";
+
+    #[rstest]
+    #[case::as_it_is(arm64_image("6.1"))]
+    #[case::compressed(gzip(&arm64_image("6.1")))]
+    #[case::zboot_by_gzip(zboot(&gzip(&arm64_image("6.1"))))]
+    #[case::zboot_by_zstd(zboot(ZSTD))]
+    fn arm64_kernel_is_unpacked(#[case] bytes: Vec<u8>) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = file(dir.path().join("vmlinuz"), &bytes);
+        let found = Kernel::at(path, "aarch64").expect("a kernel");
+        assert_eq!(found.release, "6.1");
+        let unpacked = found.unpacked().expect("a file");
+        assert_eq!(unpacked, Some(arm64_image("6.1")));
     }
 
     #[rstest]
     #[case::text(b"root:x:0:0:root:/root:/bin/bash".to_vec(), "not a Linux")]
-    #[case::cut_off(image("6.1")[..0x300].to_vec(), "without a version")]
-    #[case::nameless(image("\0"), "without a version")]
+    #[case::cut_off(bzimage("6.1")[..0x300].to_vec(), "without a version")]
+    #[case::nameless(bzimage("\0"), "without a version")]
+    #[case::other(arm64_image("6.1"), "for aarch64, and not for x86_64")]
     fn what_is_no_kernel_is_told(#[case] bytes: Vec<u8>, #[case] why: &str) {
+        told(&bytes, "x86_64", why);
+    }
+
+    #[rstest]
+    #[case::other(bzimage("6.1\0"), "for x86_64, and not for aarch64")]
+    #[case::nameless(arm64_image(""), "without a version")]
+    #[case::compressed_text(gzip(b"text"), "not a Linux kernel for aarch64")]
+    #[case::cut_off(zboot(b"")[..14].to_vec(), "not a Linux")]
+    #[case::half(zboot(&arm64_image("6.1"))[..0x1010].to_vec(), "not a Linux")]
+    fn what_is_no_arm64_kernel_is_told(
+        #[case] bytes: Vec<u8>,
+        #[case] why: &str,
+    ) {
+        told(&bytes, "aarch64", why);
+    }
+
+    fn told(bytes: &[u8], arch: &str, why: &str) {
         let dir = tempfile::tempdir().expect("a folder");
-        let path = file(dir.path().join("vmlinuz"), &bytes);
-        let told = Kernel::at(path).expect_err("no kernel").to_string();
+        let path = file(dir.path().join("vmlinuz"), bytes);
+        let told = Kernel::at(path, arch).expect_err("no kernel").to_string();
         assert!(told.contains(why), "{told}");
     }
 

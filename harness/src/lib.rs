@@ -24,6 +24,7 @@ mod programs;
 mod progress;
 mod saved;
 mod vm;
+mod window;
 pub mod wire;
 
 pub use failure::Failure;

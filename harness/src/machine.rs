@@ -21,7 +21,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Whence, getppid, lseek};
+use nix::unistd::{Pid, Whence, getppid, lseek};
 use serde_json::{Value, json};
 
 use crate::accelerator::Accelerator;
@@ -41,11 +41,9 @@ fn memory_for(initramfs: u64) -> u64 {
 /// where they would not be "only loopback". With addresses that are not random
 /// TCG translates a library once and not for each process: half the time of a
 /// command. Security modules without a policy, and statistics that nobody
-/// reads, are asked at each call all the same, and memory is charged to
-/// control groups that nobody makes.
+/// reads, are asked at each call all the same.
 const APPEND: &str = "quiet panic=-1 cryptomgr.notests fb_tunnels=none \
-                      norandmaps lsm=capability psi=0 \
-                      cgroup_disable=memory rdinit=/init";
+                      norandmaps lsm=capability psi=0 rdinit=/init";
 
 /// How long QEMU's monitor may think about an answer. It greets in 0.1 s where
 /// nothing of QEMU is in memory yet.
@@ -149,11 +147,14 @@ impl Machine {
             .map_err(|error| Failure::because("initramfs", error))?;
         let size = format!("{}M", memory_for(initramfs.len()));
         let arch = Arch::here()?;
-        let (board, cpu, append) = match accelerator {
-            Accelerator::Kvm => (arch.kvm_machine, "host", ""),
-            Accelerator::Tcg => ("", arch.cpu, arch.tcg_append),
+        let (cpu, append) = match accelerator {
+            Accelerator::Kvm => ("host", String::new()),
+            Accelerator::Tcg if at == Start::Boot => {
+                (arch.cpu, (arch.tcg_append)())
+            }
+            Accelerator::Tcg => (arch.cpu, String::new()),
         };
-        let board = format!("{}{board},memory-backend=memory", arch.machine);
+        let board = format!("{},memory-backend=memory", arch.machine);
         let append = format!("{} {append} {APPEND}", arch.append);
         let chardev = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd}");
         let mut qemu = Command::new(qemu()?);
@@ -175,7 +176,7 @@ impl Machine {
             .stdin(OwnedFd::from(guest_input))
             .stdout(guest_output)
             .stderr(OwnedFd::from(errors));
-        if at == Start::Boot || arch.kernel_for_state {
+        if at == Start::Boot {
             qemu.args(["-kernel", "kernel", "-initrd", "initramfs"])
                 .args(["-append", &append]);
         }
@@ -231,6 +232,11 @@ impl Machine {
             said,
             reader,
         })
+    }
+
+    /// QEMU.
+    pub fn process(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
     }
 
     /// Ends the machine, and makes an error of what its console said last.

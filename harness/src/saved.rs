@@ -16,6 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::accelerator::{Accelerator, Accelerators};
+use crate::arch::Arch;
 use crate::kernel::Kernel;
 use crate::machine::{self, Machine, Start};
 use crate::pack::{self, Tree};
@@ -40,7 +41,8 @@ const STATES: usize = 4;
 #[derive(Debug)]
 pub struct Harness {
     cache: PathBuf,
-    kernel: Kernel,
+    /// The kernel's image.
+    kernel: PathBuf,
     accelerators: Accelerators,
     init: PathBuf,
     /// Where in the guest, and what of this machine.
@@ -60,6 +62,7 @@ impl Harness {
         if let Err(failure) = &*PATIENCE {
             return Err(Failure::new(failure.first_line()));
         }
+        Arch::here()?;
         let demos = programs::build()?;
         let cache = variable("HARNESS_CACHE").map(PathBuf::from);
         let cache = cache
@@ -107,12 +110,19 @@ impl Harness {
     /// The kernel's release and the accelerator, in words.
     pub fn describe(&self) -> String {
         let accelerator = self.accelerators.now().0.name();
-        format!("Linux {} under {accelerator}", self.kernel.release)
+        match self.its_kernel() {
+            Ok(it) => format!("Linux {} under {accelerator}", it.release),
+            Err(failure) => failure.to_string(),
+        }
     }
 
     /// The kernel's image, as the distribution ships it.
     pub fn kernel(&self) -> &Path {
-        &self.kernel.image
+        &self.kernel
+    }
+
+    fn its_kernel(&self) -> Result<Kernel, Failure> {
+        Kernel::at(self.kernel.clone(), Arch::here()?.name)
     }
 
     /// Whether the machine has programs or files of the reader's own, at the
@@ -127,9 +137,9 @@ impl Harness {
     }
 
     fn restored(&self, accelerator: Accelerator) -> Result<Vm, Failure> {
-        let state = self.state(accelerator)?;
+        let (state, frames) = self.state(accelerator)?;
         let tried = Stamp::of(&state.join(MANIFEST)).ok();
-        let failure = match Vm::restore(&state, accelerator) {
+        let failure = match Vm::restore(&state, &frames, accelerator) {
             Ok(vm) => return Ok(vm),
             // QEMU itself: it says nothing about the state.
             Err(RestoreError::Qemu(failure)) => return Err(failure),
@@ -147,32 +157,39 @@ impl Harness {
             self.make(&state, self.inputs(accelerator)?)?;
         }
         drop(lock);
-        Vm::restore(&state, accelerator).map_err(RestoreError::into_failure)
+        let (state, frames) = self.state(accelerator)?;
+        Vm::restore(&state, &frames, accelerator)
+            .map_err(RestoreError::into_failure)
     }
 
-    /// The folder of the saved machine, which is made if there is none.
-    fn state(&self, accelerator: Accelerator) -> Result<PathBuf, Failure> {
+    /// The folder of the saved machine, which is made if there is none, and
+    /// the page frames of its window.
+    fn state(
+        &self,
+        accelerator: Accelerator,
+    ) -> Result<(PathBuf, Vec<u64>), Failure> {
         let inputs = self.inputs(accelerator)?;
         let dir = self.cache.join(inputs.name());
-        if is_intact(&dir, &inputs) {
+        if let Some(manifest) = intact(&dir, &inputs) {
             // The time of its last use; failure to set it is harmless.
             let _ = File::open(&dir)
                 .and_then(|dir| dir.set_modified(SystemTime::now()));
-            return Ok(dir);
+            return Ok((dir, manifest.frames));
         }
         let _lock = lock(&self.cache)?;
         // Another process may have made it while we waited.
-        if !is_intact(&dir, &inputs) {
-            self.make(&dir, inputs)?;
-        }
-        Ok(dir)
+        let frames = match intact(&dir, &inputs) {
+            Some(manifest) => manifest.frames,
+            None => self.make(&dir, inputs)?,
+        };
+        Ok((dir, frames))
     }
 
     /// Everything that the machine is made of.
     fn inputs(&self, accelerator: Accelerator) -> Result<Inputs, Failure> {
         let stamped = |path: &Path| Ok((bytes(path), Stamp::of(path)?));
         let mut files = Vec::new();
-        for path in [&machine::qemu()?, &self.init, &self.kernel.image] {
+        for path in [&machine::qemu()?, &self.init, &self.kernel] {
             files.push(stamped(path)?);
         }
         let packed = self.programs.iter().chain(&self.files);
@@ -180,31 +197,30 @@ impl Harness {
             files.push(stamped(source)?);
         }
         let places = packed.map(|(at, _)| bytes(at)).collect();
-        let host = match accelerator {
-            Accelerator::Kvm => self.accelerators.host.clone(),
-            Accelerator::Tcg => String::new(),
-        };
+        let host = self.accelerators.host.clone();
         let accelerator = accelerator.name().to_string();
         Ok(Inputs { accelerator, host, files, places })
     }
 
     /// Boots a machine, and saves it in the folder `dir`, in place of what
     /// was there. To be called with the lock.
-    fn make(&self, dir: &Path, inputs: Inputs) -> Result<(), Failure> {
+    fn make(&self, dir: &Path, inputs: Inputs) -> Result<Vec<u64>, Failure> {
         let new = self.cache.join("new");
-        let made = self.save(&new, inputs).and_then(|()| {
+        let made = self.save(&new, inputs).and_then(|frames| {
             let _ = fs::remove_dir_all(dir);
             fs::rename(&new, dir)
-                .map_err(|error| Failure::because(dir.display(), error))
+                .map_err(|error| Failure::because(dir.display(), error))?;
+            Ok(frames)
         });
         let _ = fs::remove_dir_all(&new);
         prune(&self.cache);
         made
     }
 
-    fn save(&self, new: &Path, inputs: Inputs) -> Result<(), Failure> {
+    fn save(&self, new: &Path, inputs: Inputs) -> Result<Vec<u64>, Failure> {
         let begun = Instant::now();
-        let release = &self.kernel.release;
+        let kernel = self.its_kernel()?;
+        let release = &kernel.release;
         let (_, why) = self.accelerators.now();
         let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
         let accelerator = &inputs.accelerator;
@@ -214,22 +230,24 @@ impl Harness {
         fs::create_dir_all(new).map_err(fail)?;
 
         // Side by side: each takes a while.
-        let (sources, kernel) = thread::scope(|scope| {
-            let kernel = scope.spawn(|| self.unpack(&new.join("kernel")));
-            let sources = self.pack(&new.join("initramfs"));
-            (sources, kernel.join().expect("no panic"))
+        let (sources, unpacked) = thread::scope(|scope| {
+            let unpacked = scope.spawn(|| unpack(&kernel, new));
+            let sources = self.pack(&kernel, &new.join("initramfs"));
+            (sources, unpacked.join().expect("no panic"))
         });
-        let (sources, ()) = (sources?, kernel.map_err(fail)?);
+        let (sources, ()) = (sources?, unpacked.map_err(fail)?);
 
         let (accelerator, usual) = match &*inputs.accelerator {
             "kvm" => (Accelerator::Kvm, KVM_BOOT),
             _ => (Accelerator::Tcg, BOOT),
         };
         let machine = Machine::start(new, accelerator, Start::Boot)?;
-        Vm::boot(machine, patience(usual))?.save(new)?;
+        let (vm, frames) = Vm::boot(machine, patience(usual))?;
+        vm.save(new)?;
 
         // Written last: a folder that has this file is complete.
-        let mut manifest = Manifest { inputs, sources: vec![], made: vec![] };
+        let mut manifest =
+            Manifest { inputs, sources: vec![], made: vec![], frames };
         for source in sources {
             manifest.sources.push((bytes(&source), Stamp::of(&source)?));
         }
@@ -237,14 +255,18 @@ impl Harness {
             let stamp = Stamp::of(&new.join(name))?;
             manifest.made.push((name.into(), stamp));
         }
-        let manifest = postcard::to_stdvec(&manifest).expect("plain data");
-        fs::write(new.join(MANIFEST), manifest).map_err(fail)?;
+        let bytes = postcard::to_stdvec(&manifest).expect("plain data");
+        fs::write(new.join(MANIFEST), bytes).map_err(fail)?;
         progress(format_args!("saved after {:.1?}", begun.elapsed()));
-        Ok(())
+        Ok(manifest.frames)
     }
 
     /// Writes the guest's files. Returns where each came from.
-    fn pack(&self, to: &Path) -> Result<Vec<PathBuf>, Failure> {
+    fn pack(
+        &self,
+        kernel: &Kernel,
+        to: &Path,
+    ) -> Result<Vec<PathBuf>, Failure> {
         let mut tree = Tree::new();
         tree.program(Path::new("/init"), &self.init)?;
         for (at, source) in &self.programs {
@@ -253,9 +275,9 @@ impl Harness {
         for (at, path) in &self.files {
             tree.copy(at, path)?;
         }
-        tree.modules(&self.kernel.release, self.kernel.modules(MODULES)?)?;
-        if let Some(config) = &self.kernel.config {
-            let at = format!("/boot/config-{}", self.kernel.release);
+        tree.modules(&kernel.release, kernel.modules(MODULES)?)?;
+        if let Some(config) = &kernel.config {
+            let at = format!("/boot/config-{}", kernel.release);
             tree.copy(Path::new(&at), config)?;
         }
         File::create(to)
@@ -263,13 +285,14 @@ impl Harness {
             .map_err(|error| Failure::because(to.display(), error))?;
         Ok(tree.sources)
     }
+}
 
-    /// Writes the kernel as QEMU enters it at once, where that can be done.
-    fn unpack(&self, to: &Path) -> io::Result<()> {
-        match self.kernel.unpacked()? {
-            Some(kernel) => fs::write(to, kernel),
-            None => fs::copy(&self.kernel.image, to).map(drop),
-        }
+/// Writes the kernel as QEMU enters it at once, where that can be done.
+fn unpack(kernel: &Kernel, dir: &Path) -> io::Result<()> {
+    let to = dir.join("kernel");
+    match kernel.unpacked()? {
+        Some(unpacked) => fs::write(to, unpacked),
+        None => fs::copy(&kernel.image, to).map(drop),
     }
 }
 
@@ -292,13 +315,15 @@ struct Manifest {
     sources: Vec<(Vec<u8>, Stamp)>,
     /// What came out, by its name in the folder.
     made: Vec<(String, Stamp)>,
+    /// The page frames of the guest's window.
+    frames: Vec<u64>,
 }
 
 /// What decides which saved machine is the right one.
 #[derive(Debug, PartialEq, Hash, Serialize, Deserialize)]
 struct Inputs {
     accelerator: String,
-    /// Under KVM: the processor and the kernel of this machine.
+    /// The processor and the kernel of this machine.
     host: String,
     /// QEMU, kernel, programs, by their paths.
     files: Vec<(Vec<u8>, Stamp)>,
@@ -345,23 +370,23 @@ fn bytes(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
 }
 
-/// Whether a saved machine is complete, and everything as it was then.
-fn is_intact(dir: &Path, inputs: &Inputs) -> bool {
-    let manifest = fs::read(dir.join(MANIFEST)).unwrap_or_default();
-    let Ok(manifest) = postcard::from_bytes::<Manifest>(&manifest) else {
-        return false;
-    };
+/// The manifest of a saved machine, if that is complete and everything as it
+/// was then.
+fn intact(dir: &Path, inputs: &Inputs) -> Option<Manifest> {
+    let manifest = fs::read(dir.join(MANIFEST)).ok()?;
+    let manifest: Manifest = postcard::from_bytes(&manifest).ok()?;
     let is_as_it_was = |path: &Path, then: &Stamp| {
         Stamp::of(path).is_ok_and(|now| now == *then)
     };
     let mut sources = manifest.sources.iter();
     let mut made = manifest.made.iter();
-    manifest.inputs == *inputs
+    let same = manifest.inputs == *inputs
         && sources.all(|(path, then)| {
             let path = std::ffi::OsStr::from_bytes(path);
             is_as_it_was(Path::new(path), then)
         })
-        && made.all(|(name, then)| is_as_it_was(&dir.join(name), then))
+        && made.all(|(name, then)| is_as_it_was(&dir.join(name), then));
+    same.then_some(manifest)
 }
 
 /// Removes the states that were not used for longest, so that they do not
@@ -404,13 +429,14 @@ mod tests {
                 inputs: inputs("tcg"),
                 sources: vec![(bytes(&source), of(&source))],
                 made: vec![("memory".into(), of(&memory))],
+                frames: vec![],
             };
             let manifest = postcard::to_stdvec(&manifest).expect("plain data");
             fs::write(dir.join(MANIFEST), manifest).expect("a file");
         };
         save();
-        assert!(is_intact(&dir, &inputs("tcg")));
-        assert!(!is_intact(&dir, &inputs("kvm")));
+        assert!(intact(&dir, &inputs("tcg")).is_some());
+        assert!(intact(&dir, &inputs("kvm")).is_none());
 
         for path in [&source, &memory] {
             File::options()
@@ -418,18 +444,18 @@ mod tests {
                 .open(path)
                 .and_then(|file| file.set_len(3))
                 .expect("a file");
-            assert!(!is_intact(&dir, &inputs("tcg")));
+            assert!(intact(&dir, &inputs("tcg")).is_none());
             save();
-            assert!(is_intact(&dir, &inputs("tcg")));
+            assert!(intact(&dir, &inputs("tcg")).is_some());
             fs::remove_file(path).expect("a file");
-            assert!(!is_intact(&dir, &inputs("tcg")));
+            assert!(intact(&dir, &inputs("tcg")).is_none());
             fs::write(path, "1234").expect("a file");
             save();
         }
         fs::write(dir.join(MANIFEST), "rubbish").expect("a file");
-        assert!(!is_intact(&dir, &inputs("tcg")));
+        assert!(intact(&dir, &inputs("tcg")).is_none());
         fs::remove_file(dir.join(MANIFEST)).expect("a file");
-        assert!(!is_intact(&dir, &inputs("tcg")));
+        assert!(intact(&dir, &inputs("tcg")).is_none());
     }
 
     #[test]

@@ -16,8 +16,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::accelerator::Accelerator;
 use crate::machine::{Machine, Start};
+use crate::progress::progress;
+use crate::window::View;
 use crate::wire::{
     self, CHUNK, Decoder, End, FromGuest, Request, Rubbish, ToGuest, User,
+    WINDOW,
 };
 use crate::{Failure, patience};
 
@@ -31,6 +34,8 @@ pub struct Vm {
     decoder: Decoder,
     /// Messages that have come, and were not looked at yet.
     inbox: VecDeque<FromGuest>,
+    /// Where the guest takes input from, if that can be written to.
+    view: Option<View>,
 }
 
 /// Why a saved machine does not go on.
@@ -90,15 +95,18 @@ struct Ready {
 impl Vm {
     fn new(machine: Machine) -> Vm {
         let (decoder, inbox) = (Decoder::default(), VecDeque::new());
-        Vm { machine, decoder, inbox }
+        Vm { machine, decoder, inbox, view: None }
     }
 
-    /// Waits for a machine that boots.
-    pub fn boot(machine: Machine, patience: Duration) -> Result<Vm, Failure> {
+    /// Waits for a machine that boots. Returns where its window is, too.
+    pub fn boot(
+        machine: Machine,
+        patience: Duration,
+    ) -> Result<(Vm, Vec<u64>), Failure> {
         let mut vm = Vm::new(machine);
         vm.machine.negotiate()?;
         match vm.receive(Some(Instant::now() + patience))? {
-            Some(FromGuest::Ready) => Ok(vm),
+            Some(FromGuest::Ready(frames)) => Ok((vm, frames)),
             Some(FromGuest::Unfit(why)) => {
                 Err(vm.machine.fail(format!("the guest is unfit: {why}")))
             }
@@ -114,9 +122,11 @@ impl Vm {
         self.machine.save(dir)
     }
 
-    /// Starts a machine from the state that was saved in `dir`.
+    /// Starts a machine from the state that was saved in `dir`, which has its
+    /// window in these page frames.
     pub fn restore(
         dir: &Path,
+        frames: &[u64],
         accelerator: Accelerator,
     ) -> Result<Vm, RestoreError> {
         let deadline = Instant::now() + patience(RESTORE);
@@ -126,6 +136,7 @@ impl Vm {
         vm.machine.negotiate().map_err(RestoreError::Qemu)?;
         vm.machine.restore().map_err(RestoreError::State)?;
         vm.greet(deadline).map_err(RestoreError::State)?;
+        vm.view = View::new(vm.machine.process(), frames);
         Ok(vm)
     }
 
@@ -145,33 +156,39 @@ impl Vm {
         mut io: Io,
     ) -> Result<End, Failure> {
         let deadline = io.patience.map(|patience| Instant::now() + patience);
-        // Whether the input goes on, and the guest has room for more of it.
-        let mut open = !matches!(io.input, Input::Bytes([]));
-        let mut room = true;
+        let mut input = Vec::new(); // Read, and not sent yet.
+        let mut more = !matches!(io.input, Input::Bytes([]));
+        let mut open = more; // The guest has not been told of its end.
+        let mut room = true; // The guest takes more of it.
         self.request(request, open, deadline, io.patience)?;
         loop {
-            if open
-                && room
+            if more
+                && input.is_empty()
                 && let Input::Bytes(bytes) = &mut io.input
             {
-                let (now, later) = bytes.split_at(bytes.len().min(CHUNK));
+                let (now, later) = bytes.split_at(bytes.len().min(WINDOW));
+                input.extend_from_slice(now);
                 *bytes = later;
-                self.send(&ToGuest::Input(now.to_vec()))?;
-                (open, room) = (!now.is_empty(), false);
+                more = !now.is_empty();
             }
-            let Some(ready) = self.wait(&io, open && room, deadline) else {
+            if open && room && !(more && input.is_empty()) {
+                open = !input.is_empty();
+                self.send_input(&mut input)?;
+                room = false;
+            }
+            let wanted = more && input.is_empty();
+            let Some(ready) = self.wait(&io, wanted, deadline) else {
                 return Err(self.late(io.patience));
             };
             if ready.input
                 && let Input::Stream(stream) = &io.input
             {
-                let mut bytes = vec![0; CHUNK];
+                input.resize(WINDOW, 0);
                 // Reading from a terminal that is gone is an error: that is
                 // its end.
-                let n = nix::unistd::read(stream, &mut bytes).unwrap_or(0);
-                bytes.truncate(n);
-                self.send(&ToGuest::Input(bytes))?;
-                (open, room) = (n > 0, false);
+                let n = nix::unistd::read(stream, &mut input).unwrap_or(0);
+                input.truncate(n);
+                more = n > 0;
             }
             if ready.event
                 && let Some((_, event)) = &mut io.events
@@ -201,6 +218,32 @@ impl Vm {
                 }
             }
         }
+    }
+
+    /// Sends as much of COMMAND's input as goes into a message; nothing is its
+    /// end. Much at once goes through the guest's window.
+    fn send_input(&mut self, input: &mut Vec<u8>) -> Result<(), Failure> {
+        if input.len() > CHUNK
+            && let Some(view) = &self.view
+        {
+            let now = &input[..input.len().min(WINDOW)];
+            match view.write(now) {
+                Ok(()) => {
+                    let (length, sum) = (now.len() as u32, wire::sum(now));
+                    input.drain(..now.len());
+                    return self.send(&ToGuest::Window { length, sum });
+                }
+                Err(error) => {
+                    progress(format_args!(
+                        "input is slow here, some 20 kB in a second: \
+                         QEMU's memory: {error}"
+                    ));
+                    self.view = None;
+                }
+            }
+        }
+        let now = input.drain(..input.len().min(CHUNK)).collect();
+        self.send(&ToGuest::Input(now))
     }
 
     /// Sends a request, in pieces.

@@ -15,6 +15,21 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// and the 4096 of a terminal's buffer behind it never overflow.
 pub const CHUNK: usize = 1024;
 
+/// The size of the guest's window: a part of its memory into which the harness
+/// writes input. The port takes a hundred times longer: an interrupt for each
+/// 14 bytes.
+pub const WINDOW: usize = 256 * 1024;
+
+/// The size of a page of the guest's memory, and so of a piece of its window.
+pub const PAGE: usize = 4096;
+
+/// The sum that tells whether input has come through the window as it was.
+pub fn sum(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
 /// The most data bytes in one message from the guest.
 pub const OUTPUT: usize = 16 * 1024;
 
@@ -44,6 +59,14 @@ pub enum ToGuest {
     /// For COMMAND's standard input; empty means its end. Answered by
     /// [`FromGuest::Taken`] when COMMAND has room for more.
     Input(Vec<u8>),
+    /// The same, but the bytes are in the guest's window already, so many of
+    /// them.
+    Window {
+        /// At most [`WINDOW`].
+        length: u32,
+        /// Of the bytes (CRC-32).
+        sum: u32,
+    },
     /// COMMAND's terminal has another size now: rows, columns.
     Resize(u16, u16),
 }
@@ -51,8 +74,9 @@ pub enum ToGuest {
 /// From the guest.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromGuest {
-    /// The machine has booted. Its state may be saved now.
-    Ready,
+    /// The machine has booted. Its state may be saved now. The numbers of the
+    /// page frames of its window follow, in their order.
+    Ready(Vec<u64>),
     /// The machine cannot be made what it promises to be.
     Unfit(String),
     /// The answer to [`ToGuest::Hello`].
@@ -280,9 +304,9 @@ mod tests {
             assert!(decoder.frame.len() <= LONGEST);
         }
         assert_eq!(decoder.push::<FromGuest>(0), Some(Err(Rubbish)));
-        for byte in encode(&FromGuest::Ready) {
+        for byte in encode(&FromGuest::Ready(vec![])) {
             if let Some(message) = decoder.push::<FromGuest>(byte) {
-                assert_eq!(message, Ok(FromGuest::Ready));
+                assert_eq!(message, Ok(FromGuest::Ready(vec![])));
             }
         }
     }

@@ -6,6 +6,7 @@
 //! Only a child can be inside: this process supervises it (`supervise.rs`).
 //! Man page: pid_namespaces(7). Book: chapter 2, "PID Namespace".
 
+mod init;
 mod supervise;
 
 use std::{fs, io, process::ExitCode};
@@ -52,8 +53,8 @@ fn report() -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     };
     drop(writer); // Or the reader never sees the end of the text.
-    let inside: [String; 4] = receive(reader)?;
     supervisor.wait(child)?;
+    let inside: [String; 4] = receive(reader)?;
     let again = look()?;
 
     let same = |row: usize| again[row] == outside[row];

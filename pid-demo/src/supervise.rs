@@ -1,87 +1,104 @@
-//! What the one link does that stays: it hears signals, waits, and does not
-//! leave its child behind. None of it is about namespaces.
+//! What the one link does that stays: it passes signals on, waits, and takes
+//! its child along when it is killed. None of it is about namespaces, but for
+//! one rule: the kernel drops a signal to PID 1 of a namespace that has no
+//! handler for it. Without the namespace the signal would end or stop COMMAND,
+//! so that is done here.
 
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::fs::{self, File};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::process::ExitCode;
 
+use nix::libc::SI_KERNEL;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use user_demo::{Failure, failed};
 
-/// What the parent hears. A terminal sends ^C and ^\ to COMMAND as well, so
-/// these two are COMMAND's business: here they only must not kill.
-const HEARD: [Signal; 5] = [
-    Signal::SIGCHLD,
-    Signal::SIGHUP,
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-];
+use crate::init::Init;
 
-/// Between a parent and its child. Made before the fork, so that each of the
-/// two has it, and no signal gets lost between the fork and `wait`.
+/// Made before the fork, so that parent and child both have it, and no signal
+/// gets lost between the fork and `wait`.
 pub struct Supervisor {
-    alive: PipeReader,
-    parent: PipeWriter,
-    blocked: SigSet,
-    on_child: SigHandler,
+    inherited: SigSet,
+    started: (PipeReader, PipeWriter),
+    release: (PipeReader, PipeWriter),
 }
 
 impl Supervisor {
-    #[expect(unsafe_code, reason = "signal has no safe wrapper")]
     pub fn new() -> Result<Supervisor, Failure> {
-        let blocked = SigSet::from_iter(HEARD)
-            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+        let inherited = SigSet::all()
+            .thread_swap_mask(SigmaskHow::SIG_SETMASK)
             .map_err(failed("sigprocmask"))?;
-
-        // Who ignores SIGCHLD is not sent it, and the status of its children
-        // is thrown away. Ignored signals are inherited.
-        // SAFETY: the default is no function of ours.
-        let on_child = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }
-            .map_err(failed("signal"))?;
-
-        let (alive, parent) = io::pipe().map_err(failed("pipe"))?;
-        Ok(Supervisor { alive, parent, blocked, on_child })
+        let started = io::pipe().map_err(failed("pipe"))?;
+        let release = io::pipe().map_err(failed("pipe"))?;
+        Ok(Supervisor { inherited, started, release })
     }
 
     /// In the child: to be killed when the parent dies, whatever it dies of.
     /// A COMMAND that changes its ids takes this off again: prctl(2).
-    #[expect(unsafe_code, reason = "signal has no safe wrapper")]
-    pub fn in_child(mut self) -> Result<(), Failure> {
+    pub fn in_child(self) -> Result<(), Failure> {
         set_pdeathsig(Signal::SIGKILL)
             .map_err(failed("prctl(PR_SET_PDEATHSIG)"))?;
+        let Supervisor { inherited, started, release } = self;
 
-        // Has it died before that? getppid() cannot tell: for PID 1 of a
-        // namespace it is 0. But then nobody has the other end of this pipe,
-        // and to write is EPIPE.
-        drop(self.alive);
-        self.parent.write_all(b"1").map_err(failed("write"))?;
+        // The name of this process in /proc. It is the PID that counts where
+        // /proc was mounted, which may be another PID namespace.
+        let mut writer = started.1;
+        let this = fs::read_link("/proc/self").unwrap_or_default();
+        writeln!(writer, "{}", this.display()).map_err(failed("write"))?;
 
-        // COMMAND inherits what this link was given.
-        // SAFETY: what was inherited is "default" or "ignore", no function.
-        unsafe { signal(Signal::SIGCHLD, self.on_child) }
-            .map_err(failed("signal"))?;
-        self.blocked.thread_set_mask().map_err(failed("sigprocmask"))
+        // If the parent died before prctl, read is at its end. getppid cannot
+        // tell: for PID 1 of a namespace it is 0.
+        drop(release.1);
+        { release.0 }.read_exact(&mut [0]).map_err(failed("read"))?;
+
+        inherited.thread_set_mask().map_err(failed("sigprocmask"))?;
+        std::mem::forget(writer); // exec closes it, and the parent sees that.
+        Ok(())
     }
 
     /// In the parent: waits until the child ends, and returns its status.
     pub fn wait(self, child: Pid) -> Result<ExitCode, Failure> {
-        loop {
-            let heard = SigSet::from_iter(HEARD).wait();
-            let heard = heard.map_err(failed("sigwait"))?;
-            if matches!(heard, Signal::SIGHUP | Signal::SIGTERM) {
-                let _ = kill(child, heard);
-            }
+        let Supervisor { inherited, started, release } = self;
+        drop((started.1, release.0));
+        let mut started = started.0;
+        let mut name = [0; 16];
+        let length = started.read(&mut name).map_err(failed("read"))?;
+        let name = String::from_utf8_lossy(&name[..length]);
+        let status = File::open(format!("/proc/{}/status", name.trim_end()));
+        let _ = { release.1 }.write_all(b"1");
+        // Up to exec the child has the signal mask of this process.
+        let _ = started.read_to_end(&mut vec![]);
+
+        let mut init = Init { pid: child, status: status.ok(), ended: None };
+        let all = SigSet::all();
+        let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC)
+            .map_err(failed("signalfd"))?;
+        let status = loop {
             // For this one only: there may be others from before our exec.
             let status = waitpid(child, Some(WaitPidFlag::WNOHANG));
-            let status = match status.map_err(failed("waitpid"))? {
-                WaitStatus::Exited(_, status) => status as u8,
-                WaitStatus::Signaled(_, signal, _) => 128 + signal as u8,
-                _ => continue, // It goes on.
-            };
-            return Ok(ExitCode::from(status));
+            match status.map_err(failed("waitpid"))? {
+                WaitStatus::Exited(_, status) => break status as u8,
+                WaitStatus::Signaled(_, by, _) => {
+                    let by = init.ended.unwrap_or(by as i32);
+                    break 128 + by as u8;
+                }
+                _ => {} // It goes on.
+            }
+            let info =
+                signals.read_signal().map_err(failed("read signalfd"))?;
+            if let Some(info) = info {
+                let by_kernel = info.ssi_code == SI_KERNEL;
+                let by_child = info.ssi_pid as i32 == child.as_raw();
+                init.hear(info.ssi_signo as i32, by_kernel, by_child);
+            }
+        };
+        // A report that nobody reads ends this process, as others.
+        if !inherited.contains(Signal::SIGPIPE) {
+            let _ = SigSet::from_iter([Signal::SIGPIPE]).thread_unblock();
         }
+        Ok(ExitCode::from(status))
     }
 }

@@ -1,111 +1,117 @@
-//! What to do about a refusal. Nearly every one is about user namespaces.
+//! What to do about a call that failed. Nearly every failure is about user
+//! namespaces, and has one of many reasons. So each is looked for, in the
+//! kernel's own words, before it is named.
 
-use std::{env, fs, path::Path};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use nix::errno::Errno;
-use nix::unistd::geteuid;
 
-/// What to do about a call that failed, on this machine.
+use crate::exec;
+use crate::forbidden::{chrooted, forbidden, unmountable};
+
 pub fn advice(call: &str, errno: Errno) -> String {
+    if let Some(name) = call.strip_prefix("exec ") {
+        return exec::advice(name, errno).into();
+    }
     let advice = match (call, errno) {
-        (call, Errno::ENOENT) if call.starts_with("exec ") => {
-            return "Is the name spelled right, and is it on PATH?".into();
+        ("write standard output", Errno::ENOSPC) => return "The disk is full".into(),
+        ("write standard output", Errno::EPIPE) => return "Its reader has gone".into(),
+        ("write standard output", _) => return "Is it open for writing?".into(),
+        ("fork", Errno::ENOMEM) if link("pid_for_children").is_some_and(|next| Some(next) != link("pid")) => {
+            "PID 1 of the namespace is dead: nothing starts there".into()
         }
-        (call, _) if call.starts_with("exec ") => {
-            return "Is it a program, and executable (chmod +x)?".into();
+        ("fork", Errno::EAGAIN) => {
+            "There are too many processes: see `ulimit -u`, and pids.max of \
+             the cgroup"
+                .into()
         }
-        (call, _) if call.starts_with("write standard output") => {
-            return "Is the disk full, or has the reader gone?".into();
-        }
-        (call, Errno::ENOENT) if call.contains("/proc/") => {
-            "Is /proc this PID namespace's own? See `findmnt /proc`".into()
-        }
-        (call, Errno::ENOSPC) => exhausted(call),
-        ("mount /proc", Errno::EPERM) => unmountable(),
-        ("mount / MS_REC|MS_PRIVATE", Errno::EINVAL) => {
-            "/ is no mount point here: is this a chroot?".into()
-        }
-        ("unshare(CLONE_NEWPID)", Errno::EINVAL) => {
+        ("unshare(CLONE_NEWPID)", Errno::EINVAL) if link("pid_for_children") != link("pid") => {
             "`unshare --pid` goes with --fork, before this demo".into()
         }
-        ("fork", Errno::ENOMEM) => {
-            "Is PID 1 of this namespace dead? Then nothing starts".into()
+        (_, Errno::EINVAL | Errno::ENOSYS) if call.starts_with("unshare(") => missing(call),
+        (_, Errno::ENOSPC) => exhausted(call),
+        (_, Errno::EROFS) => "/proc is mounted read-only (is this a container?): leave it, or use `--privileged`".into(),
+        (_, Errno::ENOENT) if call.contains("/proc/") => proc_without(),
+        ("mount /proc", Errno::EPERM) => unmountable(),
+        ("mount / MS_REC|MS_PRIVATE", Errno::EINVAL) if chrooted() => {
+            "No mount is at / in this chroot: leave it".into()
         }
-        (_, Errno::EINVAL | Errno::ENOSYS) => {
-            "Does this kernel have the namespace? See /proc/self/ns".into()
-        }
-        (_, Errno::EPERM | Errno::EACCES) => forbidden(),
+        (_, Errno::EPERM | Errno::EACCES) => forbidden(call),
         _ => "See the man page of the call".into(),
     };
-    format!("{advice}; the VM always works: {}", in_the_vm())
+    let this = env::args_os().next().unwrap_or_default();
+    let name = Path::new(&this).file_name().unwrap_or_default();
+    let vm = format!("cargo run -p harness -- {}", name.display());
+    format!("{advice}; the VM always works: {vm}")
 }
 
-/// ENOSPC: which limit, and how to raise it.
-fn exhausted(call: &str) -> String {
-    let kind = match call {
+/// The lines of /proc/self/mountinfo, split: the fifth is the mount point.
+pub fn mounts() -> Vec<Vec<String>> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let split = |line: &str| line.split(' ').map(String::from).collect();
+    text.lines().map(split).collect()
+}
+
+/// Which namespace. The next child's has a name only when it has a PID 1, or
+/// had one.
+fn link(name: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/self/ns/{name}")).ok()
+}
+
+/// EINVAL and ENOSYS of unshare.
+fn missing(call: &str) -> String {
+    let kind = kind(call);
+    if !Path::new("/proc/self/ns").join(kind).exists() {
+        return format!("This kernel has no {kind} namespaces");
+    }
+    if kind == "user" {
+        return "User namespaces are switched off (RHEL and CentOS 7: boot \
+                with user_namespace.enable=1)"
+            .into();
+    }
+    "See the man page of the call".into()
+}
+
+/// As the kernel names a type in /proc.
+pub fn kind(call: &str) -> &str {
+    match call {
         "unshare(CLONE_NEWUSER)" => "user",
         "unshare(CLONE_NEWUTS)" => "uts",
         "unshare(CLONE_NEWIPC)" => "ipc",
         "unshare(CLONE_NEWPID)" => "pid",
         "unshare(CLONE_NEWNS)" => "mnt",
         "unshare(CLONE_NEWNET)" => "net",
-        _ => return "A limit of this machine is reached".into(),
-    };
-    format!(
-        "No {kind} namespace is left here (or 32 are nested): \
-         sudo sysctl -w user.max_{kind}_namespaces=10000"
-    )
+        _ => "",
+    }
 }
 
-/// EPERM from a /proc: whose it would be, or what it would uncover.
-fn unmountable() -> String {
-    // A user namespace may not see more of /proc than was to be seen before.
-    // What covers an empty directory, as systemd's binfmt_misc, hides nothing.
-    let mounts = fs::read_to_string("/proc/self/mountinfo");
-    let covers = |line: &str| {
-        let at = line.split(' ').nth(4).unwrap_or_default();
-        at.starts_with("/proc/") && at != "/proc/sys/fs/binfmt_misc"
-    };
-    if mounts.is_ok_and(|mounts| mounts.lines().any(covers)) {
-        return "Parts of /proc are covered (is this a container?): \
-                leave it, or use `--privileged`"
-            .into();
+/// ENOSPC: which limit, and how to raise it.
+fn exhausted(call: &str) -> String {
+    let most = fs::read_to_string("/proc/sys/fs/mount-max");
+    let most = most.ok().and_then(|text| text.trim().parse().ok());
+    match kind(call) {
+        "" if call.starts_with("mount ")
+            && most.is_some_and(|most: usize| mounts().len() >= most) =>
+        {
+            "No mount is left here: sudo sysctl -w fs.mount-max=100000".into()
+        }
+        "" => "A limit of this machine is reached".into(),
+        kind => format!(
+            "No {kind} namespace is left here (or 32 are nested): \
+             sudo sysctl -w user.max_{kind}_namespaces=10000"
+        ),
     }
-    "/proc belongs to a PID namespace, which must be ours too: \
-     user-demo pid-demo mount-demo COMMAND, in this order"
-        .into()
 }
 
-/// EPERM and EACCES: who forbids it, and who may lift that.
-fn forbidden() -> String {
-    let says = |path: &str, what: &str| {
-        fs::read_to_string(path).is_ok_and(|text| text.contains(what))
+/// ENOENT below /proc.
+fn proc_without() -> String {
+    let subset = |line: &Vec<String>| {
+        line.get(4).is_some_and(|at| at == "/proc")
+            && line.last().is_some_and(|options| options.contains("subset=pid"))
     };
-    let sysctl = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
-    if !geteuid().is_root() && says(sysctl, "1") {
-        return "AppArmor restricts user namespaces here: sudo sysctl -w \
-                kernel.apparmor_restrict_unprivileged_userns=0"
-            .into();
+    if mounts().iter().any(subset) {
+        return "/proc is mounted with subset=pid: mount it without".into();
     }
-    if says("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-        return "User namespaces are for root here: \
-                sudo sysctl -w kernel.unprivileged_userns_clone=1"
-            .into();
-    }
-    if says("/proc/self/status", "Seccomp:\t2") {
-        return "A seccomp filter forbids it (is this a container?): \
-                leave it, or use `--privileged`"
-            .into();
-    }
-    if !says("/proc/self/mountinfo", " / / ") {
-        return "No user namespace begins in a chroot: leave it".into();
-    }
-    "Be root, or have user namespaces allowed".into()
-}
-
-/// The command line that runs this program in the harness's VM.
-fn in_the_vm() -> String {
-    let this = env::args_os().next().unwrap_or_default();
-    let name = Path::new(&this).file_name().unwrap_or_default();
-    format!("cargo run -p harness -- {}", name.display())
+    "Is /proc this PID namespace's own? See `findmnt /proc`".into()
 }

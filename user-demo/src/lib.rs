@@ -63,7 +63,10 @@ pub fn unshare(namespaces: CloneFlags) -> Result<(), Failure> {
 
 mod advice;
 pub mod child;
+mod exec;
 mod failure;
+mod forbidden;
+mod inherited;
 pub mod link;
 pub mod report;
 

@@ -9,7 +9,7 @@ use std::os::unix::{ffi::OsStrExt, process::CommandExt};
 use std::process::{Command, ExitCode};
 use std::{env, fmt::Display};
 
-use crate::{Failure, failed};
+use crate::{Failure, failed, inherited};
 
 /// Runs a program of this name. Its first argument is COMMAND, and whatever
 /// stands behind that is COMMAND's own. Without COMMAND `program` gets `None`.
@@ -20,6 +20,7 @@ pub fn run(
     name: &str,
     program: impl FnOnce(Option<Command>) -> Result<ExitCode, Failure>,
 ) -> ExitCode {
+    inherited::restore_sigpipe();
     let usage = format!("usage: {name} [COMMAND [ARG]...]");
     let version = format!("{name} {}", env!("CARGO_PKG_VERSION"));
 
@@ -51,14 +52,21 @@ pub fn example<S: Into<ExitCode>>(
     name: &str,
     run: impl FnOnce() -> Result<S, Failure>,
 ) -> ExitCode {
+    inherited::restore_sigpipe();
     let done = run().map(S::into);
     done.unwrap_or_else(|failure| ExitCode::from(failure.print(name)))
 }
 
 /// Becomes COMMAND: this process goes on as another program. Returns only
 /// where that fails.
+#[expect(unsafe_code, reason = "Command::exec sets SIGPIPE to its default")]
 pub fn exec(mut command: Command) -> Failure {
-    let error = command.exec();
+    let restore = || {
+        inherited::restore_all();
+        Ok(())
+    };
+    // SAFETY: it only calls signal(2), and there is one thread only.
+    let error = unsafe { command.pre_exec(restore) }.exec();
     let missing = error.kind() == ErrorKind::NotFound;
     let call = format!("exec {}", command.get_program().display());
     let failure = failed(call)(error);

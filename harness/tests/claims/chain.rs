@@ -9,8 +9,8 @@ use crate::target::{Machine, Reader, Root, USERS, User, fresh_machine};
 const LINKS: [&str; 6] =
     ["user-demo", "uts-demo", "ipc-demo", "pid-demo", "mount-demo", "net-demo"];
 
-/// Says every namespace that it is in, a line each: `uts:[4026531838]`. The
-/// two `*_for_children` are not namespaces that a process is in.
+/// Prints each namespace that it is in, one a line: `uts:[4026531838]`. The
+/// process itself is not in the two `*_for_children`.
 const NAMESPACES: [&str; 9] = [
     "readlink",
     "/proc/self/ns/cgroup",
@@ -31,7 +31,7 @@ fn namespaces(machine: &Machine, user: User, links: &[&str]) -> Vec<String> {
     text.lines().map(String::from).collect()
 }
 
-/// The kinds of namespaces in which these two are not together.
+/// The types of the namespaces in which the two processes differ.
 fn differ<'a>(caller: &[String], inside: &'a [String]) -> Vec<&'a str> {
     assert_eq!([caller.len(), inside.len()], [8, 8]);
     let pairs = inside.iter().zip(caller);
@@ -56,7 +56,7 @@ fn each_demo_changes_exactly_one_namespace() {
         assert_eq!(differ(&caller, &inside), [kind], "{demo}");
     }
 
-    // Without a demo all are the caller's.
+    // Without a demo all namespaces are the caller's.
     let inside = namespaces(&machine, Root, &["env"]);
     assert_eq!(differ(&caller, &inside), [""; 0]);
 }
@@ -84,8 +84,8 @@ fn without_root_a_user_namespace_comes_first() {
 fn four_links_are_the_books_first_program_and_six_a_container() {
     let machine = fresh_machine();
     machine.sh(Root, "ipcmk -Q");
-    // What there is at /proc/[0-9]* are processes, and in conf interfaces.
-    // The queues have a line each, below a title.
+    // /proc/[0-9]* are the processes, and the folders in conf are the network
+    // interfaces. Each queue has a line below a heading.
     let look = "id -u
         read name < /proc/sys/kernel/hostname; echo $name
         echo $$
@@ -105,24 +105,25 @@ fn four_links_are_the_books_first_program_and_six_a_container() {
         assert_eq!(inside[..5], expected, "{user}");
         assert_eq!(inside.len(), 6, "{user}: {inside:?}");
     }
-    // The book's has the outside's network.
+    // The book's first program stays in the outside's network namespace.
     let inside = look(Root, &LINKS[1..5]);
     let expected = ["0", "bird", "1", "sh /proc/1", "all default dummy0 lo"];
     assert_eq!(inside[..5], expected);
     assert_eq!(inside.len(), 6, "{inside:?}");
 
-    // The same words without the links.
+    // The same script without the links.
     for (user, id) in [(Reader, "1000"), (Root, "0")] {
-        let there = look(user, &[]);
-        assert_eq!(there[..2], [id, "outside"]);
-        assert_ne!(there[2], "1", "{user}");
-        assert!(there[3].contains("init /proc/1 /proc/"), "{there:?}");
-        assert_eq!(there[4], "all default dummy0 lo", "{user}");
-        assert_eq!(there.len(), 7, "{user}: {there:?}");
+        let outside = look(user, &[]);
+        assert_eq!(outside[..2], [id, "outside"]);
+        assert_ne!(outside[2], "1", "{user}");
+        assert!(outside[3].contains("init /proc/1 /proc/"), "{outside:?}");
+        assert_eq!(outside[4], "all default dummy0 lo", "{user}");
+        assert_eq!(outside.len(), 7, "{user}: {outside:?}");
     }
 }
 
-/// What a demo says without COMMAND. `mine` are the caller's namespaces.
+/// Runs a demo without COMMAND and checks its report. `mine` are the caller's
+/// namespaces.
 fn assert_report_holds(
     machine: &Machine,
     user: User,
@@ -166,7 +167,7 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
     let look = || -> Vec<String> {
         let seen = machine.root(["sh", "-c", TRACES]);
         let seen = String::from_utf8(seen.stdout).expect("text");
-        // The kernel's workers come and go.
+        // The kernel starts and ends its workers at any time.
         let lines = seen.lines().filter(|line| !line.contains(" kworker"));
         lines.map(String::from).collect()
     };
@@ -178,7 +179,7 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
         }
     }
     assert_eq!(look(), before);
-    // Inside, all that a machine can be left with.
+    // Inside, everything that could be left behind is left behind.
     let litter = "hostname litter; domainname litter; ipcmk -Q -M 64 -S 1; \
          mount -t tmpfs litter /mnt; ip link add litter type dummy; \
          sleep 1000 & true";
@@ -195,8 +196,8 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
     }
 }
 
-/// G3: the control. Where the kernel says yes and makes no namespace, no
-/// report holds, and each names what is not isolated.
+/// G3: the control. When unshare(2) succeeds but makes no namespace, no report
+/// holds, and each names what is not isolated.
 #[test]
 #[cfg_attr(ground_here, ignore = "renames the machine, and more")]
 fn no_report_holds_where_unshare_does_nothing() {
@@ -226,7 +227,7 @@ fn no_report_holds_where_unshare_does_nothing() {
         let seen = machine.root(lie.split(' ').chain([demo]));
         seen.assert().code(1).stderr(says);
     }
-    // This one does not get as far as a report: the outside has its map.
+    // user-demo fails before its report: the outside has a map already.
     let seen = machine.root(lie.split(' ').chain(["user-demo"]));
     seen.assert().code(125).stdout("").stderr(predicate::str::starts_with(
         "user-demo: write /proc/self/setgroups: EPERM: ",
@@ -303,6 +304,6 @@ fn chroot_is_named_where_it_is_the_reason() {
         predicate::str::starts_with("uts-demo: unshare(CLONE_NEWUSER): EPERM")
             .and(predicate::str::contains("chroot")),
     );
-    // The same user, the same command, not in it.
+    // The same user and the same command, but outside of the chroot.
     machine.reader(["uts-demo", "true"]).assert().success();
 }

@@ -46,7 +46,8 @@ fn fork_copies_a_page_when_it_is_written_to() {
 fn process_made_with_clone_parent_is_a_sibling() {
     let machine = fresh_machine();
     for user in USERS {
-        // The shell becomes the example: it knows its PID and its parent's.
+        // The shell prints its own PID and its parent's, and then becomes the
+        // example by exec.
         let seen = machine.sh(user, "echo $$ $PPID; exec fork_vs_clone");
         let rows = words(&seen);
         let [first, parent] = rows[0][..] else { panic!("{seen}") };
@@ -63,7 +64,8 @@ fn process_made_with_clone_parent_is_a_sibling() {
     }
 }
 
-/// The links in /proc/self/ns: their names in a line, and what each says.
+/// The links in /proc/self/ns: their names in one line, and the target of
+/// each.
 const NAMESPACES: &str = "cd /proc/self/ns; echo *; readlink *";
 
 /// C3. The book's first program, with the mounts made private.
@@ -85,7 +87,7 @@ fn one_clone_gives_a_shell_in_four_namespaces() {
         let changed: Vec<&str> = changed.map(|i| names[i]).collect();
         let mut four = vec!["ipc", "mnt", "pid", "pid_for_children", "uts"];
         if user == Reader {
-            four.insert(4, "user"); // Which gives the right to the others.
+            four.insert(4, "user"); // Without it the others are refused.
         }
         assert_eq!(changed, four);
 
@@ -143,7 +145,8 @@ fn setns_enters_a_namespace_that_another_process_is_in() {
 #[test]
 fn clone_puts_the_child_in_and_unshare_only_the_next_one() {
     let machine = fresh_machine();
-    // Some shells become the last command of a script. That one is `:`.
+    // Some shells run the last command of a script by exec, without a fork.
+    // Here the last command is `:`, so that each shell forks for the other.
     let script = "echo $$; sh -c 'echo $$'; :";
     for user in USERS {
         let output = machine.run(user, ["clone", "sh", "-c", script], b"");

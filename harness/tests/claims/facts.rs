@@ -70,6 +70,6 @@ fn every_fact_has_a_test_and_every_test_its_fact() {
     if env::var_os("HARNESS_BLESS").is_some() {
         fs::write(&path, &blessed).expect("FACTS.md");
     }
-    let hint = "run it with HARNESS_BLESS=1, and look at the difference";
+    let hint = "FACTS.md names other tests: run this one with HARNESS_BLESS=1";
     assert!(fs::read_to_string(&path).expect("FACTS.md") == blessed, "{hint}");
 }

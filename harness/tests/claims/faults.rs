@@ -10,15 +10,16 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 use rstest::rstest;
 
-use crate::target::{HARNESS, Root, patience};
+use crate::common;
+use crate::target::{Root, patience};
 use crate::vm::{Running, harness, typed, wait_for_a_line};
 
 /// V3: each fault has one clear line, in bounded time, and status 125. They
-/// are tried at the same time, since one takes seconds and does nothing then.
+/// are tried at the same time, because one waits for seconds and does nothing.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn fault_is_told_apart_from_a_failed_claim() {
-    // A program that never says a word.
+    // A program in QEMU's place that never answers.
     let dir = tempfile::tempdir().expect("a folder");
     let silent = dir.path().join("silent");
     fs::write(&silent, "#!/bin/sh\nexec sleep 1000\n").expect("a file");
@@ -26,7 +27,7 @@ fn fault_is_told_apart_from_a_failed_claim() {
         .expect("chmod");
     let silent = silent.to_str().expect("text");
 
-    let kernel = HARNESS.as_ref().expect("a machine").kernel();
+    let kernel = common::harness().kernel();
     let name = thread::current().name().unwrap_or_default().to_string();
     thread::scope(|scope| {
         for (variable, value, says) in [
@@ -62,25 +63,26 @@ fn panic_of_the_kernel_is_the_machines_failure() {
     );
 }
 
-/// V3: the console's words are shown, and obeyed by no terminal.
+/// V3: what the console printed is shown, with its control characters
+/// escaped.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
-    let harness = HARNESS.as_ref().expect("a machine");
-    let mut vm = harness.start().expect("a machine");
+    let mut vm = common::harness().start().expect("a machine");
     let words = "\x1b[31mKernel panic in \x1b[7m";
     let kmsg = ["sh", "-c", "printf '<0>%s\n' \"$1\" > /dev/kmsg", "sh", words];
     let printed = vm.output(Root, kmsg, b"", patience()).expect("a verdict");
     printed.assert().success();
-    // Since Linux 6.12 or so a thread of the kernel prints them, later.
+    // On Linux 7 a thread of the kernel prints them, and that may be later.
     let deadline = Instant::now() + patience();
     while !vm.console().contains(&format!("{words}\r\n")) {
         assert!(Instant::now() < deadline, "{:?}", vm.console());
         thread::yield_now();
     }
 
-    let rubbish = r"printf '\0rubbish\0' > /dev/ttyS1; sleep 1000";
-    let failure = vm.output(Root, ["sh", "-c", rubbish], b"", patience());
+    let rubbish = r"printf '\0rubbish\0' > $1; sleep 1000";
+    let rubbish = ["sh", "-c", rubbish, "sh", &wire()];
+    let failure = vm.output(Root, rubbish, b"", patience());
     let text = failure.expect_err("no verdict").to_string();
     let first = "the guest sends rubbish: Kernel panic in \\u{1b}[7m\n";
     assert!(text.starts_with(first), "{text:?}");
@@ -88,7 +90,13 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     assert!(!text.contains('\x1b'), "{text:?}");
 }
 
-/// V3: a command that does not end, and a guest that has gone mad, or bad.
+/// The device in the guest over which requests and output travel.
+fn wire() -> String {
+    format!("/dev/{}", harness::wire_port().expect("a known architecture"))
+}
+
+/// V3: a command that does not end, and a guest that sends other bytes than
+/// messages.
 #[rstest]
 #[case::command_without_end(
     "sleep 1000",
@@ -96,12 +104,12 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     "no verdict: no end after 200ms"
 )]
 #[case::rubbish(
-    r"printf '\0rubbish\0' > /dev/ttyS1; sleep 1000",
+    r"printf '\0rubbish\0' > $1; sleep 1000",
     60_000,
     "the guest sends rubbish"
 )]
 #[case::rubbish_without_end(
-    "exec yes > /dev/ttyS1",
+    "exec yes > $1",
     400,
     "no verdict: no end after 400ms"
 )]
@@ -111,11 +119,11 @@ fn guest_without_a_verdict_is_the_machines_failure(
     #[case] patience: u64,
     #[case] says: &str,
 ) {
-    let harness = HARNESS.as_ref().expect("a machine");
-    let mut vm = harness.start().expect("a machine");
+    let mut vm = common::harness().start().expect("a machine");
     let patience = Duration::from_millis(patience);
     let begun = Instant::now();
-    let failure = vm.output(Root, ["sh", "-c", script], b"", patience);
+    let argv = ["sh", "-c", script, "sh", &wire()];
+    let failure = vm.output(Root, argv, b"", patience);
     assert!(begun.elapsed() < patience + Duration::from_secs(60));
     let text = failure.expect_err("no verdict").to_string();
     assert!(text.starts_with(says), "{text}");

@@ -8,11 +8,11 @@ use crate::target::{Reader, Root, SOON, USERS, fresh_machine};
 /// One of each kind of System V object.
 const MAKE: &str = "ipcmk -Q -S 1 -M 4096 > /dev/null";
 
-/// In a new IPC namespace.
+/// Runs the script `$1` in a new IPC namespace.
 const INSIDE: &str = "exec ipc-demo sh -euc \"$1\"";
 
-/// How many message queues, memory segments and semaphore sets each ipcs(1)
-/// in this output lists.
+/// For each output of ipcs(1) in this text, how many message queues, memory
+/// segments and semaphore sets it lists.
 fn counts(output: &str) -> Vec<[usize; 3]> {
     let keys =
         |kind: &str| kind.lines().filter(|it| it.starts_with("0x")).count();
@@ -36,19 +36,19 @@ fn objects_made_outside_are_not_listed_inside() {
     }
 }
 
-/// I1, I4: the demo's own words, and what the tools say.
+/// I1, I4: compares the demo's report with what the tools print.
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves IPC objects")]
 fn ipc_report_agrees_with_the_tools() {
     let machine = fresh_machine();
-    // The last one bears the name that the demo would choose for its own.
+    // The last one has the name that the demo would choose for its own.
     let more = "ipcmk -Q; ipcmk -M 4096; ipcmk -M 4096; \
                 : > /dev/mqueue/62697264";
     machine.sh(Reader, &format!("{MAKE}; {more}"));
     let look = "ipcs; readlink /proc/self/ns/ipc; echo /dev/mqueue/*";
-    let there = machine.sh(Root, look);
-    assert_eq!(counts(&there), [[2, 3, 1]]);
-    let namespace = there.lines().find(|it| it.starts_with("ipc:"));
+    let outside = machine.sh(Root, look);
+    assert_eq!(counts(&outside), [[2, 3, 1]]);
+    let namespace = outside.lines().find(|it| it.starts_with("ipc:"));
 
     for user in USERS {
         let report = report(&machine, user, "ipc-demo");
@@ -72,7 +72,7 @@ fn ipc_report_agrees_with_the_tools() {
         }
         assert_eq!(report.len(), 8);
     }
-    assert_eq!(machine.sh(Root, look), there);
+    assert_eq!(machine.sh(Root, look), outside);
 }
 
 /// I2
@@ -80,7 +80,7 @@ fn ipc_report_agrees_with_the_tools() {
 #[cfg_attr(ground_here, ignore = "leaves IPC objects")]
 fn objects_made_inside_are_not_listed_outside() {
     let machine = fresh_machine();
-    // Both listings are of the moment when the objects exist.
+    // Both listings are made while the objects exist.
     let script = format!(
         "mkfifo $1-ready $1-go
         $1 sh -c '{MAKE}; ipcs; echo > $0-ready; read _ < $0-go' $1 &
@@ -128,19 +128,19 @@ fn same_key_names_two_queues() {
     }
 }
 
-/// I3: so compare keys.
+/// I3: therefore one compares keys, and not ids.
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves IPC objects")]
 fn ids_restart_at_0_inside() {
     let machine = fresh_machine();
-    // The line of a queue: its key, and its id.
+    // Each queue has a line below the heading: its key, its id, and more.
     let make = "ipcmk -Q > /dev/null
         while read key id rest; do echo $id; done < /proc/sysvipc/msg";
     assert_eq!(machine.sh(Reader, make), "msqid\n0\n");
     for user in USERS {
         let inside = machine.sh_with(user, INSIDE, &[make]);
         assert_eq!(inside, "msqid\n0\n", "{user}");
-        // Without the namespace the next queue has another one.
+        // Without the namespace the next queue has another id.
         let next = machine.sh(user, make);
         let ids: Vec<&str> = next.lines().skip(1).collect();
         assert_eq!(ids.iter().filter(|id| **id == "0").count(), 1, "{next}");
@@ -163,7 +163,7 @@ fn posix_queue_made_outside_cannot_be_opened_inside() {
         let inside = open(user, &["ipc-demo", "unshare", "--mount"]);
         assert_eq!(inside, "ENOENT", "{user}");
     }
-    // Without the namespace the same way leads to it.
+    // Without the namespace it is found in the same way.
     assert_eq!(open(Root, &["unshare", "--mount"]), "done");
 }
 
@@ -197,13 +197,15 @@ fn mqueue_mounted_before_keeps_showing_the_outside() {
         machine.sh(user, "cd /dev/mqueue; : > other; : >> outside");
         let inside = machine.run(user, argv, b"");
         inside.assert().success().stdout("inside\nQSIZE\nother outside\n");
-        // It is no picture of them: what was removed there is gone here.
+        // It is the outside's queues themselves: one that was removed inside
+        // is gone outside.
         let here = machine.sh(user, "echo /dev/mqueue/*");
         assert_eq!(here, "/dev/mqueue/outside\n");
     }
 }
 
-/// I6: seen by who made them, since their bytes are counted for each user.
+/// I6: the queues' bytes are counted for each user. So their user notices when
+/// they have gone: another one can be made.
 #[test]
 #[cfg_attr(ground_here, ignore = "uses up all POSIX queues")]
 fn objects_go_with_the_last_process() {
@@ -216,7 +218,7 @@ fn objects_go_with_the_last_process() {
         machine.end_of_call(user, &[], call, &["sh", "-c", &script])
     };
     for user in USERS {
-        // The one who makes them ends; sleep stays.
+        // The shell that makes them ends, and sleep is the last process.
         let script = format!(
             "mount -t mqueue mqueue /mnt; at=/mnt; {fill}
             sleep 1000 > /dev/null 2>&1 &
@@ -256,7 +258,7 @@ fn posix_shared_memory_is_not_isolated() {
         );
         let inside = machine.sh_with(user, INSIDE, &[&script]);
         assert!(inside.starts_with("outside\n"), "{inside}");
-        // Unlike System V's.
+        // System V's objects are isolated, in the same namespace.
         assert_eq!(counts(&inside), [[0; 3]]);
         let script = format!("read it < {name}-inside; echo $it");
         assert_eq!(machine.sh(user, &script), "inside\n");

@@ -1,6 +1,6 @@
 //! What the book says of namespaces, asserted against a real kernel. Each
-//! claim has a machine of its own that nobody has touched before it, and a
-//! control in the same test that shows that the claim could have failed.
+//! claim has a fresh machine of its own, and in the same test a control, which
+//! shows that the claim could have failed.
 
 #[path = "../common/mod.rs"]
 mod common;

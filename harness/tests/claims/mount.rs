@@ -6,21 +6,21 @@ use predicates::prelude::*;
 use crate::report::rows;
 use crate::target::{Reader, Root, USERS, fresh_machine};
 
-/// The book's experiment, as its reader did it: new PID and mount namespaces
-/// and a new /proc, on a tree that is shared with the outside.
+/// The book's experiment: new PID and mount namespaces and a new /proc, while
+/// the mounts are shared with the outside.
 const EXPERIMENT: &str = "unshare --propagation unchanged -m -p -f \
                           mount -t proc proc /proc";
 
-/// Every mount of the namespace, a line each.
+/// Prints each mount of the namespace, one a line.
 const MOUNTS: &str = "cat /proc/self/mountinfo";
 
-/// Those among them that are at /proc, the oldest first.
+/// The mounts at /proc among them, the oldest first.
 fn at_proc(mounts: &str) -> Vec<&str> {
     mounts.lines().filter(|line| line.contains(" / /proc ")).collect()
 }
 
-/// Succeeds where /proc has processes. It has none when it is that of a PID
-/// namespace that has ended.
+/// Succeeds where /proc shows processes. A /proc shows none when the PID
+/// namespace that it belongs to has ended.
 const ALIVE: &str = "[ -e /proc/self ]";
 const DEAD: &str = "[ ! -e /proc/self ]";
 
@@ -52,7 +52,7 @@ fn mount_made_inside_is_not_seen_outside() {
             look"#,
         );
         let looks = seen.split_terminator("---\n").map(|look| {
-            // The kernel's workers come and go.
+            // The kernel starts and ends its workers at any time.
             let lines = look.lines().filter(|it| !it.starts_with("kworker"));
             let mut lines: Vec<&str> = lines.collect();
             lines.sort();
@@ -64,23 +64,24 @@ fn mount_made_inside_is_not_seen_outside() {
         };
         let inside = inside.join("\n");
         assert!(inside.contains(" - tmpfs inside "), "{user}: {inside}");
-        // Its own is no worse a place than systemd's: no set-user-ID, no
-        // devices, no programs.
+        // The new /proc has the options that systemd gives to /proc: no
+        // set-user-ID, no devices, no programs.
         let own = at_proc(&inside)
             .into_iter()
             .filter(|line| line.contains(" rw,nosuid,nodev,noexec,relatime "));
         assert_eq!((at_proc(&inside).len(), own.count()), (2, 1), "{inside}");
         assert!(before.iter().any(|line| line.contains(" / /proc ")));
         assert!(before.contains(&"kthreadd"));
-        // Nothing is new but the processes themselves.
+        // Outside, the only new things are the two processes.
         let mut expected = [&before[..], &["pid-demo", "sh"]].concat();
         expected.sort();
         assert_eq!(*meanwhile, expected, "{user}");
         assert_eq!(before, after, "{user}");
     }
 
-    // Without the namespace the mount is seen, and so it is with one that is
-    // nothing but a copy: the copies stay connected.
+    // Without the namespace the mount is seen outside. It is also seen when
+    // the new namespace keeps the propagation: a copy of a shared mount is in
+    // the same peer group.
     machine.sh(
         Root,
         "unshare -m --propagation unchanged mount -t tmpfs copy /run
@@ -101,7 +102,7 @@ fn mount_made_inside_is_not_seen_outside() {
 )]
 fn ps_inside_lists_exactly_what_runs_there() {
     let machine = fresh_machine();
-    // The columns' widths differ.
+    // The width of a column depends on the machine.
     let words = |text: &str| -> Vec<String> {
         let lines = text.lines().map(|line| line.split_whitespace());
         lines.map(|words| words.collect::<Vec<_>>().join(" ")).collect()
@@ -117,7 +118,7 @@ fn ps_inside_lists_exactly_what_runs_there() {
         let some = words(&machine.sh(user, &some));
         assert_eq!(some, ["0 sh", "1 sleep", "1 ps"], "{user}");
 
-        // With the old /proc, COMMAND lists the outside.
+        // With the old /proc, ps inside lists the outside's processes.
         let old = machine.sh(user, "pid-demo ps -o comm= -p 2");
         assert_eq!(old, "kthreadd\n", "{user}");
     }
@@ -150,8 +151,8 @@ fn propagation_decides_which_way_mounts_travel() {
             echo > /tmp/hold; wait $! || :
         done";
     for user in USERS {
-        // "Machine" is a namespace here, since `reader` may not mount
-        // otherwise.
+        // The "outside" is a mount namespace here, because `reader` may not
+        // mount anything otherwise.
         let namespaces = if user == Root { "-m" } else { "-rm" };
         let argv = ["unshare", namespaces, "sh", "-euc", script];
         let output = machine.run(user, argv, b"");
@@ -172,7 +173,7 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
     let before = machine.sh(Root, MOUNTS);
     let [proc] = at_proc(&before)[..] else { panic!("{before}") };
     assert!(proc.contains(" shared:"), "{proc}");
-    // With mount-demo a new one breaks nothing.
+    // With mount-demo a new /proc breaks nothing.
     for user in USERS {
         let inside = "pid-demo mount-demo cat /proc/self/mountinfo";
         assert_eq!(at_proc(&machine.sh(user, inside)).len(), 2, "{user}");
@@ -194,13 +195,13 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
     );
     assert_eq!(numbers, "/proc/1\n/proc/1\n");
 
-    // It has ended, and the outside does not recover.
+    // The experiment has ended, and the outside does not recover.
     machine.root(["ps", "-ef"]).assert().failure().stdout("");
     machine.root(["mount"]).assert().failure().stdout("");
-    // It is a /proc all the same: one of no process.
+    // What is mounted there is a /proc, but one without any process.
     let rest = format!("{DEAD}; echo /proc/[0-9]*; read up < /proc/uptime");
     assert_eq!(machine.sh(Root, &rest), "/proc/[0-9]*\n");
-    // So it is for all.
+    // It is the same for every user.
     machine.sh(Reader, DEAD);
 }
 
@@ -276,7 +277,7 @@ fn usual_repair_buries_the_dead_proc_under_a_third() {
         let stack = at_proc(&mounts);
         assert!(stack.starts_with(&before), "{mounts}");
         assert_eq!(stack.len(), 1 + 2 * round);
-        // None replaces another: each one's parent is the one below it.
+        // No mount replaces another: the parent of each is the one below it.
         let ids: Vec<Vec<&str>> =
             stack.iter().map(|line| line.split(' ').collect()).collect();
         assert!(ids.windows(2).all(|two| two[1][1] == two[0][0]), "{mounts}");
@@ -285,7 +286,8 @@ fn usual_repair_buries_the_dead_proc_under_a_third() {
     let listed = listed.lines().filter(|it| it.starts_with("proc on /proc "));
     assert_eq!(listed.count(), 7);
 
-    // The one below the last repair is dead, the next one below is not.
+    // Below the last repair is a /proc without processes, and below that one
+    // a /proc with processes.
     let script = format!("umount /proc; {DEAD}; umount /proc; {ALIVE}");
     machine.sh(Root, &script);
 }
@@ -296,10 +298,10 @@ fn usual_repair_buries_the_dead_proc_under_a_third() {
 fn right_repair_is_to_unmount() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
-    // At once, it takes one.
+    // One umount is enough when no other repair was tried before.
     let script = format!("{EXPERIMENT}; {DEAD}; umount /proc; {MOUNTS}");
     assert_eq!(machine.sh(Root, &script), before);
-    // After the usual repair, two.
+    // After the usual repair two are needed.
     let script = format!(
         "{EXPERIMENT}; {DEAD}; mount -t proc proc /proc; {ALIVE}
          umount /proc; {DEAD}; umount /proc; {MOUNTS}"
@@ -315,13 +317,13 @@ fn what_keeps_a_new_proc_inside() {
     let before = machine.sh(Root, MOUNTS);
     for (namespaces, first, kept) in [
         ("", ":", false),
-        ("", "mount --make-private /", false), // Without the r: / alone.
+        ("", "mount --make-private /", false), // Not recursive: / alone.
         ("", "mount --make-private /proc", true),
         ("", "mount --make-rprivate /", true),
         ("", "mount --make-rslave /", true),
         ("-U -r", ":", true),
     ] {
-        // The next one finds the machine as it was.
+        // Each row leaves the machine as it was.
         let script = format!(
             "unshare --propagation unchanged {namespaces} -m -p -f sh -euc '
                  {first}; mount -t proc proc /proc; echo /proc/[0-9]*'
@@ -370,7 +372,7 @@ fn findmnt_says_shared_outside_and_private_inside() {
         assert_eq!(machine.sh(user, findmnt), shared, "{user}");
         let inside =
             machine.sh(user, &format!("pid-demo mount-demo {findmnt}"));
-        // Two: the inherited one, and on top of it that of the inside.
+        // Two mounts: the inherited one, and on top of it the new one.
         assert_eq!(inside, "/proc private\n/proc private\n", "{user}");
         assert_eq!(machine.sh(user, findmnt), shared, "{user}");
     }
@@ -384,8 +386,8 @@ fn findmnt_says_shared_outside_and_private_inside() {
 )]
 fn umount_inside_uncovers_the_old_proc() {
     let machine = fresh_machine();
-    // The first number in /proc/self/stat is the reader's PID, as this /proc
-    // counts.
+    // The first number in /proc/self/stat is the PID of the process that reads
+    // it, in the PID namespace that this /proc belongs to.
     let script = "
         look() {
             read pid rest < /proc/self/stat; read name < /proc/$1/comm
@@ -416,7 +418,7 @@ fn umount_inside_uncovers_the_old_proc() {
 fn report_of_mount_demo_is_what_the_tools_say() {
     let machine = fresh_machine();
     for user in USERS {
-        // A line of findmnt for each mount at /proc.
+        // findmnt prints one line for each mount at /proc.
         let seen = machine.sh(
             user,
             "readlink /proc/self/ns/mnt; findmnt -n -o PROPAGATION /proc
@@ -456,7 +458,8 @@ Learned: the propagation type decides what is passed on\.",
     ),
     (
         "pitfall",
-        // A shell that is no dash has become ps, so that it is not listed.
+        // Some shells run their last command without a fork, and then ps does
+        // not list a shell.
         r"\$ ps
  +PID .*
 .* pitfall(\n.* sh)?\n.* ps

@@ -6,14 +6,14 @@ use predicates::prelude::*;
 use crate::report::report;
 use crate::target::{Reader, Root, SOON, USERS, fresh_machine};
 
-/// In a new network namespace.
+/// Runs the script `$1` in a new network namespace.
 const INSIDE: &str = "exec net-demo sh -euc \"$1\"";
 
-/// The interfaces, as /proc knows them.
+/// Prints the first word of each line: two headings and the interfaces.
 const PROC: &str = "while read name rest; do echo $name; done < /proc/net/dev";
 
-/// The names in this, and in what `ip -o link` says: `dummy0:` and
-/// `2: dummy0: <UP> ...`.
+/// The interfaces' names in such a listing (`dummy0:`) and in the output of
+/// `ip -o link` (`2: dummy0: <UP> ...`).
 fn links(listing: &str) -> Vec<&str> {
     let words = listing.split_whitespace();
     let words = words.filter_map(|word| word.strip_suffix(':'));
@@ -40,12 +40,12 @@ fn there_is_only_lo_inside() {
         let inside = machine.sh_with(user, INSIDE, &[&look]);
         assert_eq!(links(&inside), ["lo"; 2]);
     }
-    // Machine there is more.
-    let there = machine.sh(Root, &look);
-    assert!(links(&there).iter().filter(|it| **it != "lo").count() >= 2);
+    // Outside there are more interfaces.
+    let outside = machine.sh(Root, &look);
+    assert!(links(&outside).iter().filter(|it| **it != "lo").count() >= 2);
 }
 
-/// N1, N2, N3: the demo's own words, and what the tools say.
+/// N1, N2, N3: compares the demo's report with what the tools print.
 #[test]
 #[cfg_attr(ground_here, ignore = "the VM's interfaces fit into a column")]
 fn net_report_agrees_with_the_tools() {
@@ -61,19 +61,19 @@ fn net_report_agrees_with_the_tools() {
         [namespace, up, lo, others.len().to_string()]
     };
     let machine = fresh_machine();
-    let there = say(&machine.sh(Root, look));
+    let outside = say(&machine.sh(Root, look));
     for user in USERS {
         let inside = machine.sh_with(user, INSIDE, &[look]);
         let inside = say(&inside);
         let report = report(&machine, user, "net-demo");
         for (i, fact) in facts.into_iter().enumerate() {
             let row = &report[fact];
-            assert_eq!([&row[0], &row[2]], [&there[i]; 2], "{fact}");
+            assert_eq!([&row[0], &row[2]], [&outside[i]; 2], "{fact}");
             match fact {
                 "net namespace" => assert_ne!(row[1], row[0]),
                 _ => assert_eq!(row[1], inside[i], "{fact}"),
             }
-            // Only lo is the same, by its addresses.
+            // Of all rows only the addresses of lo are the same.
             assert_eq!(row[1] == row[0], fact == "lo", "{fact}");
         }
         assert_eq!(report["lo at birth"], ["-", "down", "-"]);
@@ -97,7 +97,7 @@ fn lo_is_born_down_and_brought_up() {
             let look = [links, &["ip", "-o", "link", "show", "lo"]].concat();
             let flags = predicate::str::contains(flags);
             machine.run(user, look, b"").assert().success().stdout(flags);
-            // The port does not matter: nobody listens.
+            // The port does not matter, because no program listens.
             let connect = ["bash", "-c", ": < /dev/tcp/127.0.0.1/9"];
             let call = ["connect", "AF_INET"];
             let end = machine.end_of_call(user, links, call, &connect);
@@ -116,13 +116,13 @@ fn there_is_no_address_but_los_and_no_route_elsewhere() {
         let inside = machine.sh_with(user, INSIDE, &[script]);
         let los = [["lo", "inet", "127.0.0.1/8"], ["lo", "inet6", "::1/128"]];
         assert_eq!(addresses(&inside), los);
-        // No line of a route.
+        // There are no more lines, so there is no route.
         assert_eq!(inside.lines().count(), los.len(), "{inside}");
     }
-    // Machine there are others.
-    let there = machine.sh(Root, script);
-    assert!(addresses(&there).len() > 2, "{there}");
-    assert!(there.lines().count() > addresses(&there).len(), "{there}");
+    // Outside there are other addresses, and routes.
+    let outside = machine.sh(Root, script);
+    assert!(addresses(&outside).len() > 2, "{outside}");
+    assert!(outside.lines().count() > addresses(&outside).len(), "{outside}");
 }
 
 /// N3
@@ -130,9 +130,9 @@ fn there_is_no_address_but_los_and_no_route_elsewhere() {
 #[cfg_attr(ground_here, ignore = "needs the guest's outside: dummy0")]
 fn listener_outside_does_not_answer_inside() {
     let machine = fresh_machine();
-    // No tool of the guest listens, but the report does, on 127.0.0.1. Its
-    // output is a pipe that is full, so it waits there, and goes on listening.
-    // Whoever listens stands in the second line.
+    // The demo's report listens on 127.0.0.1. Its output is a pipe that is
+    // full, so it cannot go on, and continues to listen. /proc/net/tcp has the
+    // listener in its second line, below the headings.
     let script = format!(
         "{SOON} listens() {{ {{ read title; read line; }} < /proc/net/tcp; }}
         mkfifo full; exec 3<> full; printf %65536s '' >&3
@@ -142,7 +142,7 @@ fn listener_outside_does_not_answer_inside() {
     );
     let listener = machine.sh(Reader, &script);
     let listener: Vec<&str> = listener.split(' ').collect();
-    // The address's bytes from last to first, and the state TCP_LISTEN.
+    // The bytes of the address in reverse order, and the state TCP_LISTEN.
     let [_, address, _, "0A", ..] = listener[..] else {
         panic!("{listener:?}")
     };
@@ -159,7 +159,7 @@ fn listener_outside_does_not_answer_inside() {
             let bash = ["bash", "-c", &connect];
             machine.end_of_call(user, links, ["connect", "AF_INET"], &bash)
         };
-        // Only the title.
+        // Only the headings: no program listens inside.
         assert_eq!(listeners(&["net-demo"]).lines().count(), 1);
         assert_eq!(connect(&["net-demo"]), "ECONNREFUSED", "{user}");
         // Outside it is listed, and answers.
@@ -195,9 +195,9 @@ fn sys_class_net_shows_the_outside_until_sysfs_is_mounted_anew() {
     let script = format!("{look}; {anew}; {old}");
     let mount = "unshare --mount sh -euc \"$1\"";
     let machine = fresh_machine();
-    let there = machine.sh(Root, &look);
-    let sys = there.lines().last().unwrap();
-    let mut proc = links(&there);
+    let outside = machine.sh(Root, &look);
+    let sys = outside.lines().last().unwrap();
+    let mut proc = links(&outside);
     proc.sort();
     assert_eq!(proc.join(" "), sys);
     assert_ne!(sys, "lo");
@@ -208,7 +208,7 @@ fn sys_class_net_shows_the_outside_until_sysfs_is_mounted_anew() {
         assert_eq!(links(&inside), ["lo"]);
         assert!(inside.ends_with(&format!("\n{sys}\nlo\n{sys}\n")), "{inside}");
     }
-    // Without the namespace a new one shows the same as the old.
+    // Without the namespace a new sysfs shows the same as the old one.
     let seen = machine.sh_with(Root, mount, &[&script]);
     assert!(seen.ends_with(&format!("\n{sys}\n{sys}\n{sys}\n")), "{seen}");
 }

@@ -6,24 +6,27 @@ use predicates::prelude::*;
 use crate::report::rows;
 use crate::target::{Machine, Root, SOON, USERS, User, fresh_machine};
 
-/// For scripts, which say words through the fifo `ready`, and wait for `hold`.
-const WORDS: &str = r#"
+/// For scripts, whose processes wait for each other: they write a word into the
+/// fifo `ready`, and read one from `hold`.
+const STEPS: &str = r#"
     [ -p ready ] || mkfifo ready hold never
-    exec 3<> ready 4<> hold # No word is lost between two reads.
+    exec 3<> ready 4<> hold # Open all the time, so that no word is lost.
 
-    # `inside SCRIPT` starts `pid-demo sh -c SCRIPT` and waits for a word of
-    # it; $demo is pid-demo and $child is COMMAND, as the outside counts.
+    # `inside SCRIPT` starts `pid-demo sh -c SCRIPT` and waits until SCRIPT has
+    # written a word. $demo is pid-demo's PID, and $child is COMMAND's PID in
+    # the outside's namespace.
     inside() {
         pid-demo sh -c "$1" & demo=$!
         read word <&3
         child=$(child_of $demo)
     }
 
-    # `. ./stay &` is a process that says its PID, as /proc counts, and stays.
+    # `. ./stay &` is a process that writes its PID, as /proc shows it, into
+    # the fifo, and does not end.
     echo 'read pid rest < /proc/self/stat; echo $pid > ready
           read end < never' > stay
 
-    # What /proc says. The list of children ends without a newline.
+    # Read from /proc, whose list of children ends without a newline.
     child_of() {
         read pid < /proc/$1/task/$1/children || echo $pid
     }
@@ -38,7 +41,7 @@ const WORDS: &str = r#"
             case $name in NSpid:) echo $numbers; esac
         done < /proc/$1/status
     }
-    # A zombie is still there.
+    # A zombie still counts as there.
     there() {
         for pid; do if [ -e /proc/$pid ]; then echo there; else echo gone; fi
         done
@@ -46,10 +49,10 @@ const WORDS: &str = r#"
 "#;
 
 impl Machine {
-    /// Runs a script that begins with the above.
+    /// Runs a script that begins with these functions.
     #[track_caller]
-    fn with_words(&self, user: User, script: &str) -> String {
-        self.sh(user, &format!("{SOON}{WORDS}{script}"))
+    fn with_steps(&self, user: User, script: &str) -> String {
+        self.sh(user, &format!("{SOON}{STEPS}{script}"))
     }
 }
 
@@ -58,14 +61,14 @@ impl Machine {
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn command_is_pid_1_and_has_no_parent() {
     let machine = fresh_machine();
-    // What the shell knows, and what /proc says of it.
+    // The PID and the parent by the shell's variables, and by /proc.
     let script = "echo $$ $PPID
         read pid name state parent rest < /proc/self/stat; echo $pid $parent";
     for user in USERS {
         let chain = ["pid-demo", "mount-demo", "sh", "-c", script];
         machine.run(user, chain, b"").assert().success().stdout("1 0\n1 0\n");
 
-        // Without the namespace it is one of many, and has a parent.
+        // Without the namespace the PID is another, and there is a parent.
         let seen = machine.sh(user, script);
         let numbers: Vec<u32> =
             seen.split_whitespace().map(|n| n.parse().expect("PID")).collect();
@@ -80,7 +83,7 @@ fn command_is_pid_1_and_has_no_parent() {
 fn outside_counts_the_same_process_among_its_own() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             inside 'echo $$ > ready; read end < hold'
@@ -94,7 +97,7 @@ fn outside_counts_the_same_process_among_its_own() {
         let numbers: Vec<&str> = line().split(' ').collect();
         let [demo, child, "1"] = numbers[..] else { panic!("{seen}") };
         assert_ne!(child, "1");
-        // The link itself has stayed outside: it has one number only.
+        // pid-demo itself stays outside, so it has one PID only.
         assert_eq!(line(), demo);
         assert_eq!(line(), format!("{child} 1"));
         let branch = format!("-pid-demo({demo})---sh({child})");
@@ -108,7 +111,7 @@ fn outside_counts_the_same_process_among_its_own() {
 fn old_proc_still_shows_the_outside() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             inside 'read self rest < /proc/self/stat; echo $$ $self > ready
@@ -122,7 +125,7 @@ fn old_proc_still_shows_the_outside() {
         let (inside, expected) = numbers.split_once(" = ").expect("PIDs");
         assert_eq!(inside, expected);
 
-        // With a /proc of its own the inside sees itself, and nobody else.
+        // With a new /proc the only process that is seen inside is COMMAND.
         let script = "read self rest < /proc/self/stat; echo $self
             cd /proc; echo [0-9]*";
         let argv = ["pid-demo", "mount-demo", "sh", "-c", script];
@@ -136,10 +139,10 @@ fn old_proc_still_shows_the_outside() {
 fn pid_1_cannot_be_killed_from_inside() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
-            # By itself and by a child. An ordinary process can be killed.
+            # PID 1 by itself, and by a child. Another process can be killed.
             inside 'for signal in KILL TERM STOP; do
                         kill -$signal 1; echo $?
                         sh -c "kill -$signal 1; echo \$?"
@@ -148,7 +151,7 @@ fn pid_1_cannot_be_killed_from_inside() {
                     echo > ready; read go < hold
                     echo answer > ready; read end < hold'
 
-            # From outside it can be killed, too.
+            # From outside SIGTERM is ignored too, and SIGKILL kills.
             kill -TERM $child
             echo > hold; read word <&3; echo $word
             kill -KILL $child; wait $demo || echo $?"#,
@@ -163,7 +166,7 @@ fn pid_1_cannot_be_killed_from_inside() {
 fn nobody_inside_outlives_pid_1() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             family() {
@@ -192,7 +195,8 @@ fn nobody_inside_outlives_pid_1() {
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn where_pid_1_is_dead_fork_says_no_memory() {
     let machine = fresh_machine();
-    // Of two processes the first is PID 1, and the second comes too late.
+    // The first of two processes is PID 1. When the second is to be forked,
+    // PID 1 has ended.
     let script = "(echo $BASHPID); (echo $BASHPID); :";
     for user in USERS {
         let own = if user == Root { "--mount" } else { "-Ur" };
@@ -201,7 +205,7 @@ fn where_pid_1_is_dead_fork_says_no_memory() {
         let end = machine.end_of_call(user, &[], ["clone", ""], &argv);
         assert_eq!(end, "ENOMEM", "{user}");
 
-        // Without the namespace, and in one whose PID 1 lives, both run.
+        // Without the namespace, and where PID 1 is still running, both run.
         let argv = ["unshare", own, "bash", "-c", script];
         let two = predicate::function(|text: &str| text.lines().count() == 2);
         machine.run(user, argv, b"").assert().success().stdout(two);
@@ -221,9 +225,9 @@ fn where_pid_1_is_dead_fork_says_no_memory() {
 #[cfg_attr(ground_here, ignore = "leaves processes behind on purpose")]
 fn orphan_is_adopted_by_pid_1_of_its_namespace() {
     let machine = fresh_machine();
-    // A shell ends, and what it has started goes on.
+    // A shell ends, and the process that it has started continues.
     let orphan = format!(
-        "{WORDS}
+        "{STEPS}
         sh -c '. ./stay & read end < hold' & shell=$!
         read orphan <&3
         [ $(parent_of $orphan) -eq $shell ]
@@ -235,10 +239,10 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace() {
         let argv = ["pid-demo", "mount-demo", "sh", "-euc", &orphan];
         machine.run(user, argv, b"").assert().success().stdout("1\n");
 
-        // As the outside sees it: its own PID 1 gets the orphans of the
-        // outside, and COMMAND those of the inside.
+        // Seen from outside: an orphan outside gets the outside's PID 1 as its
+        // parent, and an orphan inside gets COMMAND.
         assert_eq!(machine.sh(user, &orphan), "1\n");
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             inside 'sh -c ". ./stay &"; read go < hold
@@ -259,15 +263,15 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace() {
 fn zombie_stays_until_pid_1_waits_for_it() {
     let machine = fresh_machine();
     for user in USERS {
-        // The zombie's parent is gone: it is an orphan, too.
-        let seen = machine.with_words(
+        // The zombie is an orphan, so that PID 1 is its parent.
+        let seen = machine.with_steps(
             user,
             r#"
             ask() { echo $1 > hold; read word <&3; echo $word; }
             zombie() { [ $(state_of $orphan) = Z ]; }
             stopped() { [ $(state_of $child) = T ]; }
-            # PID 1 is stopped: dash may wait at the end of any command, also
-            # of the one that has just answered.
+            # PID 1 is stopped, because a shell may wait for its children at the
+            # end of any command, also of the one that has just answered.
             inside_with_zombie() {
                 inside "sh -c '. ./stay &'; $1"
                 orphan=$word
@@ -277,12 +281,12 @@ fn zombie_stays_until_pid_1_waits_for_it() {
                 kill -KILL $orphan; soon zombie
             }
 
-            # cat never waits, however much it has to do.
+            # cat never waits for a child.
             inside_with_zombie 'exec cat hold > ready'
             kill -CONT $child; ask busy; state_of $orphan
             kill -KILL $child; wait $demo || echo $?
 
-            # dash waits, for whatever there is, when it runs a command.
+            # A shell waits for all its children when it runs a command.
             inside_with_zombie 'read word < hold; echo $word > ready
                 read word < hold; sh -c :; echo $word > ready
                 read end < hold'
@@ -292,8 +296,8 @@ fn zombie_stays_until_pid_1_waits_for_it() {
         );
         assert_eq!(seen, "orphan\nbusy\nZ\n137\norphan\nZ\nwaited\ngone\n");
 
-        // Machine, PID 1 always waits.
-        machine.with_words(
+        // Outside, PID 1 always waits for its children.
+        machine.with_steps(
             user,
             r#"
             sh -c '. ./stay &'; read orphan <&3
@@ -311,7 +315,7 @@ fn zombie_stays_until_pid_1_waits_for_it() {
 fn process_has_a_pid_in_each_namespace_around_it() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             inside "exec pid-demo \
@@ -331,7 +335,7 @@ fn process_has_a_pid_in_each_namespace_around_it() {
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn namespace_below_32_others_is_refused() {
     let machine = fresh_machine();
-    // In the 31st, for root and reader: one more, and two more.
+    // At level 31, as root and as reader: one level more, and two.
     let script = "deeper() {
             $1 pid-demo echo in
             $1 pid-demo pid-demo echo in || echo $?
@@ -354,21 +358,84 @@ fn namespace_below_32_others_is_refused() {
 /// P9
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
-fn sigterm_and_sighup_reach_command() {
+fn signal_sent_to_pid_demo_reaches_command() {
     let machine = fresh_machine();
     for user in USERS {
-        for signal in ["TERM", "HUP"] {
-            let seen = machine.with_words(
-                user,
-                &format!(
-                    r#"
-                    inside 'trap "echo heard {signal}; exit 9" {signal}
-                            . ./stay & wait'
-                    kill -{signal} $demo; wait $demo || echo $?"#
-                ),
-            );
-            assert_eq!(seen, format!("heard {signal}\n9\n"));
-        }
+        let seen = machine.with_steps(
+            user,
+            r#"
+            for signal in TERM HUP USR1 USR2 ALRM WINCH; do
+                inside "trap 'echo heard $signal; exit 9' $signal
+                        . ./stay & wait"
+                kill -$signal $demo; wait $demo || echo $?
+            done
+            # Through a second one, too.
+            pid-demo pid-demo sh -c "trap 'echo heard TERM; exit 9' TERM
+                                     . ./stay & wait" & demo=$!
+            read word <&3
+            kill -TERM $demo; wait $demo || echo $?"#,
+        );
+        // A shell's background ignores INT and QUIT.
+        let signals = ["TERM", "HUP", "USR1", "USR2", "ALRM", "WINCH"];
+        let heard = signals.iter().chain(&["TERM"]);
+        let heard = heard.map(|signal| format!("heard {signal}\n9\n"));
+        assert_eq!(seen, heard.collect::<String>());
+    }
+}
+
+/// P9: to PID 1 the kernel delivers no signal that it has no handler for. So
+/// pid-demo does what the signal does to a process without a namespace.
+#[test]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+fn signal_that_command_has_no_handler_for_ends_it_all() {
+    let machine = fresh_machine();
+    for user in USERS {
+        let seen = machine.with_steps(
+            user,
+            r#"
+            for signal in TERM HUP USR1; do
+                for chain in '' pid-demo 'pid-demo pid-demo'; do
+                    $chain sh -c '. ./stay; :' & demo=$!
+                    read command <&3
+                    kill -$signal $demo; status=0; wait $demo || status=$?
+                    echo $status $(there $command)
+                done
+                # One that is ignored or does nothing by default: no end.
+                (trap '' $signal; exec pid-demo sh -c \
+                    'echo > ready; read end < hold; exit 5') & demo=$!
+                read word <&3
+                kill -$signal $demo; kill -WINCH $demo; kill -CONT $demo
+                echo > hold; status=0; wait $demo || status=$?; echo $status
+            done"#,
+        );
+        let ends = [143, 129, 138]
+            .map(|status| format!("{status} gone\n").repeat(3) + "5\n");
+        assert_eq!(seen, ends.concat(), "{user}");
+    }
+}
+
+/// P9: a signal in the first millisecond of a pid-demo ends it or reaches
+/// COMMAND, and never gets lost between the two.
+#[test]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+fn signal_at_any_moment_of_the_beginning_is_not_lost() {
+    let machine = fresh_machine();
+    for user in USERS {
+        let script = r#"
+            for chain in pid-demo 'pid-demo pid-demo'; do
+                round=0
+                while [ $round -lt 40 ]; do
+                    $chain sh -c 'read end < never; :' & demo=$!
+                    spin=0
+                    while [ $spin -lt $((round * 20)) ]; do
+                        spin=$((spin + 1))
+                    done
+                    kill -TERM $demo; status=0; wait $demo || status=$?
+                    echo $status
+                    round=$((round + 1))
+                done
+            done"#;
+        assert_eq!(machine.with_steps(user, script), "143\n".repeat(80));
     }
 }
 
@@ -378,7 +445,7 @@ fn sigterm_and_sighup_reach_command() {
 fn nobody_inside_outlives_pid_demo() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.with_words(
+        let seen = machine.with_steps(
             user,
             r#"
             inside '. ./stay & wait'
@@ -391,6 +458,42 @@ fn nobody_inside_outlives_pid_demo() {
     }
 }
 
+/// P9: the kernel does not kill with its parent a process that has changed its
+/// ids. So PID 1 had better keep them, and leave that to a child.
+#[test]
+#[cfg_attr(ground_here, ignore = "leaves a process behind on purpose")]
+fn command_with_other_ids_goes_with_pid_demo_as_a_child_of_pid_1() {
+    let machine = fresh_machine();
+    let seen = machine.with_steps(
+        Root,
+        r#"
+        other='setpriv --reuid=1 --regid=1 --clear-groups sleep 1000'
+        other_ids() { [ "$(stat -c %u /proc/$1)" = 1 ]; }
+        asleep() { read name < /proc/$1/comm; [ $name = sleep ]; }
+        pid-demo sh -c ". ./stay & $other; exit" & demo=$!
+        read sign <&3
+        grandchild() {
+            for all in $(cat /proc/$1/task/$1/children); do
+                if asleep $all; then echo $all; fi
+            done
+        }
+        child=$(child_of $demo)
+        there_is() { other=$(grandchild $child); [ $other ]; }
+        soon there_is; soon other_ids $other
+        kill -KILL $demo; wait $demo || :
+        gone() { [ $(there $other) = gone ]; }
+        soon gone; echo gone
+
+        pid-demo setpriv --reuid=1 --regid=1 --clear-groups sleep 1000 &
+        demo=$!
+        born() { child=$(child_of $demo); [ $child ] && asleep $child; }
+        soon born
+        kill -KILL $demo; wait $demo || :
+        there $child; kill -KILL $child"#,
+    );
+    assert_eq!(seen, "gone\nthere\n");
+}
+
 /// P9
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
@@ -401,7 +504,7 @@ fn status_of_command_comes_back() {
             ("exit 0", 0),
             ("exit 7", 7),
             ("exit 255", 255),
-            // A fault of its own is a signal that PID 1 does not survive.
+            // A signal that the kernel sends for a fault kills PID 1 too.
             ("ulimit -s 200; f() { f; }; f", 128 + 11),
         ] {
             let argv = ["pid-demo", "sh", "-c", script];
@@ -410,8 +513,8 @@ fn status_of_command_comes_back() {
     }
 }
 
-/// For scripts. `type_into COMMAND` runs COMMAND at a terminal of its own,
-/// and when it has said `ready` types ^C and the word `end`.
+/// For scripts. `type_into COMMAND` runs COMMAND at a terminal of its own, and
+/// when COMMAND has printed `ready`, ^C and the word `end` are typed there.
 const TERMINAL: &str = r#"
     mkfifo in out
     type_into() {
@@ -443,7 +546,7 @@ fn interrupt_at_a_terminal_goes_to_command_alone() {
                     until read word; do :; done
                     echo $word, $n interrupt; exit 7' > handler
                 type_into 'pid-demo sh handler'
-                # Who has no handler is killed, but not when it is PID 1.
+                # A process without a handler is killed, but not as PID 1.
                 echo 'BEGIN {{ print "ready"; fflush(); getline; print }}' \
                     > none
                 type_into 'pid-demo awk -f none'
@@ -451,13 +554,140 @@ fn interrupt_at_a_terminal_goes_to_command_alone() {
             ),
         );
         let lines: Vec<&str> = seen.lines().map(str::trim_end).collect();
-        // ^C and the first `end` are the terminal's echo.
+        // ^C and the first `end` are what the terminal echoes.
         let expected = [
             ["^Cend", "end, 1 interrupt", "status 7"].as_slice(),
             &["^Cend", "end", "status 0"],
             &["^Cend", "status 130"],
         ];
         assert_eq!(lines, expected.concat());
+    }
+}
+
+/// For scripts: `at_a_terminal JOB CHAIN` runs the bash script JOB as the
+/// leader of a terminal of its own, and is the one who sits at it. `see WORD`
+/// waits for a line with this word, and leaves it in $line; `keys` types.
+const AT_A_TERMINAL: &str = r#"
+    [ -p in ] || mkfifo in out
+    at_a_terminal() {
+        echo "$1" > job
+        script -qec "exec bash job $2" /dev/null < in > out & script=$!
+        exec 5> in 6< out
+    }
+    see() {
+        until read -r line <&6; [ "${line#*$1}" != "$line" ]; do :; done
+        line=$1${line#*$1} # Before it stands what was typed.
+        line=${line%?} # A terminal ends its lines with two characters.
+    }
+    keys() { printf "$1" >&5; }
+"#;
+
+impl Machine {
+    /// Runs a script with all the words, and these as `$1`, `$2` and so on.
+    #[track_caller]
+    fn at_a_terminal(&self, user: User, script: &str, args: &[&str]) -> String {
+        let script = format!("{SOON}{STEPS}{AT_A_TERMINAL}{script}");
+        self.sh_with(user, &script, args)
+    }
+}
+
+/// P9
+#[test]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+fn job_control_stops_and_continues_command_with_pid_demo() {
+    let job = [
+        STEPS,
+        r#"set +e -m
+        say() {
+            process=$(jobs -p) states=
+            while [ $process ]; do
+                states="$states $(state_of $process)"
+                process=$(child_of $process)
+            done
+            echo $*$states
+        }
+        "$@" sh -c 'echo ready; read word; exit 7'
+        say stopped $?
+        # In the background it must not read from the terminal.
+        bg > /dev/null
+        wait %1 || say background $?
+        fg > /dev/null
+        echo ended $?"#,
+    ]
+    .concat();
+    let machine = fresh_machine();
+    for user in USERS {
+        for (chain, states) in [
+            ("env", "T"),
+            ("pid-demo", "T T"),
+            ("user-demo pid-demo", "T T"),
+            // The second is PID 1, who cannot stop himself. He only waits.
+            ("pid-demo pid-demo", "T S T"),
+        ] {
+            let seen = machine.at_a_terminal(
+                user,
+                r#"                at_a_terminal "$1" "$2"
+                see ready; keys '\032'
+                see stopped; echo "$line"
+                see background; echo "$line"; keys 'end\n'
+                see ended; echo "$line"
+                wait $script"#,
+                &[&job, chain],
+            );
+            let expected = format!(
+                "stopped 148 {states}\nbackground 149 {states}\nended 7\n"
+            );
+            assert_eq!(seen, expected, "{user}: {chain}");
+        }
+    }
+}
+
+/// P9: a terminal that is closed ends what runs at it, and what is stopped.
+#[test]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+fn nobody_outlives_the_terminal() {
+    let job = [
+        STEPS,
+        r#"set +e -m
+        "$@" sh -c 'read pid rest < /proc/self/stat; echo ready $pid
+                    exec sleep 1000'
+        echo stopped
+        read end < never"#,
+    ]
+    .concat();
+    let machine = fresh_machine();
+    for user in USERS {
+        for chain in
+            ["env", "pid-demo", "user-demo pid-demo", "pid-demo pid-demo"]
+        {
+            let seen = machine.at_a_terminal(
+                user,
+                r#"                gone() { case $(there $all) in *there*) false; esac; }
+                for stopped in no yes; do
+                    at_a_terminal "$1" "$2"
+                    see ready
+                    process=${line#ready } all=
+                    while [ $process -ne $script ]; do
+                        all="$all $process"
+                        process=$(parent_of $process)
+                    done
+                    if [ $stopped = yes ]; then
+                        keys '\032'
+                        see stopped
+                    fi
+                    there $all
+                    kill -KILL $script; wait $script || :
+                    soon gone
+                    echo gone
+                    exec 5>&- 6<&-
+                done"#,
+                &[&job, chain],
+            );
+            // bash, COMMAND, and the links that stay.
+            let there = 2 + chain.matches("pid-demo").count();
+            let expected = "there\n".repeat(there) + "gone\n";
+            assert_eq!(seen, expected.repeat(2), "{user}: {chain}");
+        }
     }
 }
 

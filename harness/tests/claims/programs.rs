@@ -12,7 +12,7 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 use tempfile::TempDir;
 
-use crate::common::HARNESS;
+use crate::common;
 use crate::target::{Reader, Root, fresh_machine, patience};
 use crate::vm::harness;
 
@@ -43,7 +43,7 @@ impl Readers {
 
     fn harness(&self, argv: &[&str]) -> assert_cmd::Command {
         let mut command = harness();
-        let kernel = HARNESS.as_ref().expect("a machine").kernel();
+        let kernel = common::harness().kernel();
         command
             .env("HARNESS_CACHE", self.cache.path())
             .env("HARNESS_KERNEL", kernel)
@@ -193,7 +193,7 @@ fn ignored_sigchld_does_no_harm() {
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn variables_may_be_empty_or_relative_paths() {
-    let kernel = HARNESS.as_ref().expect("a machine").kernel();
+    let kernel = common::harness().kernel();
     let (dir, name) =
         (kernel.parent().expect("a folder"), kernel.file_name().expect("name"));
     let mut here = harness();
@@ -285,4 +285,42 @@ fn program_with_other_ids_is_loaded_without_complaint() {
     let output = machine.reader(["/tmp/id", "-u"]);
     output.assert().success().stdout("0\n").stderr("");
     machine.run(Reader, ["id", "-u"], b"").assert().stdout("1000\n");
+}
+
+/// V1: input goes through QEMU's memory, and where that cannot be written,
+/// over the serial port.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn input_is_whole_by_either_way() {
+    // Where QEMU is not the harness's own child, its memory is not looked for.
+    let dir = tempfile::tempdir().expect("a folder");
+    let qemu = dir.path().join("qemu");
+    let script = "#!/bin/bash
+        exec {input}<&0
+        setpriv --pdeathsig KILL qemu-system-$(uname -m) \"$@\" <&$input &
+        wait $!\n";
+    fs::write(&qemu, script).expect("a file");
+    fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755))
+        .expect("chmod");
+    let input: Vec<u8> = (0..40_000_u32).flat_map(u32::to_le_bytes).collect();
+    let run = |command: Command| {
+        let mut run = assert_cmd::Command::from_std(command);
+        run.timeout(2 * patience()).write_stdin(input.clone()).assert()
+    };
+
+    let mut usual = harness();
+    usual.arg("md5sum");
+    let usual = run(usual).success().stderr("").get_output().clone();
+    let sum = String::from_utf8(usual.stdout).expect("text");
+    // Not the sum of nothing.
+    assert!(sum.ends_with("  -\n") && !sum.starts_with("d41d8cd9"), "{sum}");
+
+    let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let mut other = harness();
+    other
+        .arg("md5sum")
+        .env("HARNESS_CACHE", cache.expect("a folder").path())
+        .env("HARNESS_KERNEL", common::harness().kernel())
+        .env("HARNESS_QEMU", &qemu);
+    run(other).success().stdout(sum);
 }

@@ -1,4 +1,4 @@
-//! What a demo says without COMMAND, to be checked against other tools.
+//! What a demo prints without COMMAND, to be compared with other tools.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,8 @@ use assert_cmd::assert::OutputAssertExt;
 
 use crate::target::{Machine, User};
 
-/// Each row by its fact: what it was outside, inside, and outside again.
+/// The report's rows, by the fact that each begins with: its value outside,
+/// inside, and outside again.
 pub fn report(
     machine: &Machine,
     user: User,

@@ -7,18 +7,19 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::target::HARNESS;
+use crate::common::harness;
 use crate::vm::kills;
 
-/// V1, V6: and a program of the reader's own goes into it.
+/// V1, V6: the command is a program of the reader's own, which is packed into
+/// the machine with the libraries that it needs.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn killed_or_damaged_saved_machine_is_made_anew() {
-    // Where no other test keeps its machines.
+    // Other tests save their machines elsewhere.
     let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
     let cache = cache.expect("a folder");
-    let kernel = HARNESS.as_ref().expect("a machine").kernel();
-    // Below /tmp, where programs that are tried out are.
+    let kernel = harness().kernel();
+    // Readers try out programs below /tmp, so the guest must have that path.
     let dir = tempfile::tempdir().expect("a folder");
     let script = dir.path().join("own");
     fs::write(&script, "#!/bin/sh\necho own: \"$0\" \"$@\"; hostname\n")
@@ -45,7 +46,7 @@ fn killed_or_damaged_saved_machine_is_made_anew() {
         })
     };
 
-    // Killed while it was made: as soon as there is something, and later.
+    // Killed while the machine is made: as soon as there is a file, and later.
     let cache = cache.path();
     let half = cache.join("new/initramfs");
     let rounds = kills().map_or(1, |kills| kills.div_ceil(10));
@@ -64,7 +65,7 @@ fn killed_or_damaged_saved_machine_is_made_anew() {
     assert_eq!(two_at_once(), ["", ""]);
     assert!(!cache.join("new").exists());
 
-    // Rubbish, of the same length and age as the real one.
+    // Damaged: other bytes, in a file of the same length and age.
     let states = fs::read_dir(cache).expect("a folder").flatten();
     let saved = states.map(|entry| entry.path().join("state"));
     let saved: Vec<PathBuf> = saved.filter(|path| path.exists()).collect();
@@ -77,7 +78,7 @@ fn killed_or_damaged_saved_machine_is_made_anew() {
         .open(&saved[0])
         .and_then(|file| file.set_modified(found.modified()?))
         .expect("a file");
-    // The second one may come when it has been made anew.
+    // The second may start after the first has made the machine anew.
     let mut complaints = two_at_once().to_vec();
     complaints.retain(|complaint| !complaint.is_empty());
     assert!(!complaints.is_empty(), "nobody has noticed");

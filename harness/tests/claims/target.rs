@@ -13,14 +13,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use harness::User;
-use harness::{Harness, Vm};
+use harness::Vm;
 use nix::unistd::geteuid;
 
-pub use crate::common::{HARNESS, Reader, Root};
-use crate::common::{NO_VERDICT, name_broken_claims};
+use crate::common::{NO_VERDICT, harness, name_broken_claims};
+pub use crate::common::{Reader, Root};
 
-/// Whoever may try a claim. They share its machine: the one with the fewer
-/// rights comes first.
+/// The users who try a claim. They share its machine, and the one with the
+/// fewer rights comes first.
 pub const USERS: [User; 2] = [Reader, Root];
 
 /// How long a command of a claim may take. None takes a tenth of this, however
@@ -35,7 +35,11 @@ pub const SOON: &str = r#"
     soon() {
         read now rest < /proc/uptime; end=$((${now%.*} + 30))
         until "$@" 2> /dev/null; do
-            read now rest < /proc/uptime; [ ${now%.*} -lt $end ]
+            read now rest < /proc/uptime
+            if [ ${now%.*} -ge $end ]; then
+                echo "not within 30 s: $*" >&2
+                return 1
+            fi
         done
     }
 "#;
@@ -54,7 +58,7 @@ static PATH: LazyLock<OsString> = LazyLock::new(|| {
 pub struct Machine {
     /// `None`: this machine.
     vm: Option<Mutex<Vm>>,
-    /// What was done so far, for the report of a failure.
+    /// The commands so far, for the report of a failure.
     story: Mutex<String>,
 }
 
@@ -66,10 +70,8 @@ pub fn fresh_machine() -> Machine {
         assert!(geteuid().is_root(), "HARNESS_GROUND=here: only as root");
         return Machine { vm: None, story };
     }
-    let vm = HARNESS.as_ref().map(Harness::start);
-    match vm {
-        Ok(Ok(vm)) => Machine { vm: Some(Mutex::new(vm)), story },
-        Ok(Err(failure)) => panic!("{NO_VERDICT}{failure}"),
+    match harness().start() {
+        Ok(vm) => Machine { vm: Some(Mutex::new(vm)), story },
         Err(failure) => panic!("{NO_VERDICT}{failure}"),
     }
 }
@@ -103,7 +105,12 @@ impl Machine {
     pub fn sh_with(&self, user: User, script: &str, args: &[&str]) -> String {
         let argv = [&["sh", "-euc", script, "sh"], args].concat();
         let output = self.run(user, argv, b"");
-        assert!(output.status.success(), "{user}: {script}: {output:?}");
+        assert!(
+            output.status.success(),
+            "{user}: {}, {:?}, in the script: {script}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr),
+        );
         String::from_utf8(output.stdout).expect("text")
     }
 
@@ -146,8 +153,11 @@ impl Machine {
                 .output(user, argv, input, patience())
                 .unwrap_or_else(|failure| match begun.elapsed() < patience() {
                     true => panic!("{NO_VERDICT}{failure}"),
-                    // It waits for what the claim says that it comes.
-                    false => panic!("{user}: {line}: no end: {failure}"),
+                    // The machine runs, and the command waits for something
+                    // that the claim says will happen.
+                    false => {
+                        panic!("{user}: no end after {:?}: {line}", patience())
+                    }
                 }),
             None => here(user, argv, input),
         };
@@ -189,20 +199,20 @@ fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Machine {
-    /// What was done so far, and where: a complete bug report.
+    /// The commands so far, their results, and the machine: a bug report.
     pub fn story(&self) -> String {
         let story = unpoisoned(&self.story);
         let Some(vm) = &self.vm else {
             return format!("what was done here:\n{story}");
         };
-        let machine = HARNESS.as_ref().map(Harness::describe);
+        let machine = harness().describe();
         let console = unpoisoned(vm).console();
         let last = console.lines().rev().take(10).collect::<Vec<_>>();
         let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
         format!(
             "what was done on {}:\n{story}the console's end:\n{last}\n\
              a shell in such a machine: cargo run -p harness",
-            machine.unwrap_or_default(),
+            machine,
         )
     }
 }

@@ -1,4 +1,4 @@
-//! A program that was killed leaves nothing behind.
+//! A program leaves nothing behind when it is killed.
 
 use std::time::Instant;
 
@@ -7,28 +7,28 @@ use harness::DEMOS;
 use crate::target::{Root, USERS, fresh_machine, patience};
 use crate::vm::kills;
 
-/// Demos as links.
+/// Demos as the links of a chain.
 const CHAINS: [&str; 2] = [
     "user-demo uts-demo ipc-demo pid-demo mount-demo net-demo sleep 1000",
     "user-demo pid-demo pid-demo sh -c 'sleep 1000 & sleep 1000'",
 ];
 
-/// The examples take too long for every day.
+/// The examples, which take too long to be killed in each run.
 fn examples() -> Vec<String> {
     let built = harness::build_demos().expect("the demos");
     let names = built.iter().filter_map(|path| path.file_name()?.to_str());
     names
         .filter(|name| !DEMOS.contains(name))
         .map(|name| match name {
-            "no_unshare" => "no_unshare uts-demo".into(), // It takes COMMAND.
+            "no_unshare" => "no_unshare uts-demo".into(), // Needs a COMMAND.
             name => name.into(),
         })
         .collect()
 }
 
-/// Starts the programs together and kills them together with SIGKILL, `$1`
-/// times: in equal steps from the beginning of their lives to the end. One
-/// wait for all, since it is the waiting that is dear. Says how each ended.
+/// Starts the programs together, waits, and kills them together with SIGKILL,
+/// `$1` times: at first at once, and each time a step later, until at the last
+/// most have ended. Prints how each ended.
 const KILL: &str = r#"
 rounds=$1
 shift
@@ -48,20 +48,21 @@ while [ $round -lt $rounds ]; do
         started=${started#* }
         echo "$status $program"
     done
-    # Another one comes first.
+    # Another program is the first one next time.
     first=$1; shift; set -- "$@" "$first"
     round=$((round + 1))
 done
 "#;
 
-/// What the machine looks like.
+/// Prints everything that a program could leave behind, but processes.
 const LOOK: &str = "
     cat /proc/self/mountinfo /proc/sys/kernel/hostname \
         /proc/sys/kernel/domainname /proc/sysvipc/msg /proc/sysvipc/sem \
         /proc/sysvipc/shm /proc/net/fib_trie /proc/net/if_inet6
     echo /dev/mqueue/* /dev/shm/* /tmp/* /sys/class/net/*";
 
-/// Who is there, without the kernel's workers, who come and go.
+/// Prints the processes, without the kernel's workers, which start and end at
+/// any time.
 const PROCESSES: &str = "
     for comm in /proc/[0-9]*/comm; do
         [ $comm != /proc/$$/comm ] && read name < $comm || continue
@@ -84,9 +85,9 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
     let machine = fresh_machine();
     let look = || machine.sh(Root, LOOK);
     let processes = || machine.sh(Root, PROCESSES);
-    let (before, there) = (look(), processes());
+    let (before, running) = (look(), processes());
     for user in USERS {
-        // More at a time, and the first have ended before the last begin.
+        // When more start together, the first end before the last start.
         let groups = programs.chunks(8).map(|group| {
             let mut args = vec![&*rounds];
             args.extend(group.iter().map(String::as_str));
@@ -96,14 +97,14 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
         let killed = ends.lines().filter(|end| end.starts_with("137 "));
         let (killed, all) = (killed.count(), ends.lines().count());
         println!("{user}: {killed} of {all} were killed while they ran");
-        // In the middle of it, or nothing has been shown.
+        // Otherwise nothing is proven: most had ended before.
         assert!(killed >= all / 3, "{user}: {ends}");
 
-        // Who was forked ends by himself, or by the kernel: in his own time.
+        // The children of a killed program end some time after it.
         let deadline = Instant::now() + patience();
         loop {
             let now = processes();
-            let mut left = now.lines().filter(|line| !there.contains(line));
+            let mut left = now.lines().filter(|line| !running.contains(line));
             let Some(process) = left.next() else { break };
             assert!(Instant::now() < deadline, "{user}: {process}");
         }

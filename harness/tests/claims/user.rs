@@ -10,10 +10,10 @@ use crate::target::{
     Machine, Reader, Root, USERS, User, end_of_call, fresh_machine, patience,
 };
 
-/// Who a program is, and what it may do, in its own words.
+/// Prints its own ids and capabilities, as the kernel has them.
 const STATUS: [&str; 2] = ["cat", "/proc/self/status"];
 
-/// Of such a status: the effective uid and gid, and the capabilities.
+/// The effective uid, gid and capabilities in such a status.
 fn who(status: &[u8]) -> [&str; 3] {
     let status = str::from_utf8(status).expect("text");
     // "Uid:" and "Gid:" have four numbers: real, effective, saved, fsuid.
@@ -26,7 +26,7 @@ fn who(status: &[u8]) -> [&str; 3] {
 /// No capability.
 const NONE: &str = "0000000000000000";
 
-/// All capabilities of this kernel, in the same form.
+/// All capabilities that this kernel has, in the same form.
 fn all(machine: &Machine) -> String {
     let last = machine.sh(Root, "cat /proc/sys/kernel/cap_last_cap");
     let last: u32 = last.trim().parse().expect("a number");
@@ -53,7 +53,7 @@ fn caller_is_root_inside() {
             .assert()
             .success()
             .stdout(format!("0\n0\n0 {id} 1\n0 {id} 1\ndeny\n"));
-        // Without the namespace everyone is who he is.
+        // Without the namespace the ids are the caller's own.
         let seen = format!("{id}\n{id}\n0 0 {all}\n0 0 {all}\nallow\n");
         assert_eq!(machine.sh(user, look), seen);
     }
@@ -65,36 +65,37 @@ fn file_made_inside_belongs_to_the_caller_outside() {
     let make = "cd /tmp; $1 sh -c '> made; stat -c %u:%g made'
         stat -c %u:%g made; rm made";
     let machine = fresh_machine();
-    // Root's ids are the same inside and outside, and would show nothing. So
-    // root becomes somebody whose uid and gid are two numbers.
-    let somebody = "setpriv --reuid=4242 --regid=4343 --clear-groups";
+    // Root's ids are the same inside and outside, which would prove nothing.
+    // So root's program takes a uid and a gid first, two different numbers.
+    let other_ids = "setpriv --reuid=4242 --regid=4343 --clear-groups";
     for (user, caller, ids) in
-        [(Reader, "env", "1000:1000"), (Root, somebody, "4242:4343")]
+        [(Reader, "env", "1000:1000"), (Root, other_ids, "4242:4343")]
     {
         let script = format!("exec {caller} sh -euc \"$2\" sh \"$1\"");
         let made = |link| machine.sh_with(user, &script, &[link, make]);
         assert_eq!(made("user-demo"), format!("0:0\n{ids}\n"));
-        // Without the namespace it is the caller's on both sides.
+        // Without the namespace the owner is the caller, both times.
         assert_eq!(made("env"), format!("{ids}\n{ids}\n"));
     }
 }
 
-/// S1, S2: the demo's own words, and what the tools say.
+/// S1, S2: compares the demo's report with what the tools print.
 #[test]
 fn user_report_agrees_with_the_tools() {
-    // A pipe will do as one's own file: the demo's has no name either.
+    // The file that belongs to the caller is a pipe here. The demo's file has
+    // no name either.
     let look = ": | stat -L -c '%i %u' /proc/self/ns/user /proc/self/fd/0
         cat /proc/self/uid_map /proc/self/gid_map /proc/self/status";
     let machine = fresh_machine();
     for user in USERS {
-        let there = machine.sh(user, look);
+        let outside = machine.sh(user, look);
         let inside = machine.run(user, ["user-demo", "sh", "-c", look], b"");
         let inside = String::from_utf8(inside.stdout).expect("text");
         let report = report(&machine, user, "user-demo");
         assert_eq!(report.len(), 7);
 
-        let (there, inside) = (facts(&there), facts(&inside));
-        for ((fact, outside), (_, inside)) in there.iter().zip(&inside) {
+        let (outside, inside) = (facts(&outside), facts(&inside));
+        for ((fact, outside), (_, inside)) in outside.iter().zip(&inside) {
             let row = &report[*fact];
             assert_eq!([&row[0], &row[2]], [outside; 2], "{user}: {fact}");
             match *fact {
@@ -105,11 +106,11 @@ fn user_report_agrees_with_the_tools() {
     }
 }
 
-/// What the tools have said, as the rows of the report.
-fn facts(said: &str) -> [(&'static str, String); 7] {
+/// What the tools have printed, as the rows of the report.
+fn facts(printed: &str) -> [(&'static str, String); 7] {
     let lines: Vec<Vec<&str>> =
-        said.lines().map(|line| line.split_whitespace().collect()).collect();
-    let [uid, gid, capabilities] = who(said.as_bytes()).map(String::from);
+        printed.lines().map(|line| line.split_whitespace().collect()).collect();
+    let [uid, gid, capabilities] = who(printed.as_bytes()).map(String::from);
     [
         ("user namespace", format!("user:[{}]", lines[0][0])),
         ("uid", uid),
@@ -130,14 +131,14 @@ fn program_started_before_the_map_has_no_capability() {
         let unshare = [&["unshare", "-U"], &STATUS[..]].concat();
         let before = machine.run(user, unshare, b"").stdout;
         assert_eq!(who(&before), ["65534", "65534", NONE], "{user}");
-        // After it, it has them all.
+        // Started after the map was written, it has them all.
         let demo = [&["user-demo"], &STATUS[..]].concat();
         let after = machine.run(user, demo, b"").stdout;
         assert_eq!(who(&after), ["0", "0", &all], "{user}");
     }
 }
 
-/// S2: the example's table; it looks before any exec as well.
+/// S2: the example's table. The example also looks before any exec.
 #[test]
 fn capabilities_come_before_the_map() {
     let machine = fresh_machine();
@@ -160,11 +161,12 @@ fn capabilities_come_before_the_map() {
 }
 
 /// Each row: what is written from outside to the files of a process in a new
-/// user namespace, as `FILE TEXT; FILE TEXT`, and what came of the last.
+/// user namespace, as `FILE TEXT; FILE TEXT`, and how the last write ended.
 #[track_caller]
 fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
-    // A map must be written with one call, which is what dd(1) is for: a
-    // printf may write line by line. strace(1) says what came of the call.
+    // A map must be written with one system call. dd(1) writes a block with
+    // one call, while some printf write each line with a call of its own.
+    // strace(1) prints how the call ended.
     let mut script = "write() {
             printf \"$2\" > text
             strace -qq -o calls -e trace=write dd bs=4096 \\
@@ -194,14 +196,14 @@ fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
 const EPERM: &str = "EPERM";
 const EINVAL: &str = "EINVAL";
 
-/// S3: since Linux 3.19, and not where the writer is root outside.
+/// S3: since Linux 3.19, and only if the writer is not root outside.
 #[test]
 fn gid_map_needs_setgroups_to_be_denied_first() {
     let machine = fresh_machine();
     let readers = [
         ("gid_map 0 1000 1", EPERM),
         ("setgroups deny; gid_map 0 1000 1", "done"),
-        // And there is no way back.
+        // What was denied cannot be allowed again.
         ("setgroups deny; setgroups allow", EPERM),
     ];
     assert_ends(&machine, Reader, &readers);
@@ -244,23 +246,23 @@ fn without_a_map_no_id_can_be_set() {
     assert_eq!(machine.end_of_call(Root, &[], ["setresgid", ""], &gid), "done");
 }
 
-/// S4: what root outside gets is the control, for the same bytes.
+/// S4: the control is what happens when root outside writes the same bytes.
 #[test]
 fn uid_map_takes_one_line_for_oneself_once() {
     let table = [
-        // One line, of one's own; whatever the number is inside.
+        // One line, for the writer's own uid. The number inside is free.
         ("uid_map 0 1000 1", "done", "done"),
         ("uid_map 5 1000 1", "done", "done"),
-        // Somebody else, and root.
+        // The uid of another user, and that of root.
         ("uid_map 0 1001 1", EPERM, "done"),
         ("uid_map 0 0 1", EPERM, "done"),
-        // Two lines, and more than one.
+        // Two lines, and one line for two uids.
         (r"uid_map 0 1000 1\n1 1001 1\n", EPERM, "done"),
         ("uid_map 0 1000 2", EPERM, "done"),
-        // A second time, and after a refusal.
+        // A second write after a successful one, and after a refused one.
         ("uid_map 0 1000 1; uid_map 0 1000 1", EPERM, EPERM),
         ("uid_map 0 1001 1; uid_map 0 1000 1", "done", EPERM),
-        // No length, none at all, an overlap, no number.
+        // No length, length 0, two lines that overlap, not a number.
         ("uid_map 0 1000", EINVAL, EINVAL),
         ("uid_map 0 1000 0", EINVAL, EINVAL),
         (r"uid_map 0 1000 1\n0 1000 1\n", EINVAL, EINVAL),
@@ -273,7 +275,8 @@ fn uid_map_takes_one_line_for_oneself_once() {
     assert_ends(&machine, Root, &roots);
 }
 
-/// S3, S4: the example's table. Who has entered is not root outside.
+/// S3, S4: the example's table. The process that writes is inside, and so has
+/// no privilege outside, also when root started it.
 #[test]
 fn refused_maps_have_their_errors() {
     let table = [
@@ -330,7 +333,7 @@ fn root_inside_is_nobody_to_the_outsides_files() {
     let owner = ["stat", "-c", "%u", "/etc/shadow"];
     let inside = machine.reader([&["user-demo"], &owner[..]].concat());
     inside.assert().success().stdout("65534\n");
-    // It is there, and root outside reads it.
+    // The file exists, and root outside can read it.
     machine.reader(owner).assert().success().stdout("0\n");
     assert_eq!(open(Root, &[]), "done");
 }
@@ -373,7 +376,7 @@ fn process_of_two_threads_may_not_enter() {
     }
 }
 
-/// S6: used up, and switched off.
+/// S6: when they are used up, and when they are switched off.
 #[test]
 #[cfg_attr(ground_here, ignore = "takes the machine's user namespaces away")]
 fn refusal_names_the_sysctl_that_limits_user_namespaces() {
@@ -394,7 +397,7 @@ fn refusal_names_the_sysctl_that_limits_user_namespaces() {
         );
     };
     let one = ["user-demo", "true"];
-    // Each is counted for the ids of those it is nested in, too.
+    // A nested namespace also counts against the limit of the one around it.
     let two = ["user-demo", "user-demo", "true"];
     for user in USERS {
         machine.run(user, two, b"").assert().success();
@@ -403,8 +406,8 @@ fn refusal_names_the_sysctl_that_limits_user_namespaces() {
     limit_to("1");
     for user in USERS {
         refused(user, &two);
-        // One is allowed, as soon as the kernel has put the last one away:
-        // it does so in a work queue, some time after the last process ended.
+        // One is allowed, as soon as the kernel has freed the last one. It
+        // does so in a work queue, some time after the last process ended.
         let deadline = Instant::now() + patience();
         while !machine.run(user, one, b"").status.success() {
             assert!(Instant::now() < deadline, "{user}: not even one");
@@ -417,14 +420,14 @@ fn refusal_names_the_sysctl_that_limits_user_namespaces() {
     }
 }
 
-/// S6: 32 are a depth that is allowed, by the man page.
+/// S6: by the man page 32 levels are allowed.
 #[test]
 fn nesting_of_user_namespaces_has_a_clear_end() {
     let machine = fresh_machine();
-    // What the 32nd says, and then eight more.
-    let there = ["sh", "-c", "id -u; exec \"$@\"", "sh"];
+    // A look at level 32, and then eight levels more.
+    let at_32 = ["sh", "-c", "id -u; exec \"$@\"", "sh"];
     let demos = ["user-demo"; 40];
-    let chain = [&demos[..32], &there, &demos[32..], &["id", "-u"]].concat();
+    let chain = [&demos[..32], &at_32, &demos[32..], &["id", "-u"]].concat();
     for user in USERS {
         let output = machine.run(user, &chain, b"");
         output.assert().code(125).stdout("0\n").stderr(

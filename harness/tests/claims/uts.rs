@@ -40,7 +40,7 @@ fn domain_name_set_inside_is_not_seen_outside() {
     assert_eq!(machine.sh(Root, look), "tree\n");
 }
 
-/// U1, U2: the demo's own words, and what the tools say.
+/// U1, U2: compares the demo's report with what the tools print.
 #[test]
 #[cfg_attr(ground_here, ignore = "renames the machine")]
 fn uts_report_agrees_with_the_tools() {
@@ -49,11 +49,14 @@ fn uts_report_agrees_with_the_tools() {
     let facts = ["UTS namespace", "hostname", "NIS domain name"];
     let machine = fresh_machine();
     machine.sh(Root, "hostname branch; domainname leaf");
-    let there = machine.sh(Root, &look);
+    let outside = machine.sh(Root, &look);
     for user in USERS {
         let report = report(&machine, user, "uts-demo");
         let column = |i: usize| facts.map(|it| report[it][i].clone() + "\n");
-        assert_eq!([column(0), column(2)].map(|it| it.concat()), [&*there; 2]);
+        assert_eq!(
+            [column(0), column(2)].map(|it| it.concat()),
+            [&*outside; 2]
+        );
         for fact in facts {
             assert_ne!(report[fact][1], report[fact][0]);
         }
@@ -61,7 +64,7 @@ fn uts_report_agrees_with_the_tools() {
         inside.assert().success().stdout(column(1)[1..].concat());
         assert_eq!(report.len(), 3);
     }
-    assert_eq!(machine.sh(Root, &look), there);
+    assert_eq!(machine.sh(Root, &look), outside);
 }
 
 /// U3
@@ -72,7 +75,8 @@ fn new_namespace_starts_as_a_copy_of_the_callers_names() {
     let script = "unshare --map-root-user --uts sh -c 'hostname; domainname'";
     let copies = || USERS.map(|user| machine.sh(user, script));
     assert_eq!(copies(), ["outside\n(none)\n"; 2]);
-    // Not a copy of anything else: the next one starts with the new names.
+    // The names are copied at that moment: the next namespace starts with the
+    // new names.
     machine.sh(Root, "hostname branch; domainname leaf");
     assert_eq!(copies(), ["branch\nleaf\n"; 2]);
 }
@@ -98,7 +102,7 @@ fn later_names_of_the_outside_do_not_come_in() {
         let inside = machine.sh_with(user, look, &["uts-demo"]);
         assert_eq!(inside, "bird nest\n");
     }
-    // Without the namespace they do.
+    // Without the namespace the later names are seen.
     assert_eq!(machine.sh_with(Reader, look, &["env"]), "later later\n");
 }
 

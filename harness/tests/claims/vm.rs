@@ -1,4 +1,4 @@
-//! V: the promises of the machine that the other claims rely on.
+//! V: what the other claims take for granted of the machine.
 
 use std::env;
 use std::fs::{self, File};
@@ -20,18 +20,20 @@ use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 use predicates::prelude::*;
 
-use crate::target::{HARNESS, Reader, Root, fresh_machine, patience};
+use crate::common;
+use crate::target::{Reader, Root, fresh_machine, patience};
 
-/// The program that a reader types.
+/// The `harness` program, as a reader starts it.
 pub fn harness() -> Command {
-    // The saved machine is made by now, so that no test has to wait for it.
-    assert!(HARNESS.is_ok(), "{:?}", HARNESS.as_ref().err());
+    // Makes the saved machine, if there is none, so that no deadline of a test
+    // must include that.
+    common::harness();
     let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-/// The same, run to its end, which must come soon.
+/// The same with these arguments, to be run to its end within a deadline.
 pub fn typed(argv: &[&str]) -> assert_cmd::Command {
     let mut command = assert_cmd::Command::from_std(harness());
     command.args(argv).timeout(patience());
@@ -68,7 +70,8 @@ impl DerefMut for Running {
 fn seated(size: Option<&Winsize>, argv: &[&str]) -> (Running, File, Termios) {
     let OpenptyResult { master, slave } =
         openpty(size, None).expect("a terminal");
-    // Not the settings of a new terminal.
+    // Unlike the settings of a new terminal, which it could get back without
+    // the harness.
     let mut settings = tcgetattr(&slave).expect("a terminal");
     settings.local_flags.remove(LocalFlags::ECHOCTL);
     tcsetattr(&slave, SetArg::TCSANOW, &settings).expect("a terminal");
@@ -91,7 +94,7 @@ fn verdict_is_the_commands_own() {
         ("true", Some(0), None),
         ("exit 7", Some(7), None),
         ("exit 255", Some(255), None),
-        ("read it || exit 3", Some(3), None), // No input: its end.
+        ("read it || exit 3", Some(3), None), // There is no input.
         ("kill -9 $$", None, Some(9)),
         ("kill -SEGV $$", None, Some(11)), // Dumps core.
     ] {
@@ -99,7 +102,7 @@ fn verdict_is_the_commands_own() {
         let verdict = (status.code(), status.signal());
         assert_eq!(verdict, (code, signal), "{script}");
     }
-    // What never began has the status that a shell would give.
+    // A command that cannot be run has the status that a shell gives it.
     machine
         .root(["nosuch"])
         .assert()
@@ -136,8 +139,8 @@ fn a_mebibyte_that_is_no_text_comes_back_whole() {
     assert_eq!(output.stdout.len(), 1 << 20);
     assert!(output.stdout.iter().all(|byte| *byte == 0xff));
 
-    // Both ways, more than a pipe holds, and nothing that could be shorter on
-    // the wire.
+    // In both directions: more than a pipe holds, and bytes that cannot be
+    // compressed.
     let hasher = BuildHasherDefault::<DefaultHasher>::new();
     let noise = (0..66 * 1024).map(|n: u32| hasher.hash_one(n) as u8);
     let noise: Vec<u8> = noise.collect();
@@ -145,7 +148,7 @@ fn a_mebibyte_that_is_no_text_comes_back_whole() {
     assert!(output.stdout == noise, "echoed otherwise");
 }
 
-/// V1: a process that is left behind and holds the streams open.
+/// V1: also when a process is left behind that holds the streams open.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn command_has_ended_when_it_has_ended() {
@@ -157,7 +160,7 @@ fn command_has_ended_when_it_has_ended() {
     machine.root(["ps", "-C", "sleep"]).assert().success();
 }
 
-/// V3: what a failed claim prints.
+/// V3: what is printed when a claim fails.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn failed_claim_is_a_complete_bug_report() {
@@ -165,7 +168,7 @@ fn failed_claim_is_a_complete_bug_report() {
     let release = machine.sh(Root, "uname -r");
     machine.reader(["sh", "-c", "echo out; echo err >&2; exit 7"]);
     machine.root(["sh", "-c", "echo last words > /dev/console"]);
-    // The console is a line of its own, and may be a little later.
+    // The console is another serial port, and may be a little later.
     let deadline = Instant::now() + patience();
     let story = loop {
         let story = machine.story();
@@ -201,15 +204,15 @@ fn fresh_machine_knows_nothing_of_the_last_one() {
     assert_eq!(fresh_machine().root(["sh", "-c", look]).stdout, fresh.stdout);
 }
 
-/// V4: the laboratory ends with a signal, and the reader's terminal is as it
-/// was.
+/// V4: when a signal ends the laboratory, the reader's terminal gets its
+/// settings back.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn laboratory_that_is_ended_gives_the_terminal_back() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP] {
         let (mut child, mut shown, before) = seated(None, &[]);
         read_until(&mut shown, b"# ");
-        // It takes each key as it is.
+        // While the laboratory runs, the terminal passes each key on.
         assert_ne!(tcgetattr(&shown).expect("a terminal"), before);
         kill(Pid::from_raw(child.id() as i32), signal).expect("kill");
         let status = child.wait().expect("an end");
@@ -218,12 +221,13 @@ fn laboratory_that_is_ended_gives_the_terminal_back() {
     }
 }
 
-/// V1: at a terminal. It has the reader's size inside, and follows it.
+/// V1: at a terminal, whose size inside follows the size outside.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 #[expect(unsafe_code, reason = "nix has no wrapper for TIOCSWINSZ")]
 fn terminal_inside_has_the_size_of_the_one_outside() {
-    // bash asks for the size after each program.
+    // bash reads the size after each program that it has run. `exit` needs a
+    // status: in a trap bash 5.3 would take that of the interrupted `wait`.
     let script = "trap 'id > /dev/null; echo $LINES $COLUMNS; exit 0' WINCH; \
                   id > /dev/null; echo $LINES $COLUMNS; sleep 30 & wait";
     let size = |rows, columns| Winsize {
@@ -240,7 +244,8 @@ fn terminal_inside_has_the_size_of_the_one_outside() {
     let done =
         unsafe { libc::ioctl(shown.as_raw_fd(), libc::TIOCSWINSZ, &new) };
     assert_eq!(done, 0);
-    // The kernel tells whose terminal it is, which is nobody's here.
+    // The kernel sends the signal to the terminal's foreground process group,
+    // and this terminal has none.
     kill(Pid::from_raw(child.id() as i32), Signal::SIGWINCH).expect("kill");
     read_until(&mut shown, b"17 67\r\n");
     assert!(child.wait().expect("an end").success());
@@ -252,7 +257,7 @@ fn terminal_inside_has_the_size_of_the_one_outside() {
 fn qemu_ends_with_its_machine() {
     let mine = || fs::read_to_string("/proc/thread-self/children");
     let mine = || mine().expect("/proc").split_whitespace().count();
-    let vm = HARNESS.as_ref().expect("a machine").start();
+    let vm = common::harness().start();
     assert_eq!(mine(), 1);
     drop(vm.expect("a machine"));
     assert_eq!(mine(), 0);
@@ -288,7 +293,7 @@ fn harness_killed_at_any_moment_leaves_nothing() {
             .args(["sleep", "1000"])
             .spawn()
             .expect("harness");
-        // Up to the time when the command runs, and a little more.
+        // From the start until some time after the command has begun.
         thread::sleep(Duration::from_millis(500) * round / kills);
         child.kill().expect("kill");
         child.wait().expect("wait");
@@ -297,25 +302,28 @@ fn harness_killed_at_any_moment_leaves_nothing() {
     typed(&["true"]).assert().success().stderr("");
 }
 
-/// How often to kill at any moment, where somebody has asked for a soak.
+/// How often to kill at any moment, if `$HARNESS_KILLS` says so.
 pub fn kills() -> Option<u32> {
     let kills = env::var("HARNESS_KILLS").ok()?;
     Some(kills.parse().expect("HARNESS_KILLS: a number"))
 }
 
-/// What no other run of the suite on this machine marks its own with.
+/// A mark for a process and its children, which no other run of the suite on
+/// this machine uses.
 fn mark(what: &str) -> String {
     format!("{what}, by {}", std::process::id())
 }
 
-/// Who has this mark in his environment, as all have whom he started.
+/// The processes that have this mark in their environment, which they inherit
+/// from the process that started them.
 fn marked(mark: &str) -> Vec<PathBuf> {
     let mark = format!("KILLED={mark}\0");
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     processes
         .map(|process| process.path())
         .filter(|process| {
-            // Of the dead nothing can be read, nor of those of others.
+            // A process that has ended, or is another user's, has none that
+            // can be read.
             let environ = fs::read(process.join("environ"));
             let environ = environ.unwrap_or_default();
             memchr::memmem::find(&environ, mark.as_bytes()).is_some()
@@ -353,7 +361,8 @@ fn guest_has_no_file_of_this_machine_but_what_was_packed() {
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn guest_has_no_network_card() {
     let machine = fresh_machine();
-    // With a driver or without: QEMU names each card to the kernel here.
+    // QEMU names each card in the kernel's command line, also one for which
+    // the kernel has no driver.
     let told = machine.sh(Root, "cat /proc/cmdline");
     assert!(!told.contains("virtio_mmio"), "{told}");
     let devices = machine.sh(Root, "ls -l /sys/class/net");
@@ -371,6 +380,11 @@ fn outside_is_realistic() {
     let machine = fresh_machine();
     let shared = machine.sh(Root, "findmnt -n -o PROPAGATION | sort -u");
     assert_eq!(shared, "shared\n");
+    // As on a machine that systemd has started, also in a new PID namespace.
+    let pid_max = ["cat", "/proc/sys/kernel/pid_max"];
+    machine.root(pid_max).assert().success().stdout("4194304\n");
+    let inside = [&["pid-demo", "mount-demo"], &pid_max[..]].concat();
+    machine.root(inside).assert().success().stdout("4194304\n");
     assert_eq!(machine.sh(Root, "hostname"), "outside\n");
     let up = machine.sh(Root, "ip -o -4 address | cut -d' ' -f2");
     assert_eq!(up, "lo\ndummy0\n");

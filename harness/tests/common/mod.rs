@@ -9,10 +9,22 @@ pub use harness::User::{Reader, Root};
 use harness::{Failure, Harness};
 
 /// Made once for all tests of this process.
-pub static HARNESS: LazyLock<Result<Harness, Failure>> = LazyLock::new(|| {
+static HARNESS: LazyLock<Result<Harness, Failure>> = LazyLock::new(|| {
     name_broken_claims();
     Harness::new(Path::new(env!("CARGO_BIN_EXE_harness")), &[])
 });
+
+/// What starts machines. Makes the saved machine first, if there is none.
+///
+/// # Panics
+/// If that is not possible: then there is no verdict on any claim.
+#[track_caller]
+pub fn harness() -> &'static Harness {
+    match &*HARNESS {
+        Ok(harness) => harness,
+        Err(failure) => panic!("{NO_VERDICT}{failure}"),
+    }
+}
 
 /// The beginning of a panic's message where the machine failed, and not the
 /// claim.

@@ -95,7 +95,9 @@ fn plain(block: &Block) -> Vec<(String, String)> {
                 continue;
             }
             let words: Vec<&str> = line.split_whitespace().collect();
-            if words.contains(&"PID") || words.contains(&"ID") {
+            // A row of a report may hold such a word, but has numbers too.
+            let is_heading = !line.contains(|it: char| it.is_ascii_digit());
+            if is_heading && (words.contains(&"PID") || words.contains(&"ID")) {
                 heads = words.iter().map(|it| it.to_string()).collect();
             }
             let mut plain = match number {
@@ -274,6 +276,11 @@ mod tests {
     #[case::a_row("  PID CMD\n  1 a b", "  PID CMD\n  1 ab", false)]
     #[case::a_report("PID  92  1  92", "PID  95  1  95", true)]
     #[case::a_wrong_report("PID  92  1  92", "PID  95  1  96", false)]
+    #[case::columns_of_a_report(
+        "parent PID  0\nuid  1",
+        "parent PID  0\nuid 1",
+        false
+    )]
     #[case::a_heading("  PID CMD\n  99 sh", "  PID COMMAND\n  99 sh", false)]
     #[case::a_command("  PID CMD\n  99 sh", "  PID CMD\n 100 ps", false)]
     #[case::namespaces("uts:[4026531838]", "uts:[4026532190]", true)]

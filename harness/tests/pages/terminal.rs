@@ -12,7 +12,7 @@ use harness::{Input, Io, Request, User, Vm};
 
 use super::same::Same;
 use super::text::{Block, Ends, Turn};
-use crate::common::{HARNESS, Reader, Root};
+use crate::common::{Reader, Root, harness};
 
 /// For a session.
 fn patience() -> Duration {
@@ -196,8 +196,7 @@ fn start() -> Result<Machine, String> {
         .and_then(|mut file| io::Read::read_exact(&mut file, &mut nonce))
         .map_err(|error| error.to_string())?;
     let mark = format!("<{:016x}>", u64::from_ne_bytes(nonce));
-    let harness = HARNESS.as_ref().map_err(|failure| failure.to_string())?;
-    let vm = harness.start().map_err(|failure| failure.to_string())?;
+    let vm = harness().start().map_err(|failure| failure.to_string())?;
     let prompt = PROMPT.replace("MARK", &mark);
     let mut machine = Machine { vm, mark, pane: None, panes: 0 };
     machine.sh(Root, "printf %s \"$1\" > /run/prompt", &[&prompt])?;

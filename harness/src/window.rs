@@ -1,0 +1,147 @@
+//! The window: a part of the guest's memory into which the harness writes a
+//! command's input. The guest's PID 1 has the pages of it, and says where they
+//! are; the harness writes into the memory of QEMU, which is its child.
+
+use std::ffi::{c_long, c_void};
+use std::fs::{self, File};
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+use crate::arch::Arch;
+use crate::wire::{PAGE, WINDOW, sum};
+
+/// The guest's side: pages that stay where they are.
+#[derive(Debug)]
+pub struct Window(NonNull<c_void>);
+
+impl Window {
+    /// Takes memory for it, which is this process's until the machine ends.
+    #[expect(unsafe_code, reason = "mmap has no safe wrapper")]
+    pub fn open() -> io::Result<Window> {
+        // The kernel moves pages to make room for larger ones, but not those
+        // that are locked, where it is told so: Documentation/admin-guide/
+        // sysctl/vm.rst.
+        let unevictable = "/proc/sys/vm/compact_unevictable_allowed";
+        fs::write(unevictable, "0")?;
+        let length = NonZeroUsize::new(WINDOW).expect("a size");
+        let flags = MapFlags::MAP_PRIVATE
+            | MapFlags::MAP_LOCKED
+            | MapFlags::MAP_POPULATE;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: the kernel chooses the place, where nothing else is.
+        let memory = unsafe { mmap_anonymous(None, length, access, flags)? };
+        Ok(Window(memory))
+    }
+
+    /// The numbers of the page frames, in their order: pagemap(5). It counts
+    /// in the kernel's pages, of which some on aarch64 have several of ours.
+    pub fn frames(&self) -> io::Result<Vec<u64>> {
+        let pagemap = File::open("/proc/self/pagemap")?;
+        let size = sysconf(SysconfVar::PAGE_SIZE)?.unwrap_or(PAGE as c_long);
+        let ours = (size as usize / PAGE) as u64;
+        let first = (self.0.as_ptr() as usize / PAGE) as u64;
+        (first..first + (WINDOW / PAGE) as u64)
+            .map(|page| {
+                let mut entry = [0; 8];
+                pagemap.read_exact_at(&mut entry, page / ours * 8)?;
+                let frame = u64::from_ne_bytes(entry) & ((1 << 55) - 1);
+                Ok(frame * ours + page % ours)
+            })
+            .collect()
+    }
+
+    /// What the harness has written.
+    #[expect(unsafe_code, reason = "another process writes this memory")]
+    pub fn read(&self, length: u32, expected: u32) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; (length as usize).min(WINDOW)];
+        // SAFETY: the memory is there as long as this process, and the harness
+        // writes it only before it says so.
+        unsafe {
+            let from = self.0.as_ptr().cast::<u8>();
+            from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len());
+        }
+        match sum(&bytes) == expected {
+            true => Ok(bytes),
+            false => Err(io::Error::other("input came through damaged")),
+        }
+    }
+}
+
+/// The harness's side: where the pages are in QEMU's memory.
+#[derive(Debug)]
+pub struct View {
+    qemu: Pid,
+    pages: Vec<usize>,
+}
+
+impl View {
+    /// `None` where QEMU's memory cannot be told.
+    pub fn new(qemu: Pid, frames: &[u64]) -> Option<View> {
+        let maps = fs::read_to_string(format!("/proc/{qemu}/maps")).ok()?;
+        let memory = base(&maps)?;
+        let start = Arch::here().ok()?.memory_start;
+        let pages = frames.iter().map(|frame| {
+            let offset = (frame * PAGE as u64).checked_sub(start)?;
+            memory.checked_add(usize::try_from(offset).ok()?)
+        });
+        let pages = pages.collect::<Option<Vec<_>>>()?;
+        (pages.len() == WINDOW / PAGE).then_some(View { qemu, pages })
+    }
+
+    /// Writes these bytes, at most [`WINDOW`].
+    ///
+    /// # Errors
+    /// EACCES where a process may not write the memory of its children
+    /// (`kernel.yama.ptrace_scope` 2 and 3).
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let memory = format!("/proc/{}/mem", self.qemu);
+        let memory = File::options().write(true).open(memory)?;
+        let mut pieces = bytes.chunks(PAGE).zip(&self.pages);
+        pieces
+            .try_for_each(|(piece, &at)| memory.write_all_at(piece, at as u64))
+    }
+}
+
+/// Where the guest's memory begins, in a process's maps: proc_pid_maps(5).
+fn base(maps: &str) -> Option<usize> {
+    let mut lines = maps.lines();
+    let line = lines.find(|line| line.ends_with("/memory"))?;
+    let start = line.split('-').next()?;
+    usize::from_str_radix(start, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn window_of_this_process_is_seen_through_its_view() {
+        let mut pages = vec![0_u8; WINDOW];
+        let base = pages.as_mut_ptr() as usize;
+        // The last page first: they may be anywhere.
+        let places = (0..WINDOW / PAGE).rev().map(|it| base + it * PAGE);
+        let view = View { qemu: Pid::this(), pages: places.collect() };
+        let bytes: Vec<u8> = (0..PAGE + 5).map(|n| (n / 9) as u8).collect();
+        view.write(&bytes).expect("one's own memory");
+        let last = &pages[WINDOW - PAGE..];
+        assert_eq!(last, &bytes[..PAGE]);
+        let before = WINDOW - 2 * PAGE;
+        assert_eq!(pages[before..before + 5], bytes[PAGE..]);
+        assert_eq!(pages[before + 5], 0);
+    }
+
+    #[test]
+    fn memory_is_found_among_what_qemu_has_mapped() {
+        let maps = "\
+7f10aa000000-7f10aa021000 rw-p 00000000 00:00 0\n\
+7f10b0000000-7f10c8000000 rw-p 00000000 08:01 9 /x/state-1/memory\n\
+7f10d0000000-7f10d0001000 r--p 00000000 08:01 7 /usr/lib/libc.so.6\n";
+        assert_eq!(base(maps), Some(0x7f10b0000000));
+        assert_eq!(base(""), None);
+    }
+}

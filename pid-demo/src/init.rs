@@ -1,0 +1,106 @@
+//! PID 1 of the namespace, as its supervisor sees it: how it takes a signal.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+
+use nix::libc::{self, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT};
+use nix::libc::{SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::unistd::{Pid, getpid};
+
+pub struct Init {
+    pub pid: Pid,
+    /// Its /proc/PID/status.
+    pub status: Option<File>,
+    /// The signal that it was ended for.
+    pub ended: Option<i32>,
+}
+
+/// What it does with a signal.
+#[derive(PartialEq)]
+enum Takes {
+    /// It has a handler, or ignores it.
+    Own,
+    /// It blocks it, as a supervisor like this one does.
+    Blocked,
+    /// By default, a process ends or stops. PID 1 is spared that.
+    Default,
+}
+
+impl Init {
+    /// Every signal that is sent to this process is passed on, as tini and
+    /// dumb-init do it. A terminal sends its own to all of its foreground
+    /// process group, and PID 1 is in it, so those are not sent twice. ^C and
+    /// ^\ are then its own business. What else it does not take ends or stops
+    /// it, as it would without the namespace.
+    pub fn hear(&mut self, signal: i32, by_kernel: bool, by_child: bool) {
+        let stops = matches!(signal, SIGTSTP | SIGTTIN | SIGTTOU);
+        let keys = matches!(signal, SIGINT | SIGQUIT | SIGWINCH);
+        if signal == SIGCHLD || by_kernel && keys {
+            return;
+        }
+        let mut takes = self.takes(signal);
+        let got = by_child || by_kernel && (stops || signal == SIGHUP);
+        if !got && (takes != Takes::Default || signal == SIGCONT) {
+            self.send(signal);
+            takes = self.takes(signal); // It may have changed meanwhile.
+        }
+        match (signal, takes) {
+            (SIGCONT | SIGURG | SIGWINCH, _) => {} // By default ignored.
+            (_, Takes::Default) if stops => self.stop(signal, true),
+            (_, Takes::Blocked) if stops => self.stop(signal, false),
+            (_, Takes::Own) if stops && by_child => self.stop(signal, true),
+            (_, Takes::Default) => {
+                self.ended = Some(signal);
+                self.send(SIGKILL);
+            }
+            _ => {}
+        }
+    }
+
+    /// Stops with this process, and goes on with it.
+    fn stop(&self, signal: i32, init_too: bool) {
+        if init_too {
+            self.send(SIGSTOP);
+        }
+        // If this process is itself PID 1 of a namespace, its supervisor stops
+        // instead, and later passes SIGCONT on.
+        let Ok(signal) = Signal::try_from(signal) else { return };
+        if getpid().as_raw() == 1 {
+            return;
+        }
+        let one = SigSet::from_iter([signal]);
+        let _ = raise(signal);
+        let _ = one.thread_unblock(); // Here it stops.
+        let _ = one.thread_block();
+        self.send(SIGCONT);
+    }
+
+    #[expect(unsafe_code, reason = "nix knows no real-time signals")]
+    fn send(&self, signal: i32) {
+        // It has not been waited for, so the PID is still its own.
+        // SAFETY: two numbers.
+        unsafe { libc::kill(self.pid.as_raw(), signal) };
+    }
+
+    /// Without /proc nothing is known: then it gets the signal, and that is
+    /// all.
+    fn takes(&mut self, signal: i32) -> Takes {
+        let mut text = String::new();
+        if let Some(file) = &mut self.status {
+            let _ = file.rewind();
+            let _ = file.read_to_string(&mut text);
+        }
+        let has = |set: &str| {
+            let mut lines = text.lines();
+            let bits = lines.find_map(|line| line.strip_prefix(set))?;
+            let bits = u64::from_str_radix(bits.trim(), 16).ok()?;
+            Some(bits >> (signal - 1) & 1 == 1)
+        };
+        match ["SigCgt:", "SigIgn:", "SigBlk:"].map(has) {
+            [Some(false), Some(false), Some(true)] => Takes::Blocked,
+            [Some(false), Some(false), Some(false)] => Takes::Default,
+            _ => Takes::Own,
+        }
+    }
+}
