@@ -72,11 +72,12 @@ fn readers_own_container_runs_in_the_machine() {
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn reader_is_a_command() {
     let machine = fresh_machine();
-    let look = "id -un; id -u; pwd; echo $HOME; grep CapEff /proc/self/status";
+    let look = "id -un; id -u; id -G; pwd; echo $HOME
+        grep CapEff /proc/self/status";
     let seen = machine.sh_with(Root, "reader sh -c \"$1\"; id -u", &[look]);
     assert_eq!(
         seen,
-        "reader\n1000\n/home/reader\n/home/reader\nCapEff:\t0000000000000000\n0\n"
+        "reader\n1000\n1000\n/home/reader\n/home/reader\nCapEff:\t0000000000000000\n0\n"
     );
     // It is who the claims call so.
     machine.run(Reader, ["id", "-u"], b"").assert().stdout("1000\n");
