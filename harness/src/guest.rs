@@ -1,4 +1,5 @@
-//! The guest's side, as its PID 1: makes a realistic "outside", then runs what it is
+//! The guest's side, as its PID 1: makes a realistic "outside", then runs what
+//! it is
 //! asked to run over the second serial port.
 //!
 //! What is outside matters. A claim that something is *not* seen there proves

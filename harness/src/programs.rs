@@ -15,7 +15,8 @@ pub const DEMOS: [&str; 6] =
     ["uts-demo", "ipc-demo", "pid-demo", "mount-demo", "user-demo", "net-demo"];
 
 /// Builds what is not built yet, and names the programs: the demos, and
-/// their examples. Cargo runs in the workspace: settings of the folder where the reader
+/// their examples. Cargo runs in the workspace: settings of the folder where the
+/// reader
 /// stands are not meant for it.
 pub fn build() -> Result<Vec<PathBuf>, Failure> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
