@@ -16,8 +16,7 @@ pub const DEMOS: [&str; 6] =
 
 /// Builds what is not built yet, and names the programs: the demos, and
 /// their examples. Cargo runs in the workspace: settings of the folder where the
-/// reader
-/// stands are not meant for it.
+/// reader stands are not meant for it.
 pub fn build() -> Result<Vec<PathBuf>, Failure> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
