@@ -11,6 +11,9 @@ use nix::errno::Errno;
 use crate::exec;
 use crate::forbidden::{chrooted, forbidden, unmountable};
 
+/// Whether this process has asked for a new PID namespace.
+pub static NEW_PID_NAMESPACE: AtomicBool = AtomicBool::new(false);
+
 pub fn advice(call: &str, errno: Errno) -> String {
     if let Some(name) = call.strip_prefix("exec ") {
         return exec::advice(name, errno).into();
