@@ -248,7 +248,11 @@ fn arm64(image: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// Fetches the kernel's packages and unpacks them below `cache`.
 fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
     let dir = cache.join("package");
-    let _lock = lock(cache)?; // Another process may be fetching it.
+    if let Some(image) = installed(&dir).pop() {
+        return Ok(image);
+    }
+    let _lock = lock(cache)?;
+    // Another process may have fetched it while we waited.
     if let Some(image) = installed(&dir).pop() {
         return Ok(image);
     }
