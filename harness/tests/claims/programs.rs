@@ -7,14 +7,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use assert_cmd::assert::OutputAssertExt;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use predicates::prelude::*;
 use tempfile::TempDir;
 
 use crate::common;
 use crate::target::{Reader, Root, fresh_machine, patience};
-use crate::vm::harness;
+use crate::vm::{harness, seated};
 
 /// A folder with an executable script `own`, and where it keeps its machines.
 struct Readers {
@@ -323,4 +326,28 @@ fn input_is_whole_by_either_way() {
         .env("HARNESS_KERNEL", common::harness().kernel())
         .env("HARNESS_QEMU", &qemu);
     run(other).success().stdout(sum);
+}
+
+/// V4: while it boots it has no terminal to set right, and a signal ends it at
+/// once, as it ends any program.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn harness_that_boots_ends_with_a_signal() {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+        let readers = Readers::new("");
+        let cache = readers.cache.path();
+        let mut command = harness();
+        command.arg("true").env("HARNESS_CACHE", cache);
+        let (mut child, _shown, _) = seated(None, command);
+        // It boots when the guest's files are there.
+        while !cache.join("new/initramfs").exists() {
+            assert_eq!(child.try_wait().expect("a child"), None);
+            std::thread::yield_now();
+        }
+        let begun = Instant::now();
+        kill(Pid::from_raw(child.id() as i32), signal).expect("kill");
+        let status = child.wait().expect("an end");
+        assert_eq!(status.signal(), Some(signal as i32));
+        assert!(begun.elapsed() < patience());
+    }
 }
