@@ -1,5 +1,5 @@
-//! The guest's side, as its PID 1: makes a realistic "outside", then runs what it is
-//! asked to run over the second serial port.
+//! The guest's side, as its PID 1: makes a realistic "outside", then runs what
+//! it is asked to run over the serial port to the harness.
 //!
 //! What is outside matters. A claim that something is *not* seen there proves
 //! nothing where nothing could be seen: so mounts are shared, as systemd(1)

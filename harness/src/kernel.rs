@@ -248,7 +248,11 @@ fn arm64(image: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// Fetches the kernel's packages and unpacks them below `cache`.
 fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
     let dir = cache.join("package");
-    let _lock = lock(cache)?; // Another process may be fetching it.
+    if let Some(image) = installed(&dir).pop() {
+        return Ok(image);
+    }
+    let _lock = lock(cache)?;
+    // Another process may have fetched it while we waited.
     if let Some(image) = installed(&dir).pop() {
         return Ok(image);
     }
@@ -312,8 +316,9 @@ fn kernel_packages(names: &str) -> Option<Vec<String>> {
         release.starts_with(|c: char| c.is_ascii_digit()).then_some(release)
     })?;
     // Ubuntu has the modules in a package of their own, and so have Debian's
-    // kernels from 7.0 on, whose image is in another one, too.
-    let wanted = ["image", "binary", "modules"]
+    // kernels from 7.0 on, whose image is in another one, too, and what they
+    // were built with in a third.
+    let wanted = ["image", "binary", "modules", "base"]
         .map(|part| format!("linux-{part}-{release}"));
     let found = names.iter().filter(|name| wanted.iter().any(|it| it == *name));
     Some(found.map(|name| name.to_string()).collect())
@@ -568,8 +573,8 @@ linux-base-7.2.1-cloud-amd64
 linux-binary-7.2.1-cloud-amd64
 linux-modules-7.2.1-cloud-amd64
 linux-base",
-        "linux-image-7.2.1-cloud-amd64 linux-binary-7.2.1-cloud-amd64 \
-         linux-modules-7.2.1-cloud-amd64"
+        "linux-image-7.2.1-cloud-amd64 linux-base-7.2.1-cloud-amd64 \
+         linux-binary-7.2.1-cloud-amd64 linux-modules-7.2.1-cloud-amd64"
     )]
     #[case::ubuntu(
         "linux-image-virtual

@@ -15,8 +15,8 @@ pub const DEMOS: [&str; 6] =
     ["uts-demo", "ipc-demo", "pid-demo", "mount-demo", "user-demo", "net-demo"];
 
 /// Builds what is not built yet, and names the programs: the demos, and
-/// their examples. Cargo runs in the workspace: settings of the folder where the reader
-/// stands are not meant for it.
+/// their examples. Cargo runs in the workspace: settings of the folder where the
+/// reader stands are not meant for it.
 pub fn build() -> Result<Vec<PathBuf>, Failure> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
@@ -50,8 +50,9 @@ pub fn build() -> Result<Vec<PathBuf>, Failure> {
 /// Cargo's target directory, in which this program was built.
 pub fn target_dir() -> &'static Path {
     // .../target/debug/build/harness-.../out, and with `--target` a folder
-    // more between: Cargo marks its own.
-    let mut above = Path::new(env!("OUT_DIR")).ancestors().skip(4);
-    let found = above.clone().find(|dir| dir.join("CACHEDIR.TAG").is_file());
+    // more between. Cargo marks its own, and from 1.97 on that folder, too.
+    let mut above = Path::new(env!("OUT_DIR")).ancestors().skip(4).take(2);
+    let marked = |dir: &&Path| dir.join("CACHEDIR.TAG").is_file();
+    let found = above.clone().filter(marked).last();
     found.or(above.next()).unwrap_or(Path::new("target"))
 }

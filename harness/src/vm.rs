@@ -233,10 +233,10 @@ impl Vm {
                     input.drain(..now.len());
                     return self.send(&ToGuest::Window { length, sum });
                 }
-                Err(errno) => {
+                Err(error) => {
                     progress(format_args!(
                         "input is slow here, some 20 kB in a second: \
-                         process_vm_writev: {errno}"
+                         QEMU's memory: {error}"
                     ));
                     self.view = None;
                 }

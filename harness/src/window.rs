@@ -4,14 +4,12 @@
 
 use std::ffi::{c_long, c_void};
 use std::fs::{self, File};
-use std::io::{self, IoSlice};
+use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
-use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
-use nix::sys::uio::{RemoteIoVec, process_vm_writev};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::arch::Arch;
@@ -98,21 +96,14 @@ impl View {
     /// Writes these bytes, at most [`WINDOW`].
     ///
     /// # Errors
-    /// EPERM where a process may not write the memory of its children
-    /// (`kernel.yama.ptrace_scope` 2 and 3, seccomp filters), ENOSYS where the
-    /// kernel has no process_vm_writev(2).
-    pub fn write(&self, bytes: &[u8]) -> Result<(), Errno> {
-        let pieces = bytes.chunks(PAGE).zip(&self.pages);
-        let pieces = pieces.map(|(piece, &base)| {
-            let len = piece.len();
-            RemoteIoVec { base, len }
-        });
-        let pieces: Vec<_> = pieces.collect();
-        let from = [IoSlice::new(bytes)];
-        match process_vm_writev(self.qemu, &from, &pieces)? {
-            n if n == bytes.len() => Ok(()),
-            _ => Err(Errno::EFAULT),
-        }
+    /// EACCES where a process may not write the memory of its children
+    /// (`kernel.yama.ptrace_scope` 2 and 3).
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let memory = format!("/proc/{}/mem", self.qemu);
+        let memory = File::options().write(true).open(memory)?;
+        let mut pieces = bytes.chunks(PAGE).zip(&self.pages);
+        pieces
+            .try_for_each(|(piece, &at)| memory.write_all_at(piece, at as u64))
     }
 }
 

@@ -31,7 +31,7 @@ impl Init {
     /// Every signal that is sent to this process is passed on, as tini and
     /// dumb-init do it. A terminal sends its own to all of its foreground
     /// process group, and PID 1 is in it, so those are not sent twice. ^C and
-    /// ^\\ are then its own business. What else it does not take ends or stops
+    /// ^\ are then its own business. What else it does not take ends or stops
     /// it, as it would without the namespace.
     pub fn hear(&mut self, signal: i32, by_kernel: bool, by_child: bool) {
         let stops = matches!(signal, SIGTSTP | SIGTTIN | SIGTTOU);

@@ -3,6 +3,7 @@
 //! kernel's own words, before it is named.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{env, fs};
 
 use nix::errno::Errno;
@@ -10,15 +11,26 @@ use nix::errno::Errno;
 use crate::exec;
 use crate::forbidden::{chrooted, forbidden, unmountable};
 
+/// Whether this process has made a PID namespace, in which nothing was started
+/// yet.
+pub static NEW_PID_NAMESPACE: AtomicBool = AtomicBool::new(false);
+
+/// What to do about a call that failed, on this machine.
 pub fn advice(call: &str, errno: Errno) -> String {
     if let Some(name) = call.strip_prefix("exec ") {
         return exec::advice(name, errno).into();
     }
     let advice = match (call, errno) {
-        ("write standard output", Errno::ENOSPC) => return "The disk is full".into(),
-        ("write standard output", Errno::EPIPE) => return "Its reader has gone".into(),
-        ("write standard output", _) => return "Is it open for writing?".into(),
-        ("fork", Errno::ENOMEM) if link("pid_for_children").is_some_and(|next| Some(next) != link("pid")) => {
+        ("write standard output", Errno::ENOSPC) => {
+            return "The disk is full".into();
+        }
+        ("write standard output", Errno::EPIPE) => {
+            return "Its reader has gone".into();
+        }
+        ("write standard output", _) => {
+            return "Is it open for writing?".into();
+        }
+        ("fork", Errno::ENOMEM) if pid_1_is_dead() => {
             "PID 1 of the namespace is dead: nothing starts there".into()
         }
         ("fork", Errno::EAGAIN) => {
@@ -26,12 +38,20 @@ pub fn advice(call: &str, errno: Errno) -> String {
              the cgroup"
                 .into()
         }
-        ("unshare(CLONE_NEWPID)", Errno::EINVAL) if link("pid_for_children") != link("pid") => {
+        ("unshare(CLONE_NEWPID)", Errno::EINVAL)
+            if link("pid_for_children") != link("pid") =>
+        {
             "`unshare --pid` goes with --fork, before this demo".into()
         }
-        (_, Errno::EINVAL | Errno::ENOSYS) if call.starts_with("unshare(") => missing(call),
+        (_, Errno::EINVAL | Errno::ENOSYS) if call.starts_with("unshare(") => {
+            missing(call)
+        }
         (_, Errno::ENOSPC) => exhausted(call),
-        (_, Errno::EROFS) => "/proc is mounted read-only (is this a container?): leave it, or use `--privileged`".into(),
+        (_, Errno::EROFS) => {
+            "/proc is mounted read-only (is this a container?): leave it, or \
+             use `--privileged`"
+                .into()
+        }
         (_, Errno::ENOENT) if call.contains("/proc/") => proc_without(),
         ("mount /proc", Errno::EPERM) => unmountable(),
         ("mount / MS_REC|MS_PRIVATE", Errno::EINVAL) if chrooted() => {
@@ -53,8 +73,15 @@ pub fn mounts() -> Vec<Vec<String>> {
     text.lines().map(split).collect()
 }
 
-/// Which namespace. The next child's has a name only when it has a PID 1, or
-/// had one.
+/// Whether the next child would be in a PID namespace whose PID 1 has ended.
+fn pid_1_is_dead() -> bool {
+    let next = link("pid_for_children");
+    !NEW_PID_NAMESPACE.load(Ordering::Relaxed)
+        && next.is_some_and(|next| Some(next) != link("pid"))
+}
+
+/// Which namespace. The next child's has a name, before Linux 7.0, only when
+/// it has a PID 1, or had one.
 fn link(name: &str) -> Option<PathBuf> {
     fs::read_link(format!("/proc/self/ns/{name}")).ok()
 }

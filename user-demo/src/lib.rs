@@ -7,7 +7,7 @@
 //! program in a chain, [`report`] what it prints without COMMAND, [`child`]
 //! who looks inside for that.
 
-use std::fs;
+use std::{fs, sync::atomic::Ordering};
 
 use nix::sched::{self, CloneFlags};
 use nix::unistd::{getegid, geteuid};
@@ -56,6 +56,9 @@ pub fn unshare(namespaces: CloneFlags) -> Result<(), Failure> {
         enter()?;
         done = sched::unshare(namespaces);
     }
+    if done.is_ok() && namespaces.contains(CloneFlags::CLONE_NEWPID) {
+        NEW_PID_NAMESPACE.store(true, Ordering::Relaxed);
+    }
     let names = namespaces.iter_names().map(|(name, _)| name);
     let names = names.collect::<Vec<_>>().join("|");
     done.map_err(failed(format!("unshare({names})")))
@@ -70,5 +73,6 @@ mod inherited;
 pub mod link;
 pub mod report;
 
+use advice::NEW_PID_NAMESPACE;
 pub use failure::{Failure, failed};
 use nix::errno::Errno;

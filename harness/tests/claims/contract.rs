@@ -166,7 +166,7 @@ fn report_to_nobody_ends_as_ls_does() {
     let seen = machine.sh_with(Root, script, &["ls"]);
     assert_eq!(seen, "2 1\n141 0\n2 1\n");
     let seen = machine.sh_with(Root, script, &DEMOS);
-    assert_eq!(seen, "125 2\n141 0\n125 2\n".repeat(6));
+    assert_eq!(seen, "125 2\n141 0\n125 2\n".repeat(DEMOS.len()));
 }
 
 /// G6: what the caller ignores, COMMAND ignores, and no demo is harmed by it.
@@ -187,7 +187,7 @@ fn dispositions_are_handed_on() {
     let env = bash(&["env"]);
     // By number from the right: 17, 13 and 10.
     assert_eq!(env, "SigIgn:\t0000000000011200\n");
-    assert_eq!(bash(&DEMOS), format!("{env}0\n").repeat(6));
+    assert_eq!(bash(&DEMOS), format!("{env}0\n").repeat(DEMOS.len()));
 }
 
 /// G6: a descriptor that is closed is closed for COMMAND, and nothing else
@@ -203,9 +203,9 @@ fn closed_descriptors_stay_closed() {
         done"#;
     let env = machine.sh_with(Root, script, &["env"]);
     assert_eq!(env, "1\n/\n");
-    assert_eq!(machine.sh_with(Root, script, &DEMOS), env.repeat(6));
+    assert_eq!(machine.sh_with(Root, script, &DEMOS), env.repeat(DEMOS.len()));
     let script = format!("mount -t tmpfs tmpfs /dev; {script}");
-    assert_eq!(machine.sh_with(Root, &script, &DEMOS), env.repeat(6));
+    assert_eq!(machine.sh_with(Root, &script, &DEMOS), env.repeat(DEMOS.len()));
 }
 
 /// G6: a limit that is reached is not "not isolated".

@@ -12,6 +12,7 @@ mod contract;
 mod facts;
 mod faults;
 mod ipc;
+mod laboratory;
 mod mount;
 mod net;
 mod pid;

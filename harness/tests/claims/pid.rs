@@ -458,6 +458,42 @@ fn nobody_inside_outlives_pid_demo() {
     }
 }
 
+/// P9: the kernel does not kill with its parent a process that has changed its
+/// ids. So PID 1 had better keep them, and leave that to a child.
+#[test]
+#[cfg_attr(ground_here, ignore = "leaves a process behind on purpose")]
+fn command_with_other_ids_goes_with_pid_demo_as_a_child_of_pid_1() {
+    let machine = fresh_machine();
+    let seen = machine.with_steps(
+        Root,
+        r#"
+        other='setpriv --reuid=1 --regid=1 --clear-groups sleep 1000'
+        other_ids() { [ "$(stat -c %u /proc/$1)" = 1 ]; }
+        asleep() { read name < /proc/$1/comm; [ $name = sleep ]; }
+        pid-demo sh -c ". ./stay & $other; exit" & demo=$!
+        read sign <&3
+        grandchild() {
+            for all in $(cat /proc/$1/task/$1/children); do
+                if asleep $all; then echo $all; fi
+            done
+        }
+        child=$(child_of $demo)
+        there_is() { other=$(grandchild $child); [ $other ]; }
+        soon there_is; soon other_ids $other
+        kill -KILL $demo; wait $demo || :
+        gone() { [ $(there $other) = gone ]; }
+        soon gone; echo gone
+
+        pid-demo setpriv --reuid=1 --regid=1 --clear-groups sleep 1000 &
+        demo=$!
+        born() { child=$(child_of $demo); [ $child ] && asleep $child; }
+        soon born
+        kill -KILL $demo; wait $demo || :
+        there $child; kill -KILL $child"#,
+    );
+    assert_eq!(seen, "gone\nthere\n");
+}
+
 /// P9
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]

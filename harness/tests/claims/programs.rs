@@ -7,14 +7,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use assert_cmd::assert::OutputAssertExt;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use predicates::prelude::*;
 use tempfile::TempDir;
 
 use crate::common;
 use crate::target::{Reader, Root, fresh_machine, patience};
-use crate::vm::harness;
+use crate::vm::{harness, seated};
 
 /// A folder with an executable script `own`, and where it keeps its machines.
 struct Readers {
@@ -55,57 +58,66 @@ impl Readers {
     }
 }
 
-/// V7: anywhere in the line, with what it needs.
+/// V7: anywhere in the line, with what it needs: COMMAND by its name, a script
+/// behind other links, its interpreter, and a file that is no program.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn readers_program_goes_in_wherever_the_line_names_it() {
-    let tool = "#!/bin/sh\necho \"tool: $1\"; cat $2 < /dev/null\n";
-    let readers = Readers::new("#!/usr/bin/env -S tool\n");
-    let tool = readers.file("bin/tool", tool);
-    let path = format!("{}/bin:/usr/bin:/bin", readers.dir.path().display());
-    // Behind a link of the chain; the interpreter is found on PATH.
-    let chain = ["pid-demo", "env", "A=b", "./own"];
-    readers
-        .harness(&chain)
-        .env("PATH", format!("{path}:{}", std::env::var("PATH").expect("PATH")))
-        .assert()
-        .success()
-        .stdout("tool: ./own\n")
-        .stderr("");
-    // What is no program goes in as well.
+    let readers = Readers::new("#!/usr/bin/env -S interpreter\n");
+    readers.file("bin/tool", "#!/bin/sh\necho by name; exec \"$@\"\n");
+    let interpreter = "#!/bin/sh\necho \"interpreter: $1\"; cat \"$2\"\n";
+    let interpreter = readers.file("bin/interpreter", interpreter);
     let text = readers.file("text", "a text\n");
     fs::set_permissions(&text, fs::Permissions::from_mode(0o644))
         .expect("chmod");
-    // By its name, as here.
+    let text = text.to_str().expect("text");
+    let path = std::env::var("PATH").expect("PATH");
+    let path = format!("{}/bin:{path}", readers.dir.path().display());
     readers
-        .harness(&["tool", "by name", text.to_str().expect("text")])
-        .env("PATH", format!("{path}:{}", std::env::var("PATH").expect("PATH")))
+        .harness(&["tool", "pid-demo", "env", "A=b", "./own", text])
+        .env("PATH", path)
         .assert()
         .success()
-        .stdout("tool: by name\na text\n");
+        .stdout("by name\ninterpreter: ./own\na text\n")
+        .stderr("");
     // The control: what no word names does not go in.
-    let elsewhere = ["sh", "-c", &format!("cat {}", tool.display())];
-    harness().args(elsewhere).assert().failure().stdout("");
+    let elsewhere = format!("cat {}", interpreter.display());
+    harness().args(["sh", "-c", &elsewhere]).assert().failure().stdout("");
 }
 
-/// V7: a folder, with a script that reads another file, and a link.
+/// V6, V7: a folder, with a script that reads another file, and a link. The
+/// machine is made once, whatever the paths hold.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn readers_files_go_in_where_the_variable_names_them() {
-    let readers = Readers::new("#!/bin/sh\n. lib/part; cat link; part\n");
-    readers.file("lib/part", "part() { echo part; }\n");
-    readers.file("text", "text\n");
-    std::os::unix::fs::symlink("text", readers.dir.path().join("link"))
-        .expect("a link");
+    let readers = Readers::new("");
+    let script = "#!/bin/sh\ncd new; . lib/part; cat link; part\n";
+    let script = readers.file("new/a\nb", script);
+    readers.file("new/lib/part", "part() { echo part; }\n");
+    readers.file("new/text", "text\n");
+    let link = readers.dir.path().join("new/link");
+    std::os::unix::fs::symlink("text", link).expect("a link");
     let run = |files: &str| {
-        let mut run = readers.harness(&["./own"]);
+        let script = script.to_str().expect("text");
+        let mut run = readers.harness(&[script]);
         run.env("HARNESS_FILES", files).assert()
     };
-    run("link:lib:text").success().stdout("text\npart\n").stderr("");
+    let states = || {
+        let entries = fs::read_dir(readers.cache.path()).expect("a folder");
+        let names = entries.flatten().map(|it| it.path().join("state"));
+        let made = names.filter_map(|path| fs::metadata(path).ok());
+        made.map(|it| it.modified().expect("a time")).collect::<Vec<_>>()
+    };
+    let files = "new/link:new/lib:new/text";
+    run(files).success().stdout("text\npart\n").stderr("");
+    let first = states();
+    assert_eq!(first.len(), 1);
+    run(files).success().stdout("text\npart\n").stderr("");
+    assert_eq!(states(), first);
     let says = predicate::str::contains("nosuch: No such file or directory");
-    run("lib:nosuch").code(125).stderr(says);
+    run("new/lib:nosuch").code(125).stderr(says);
     // The control: without the variable none of it is there.
-    let cat = format!("cat {}/text", readers.dir.path().display());
+    let cat = format!("cat {}/new/text", readers.dir.path().display());
     harness().args(["sh", "-c", &cat]).assert().failure().stdout("");
 }
 
@@ -133,26 +145,6 @@ fn missing_interpreter_is_named() {
     readers.harness(&["./own"]).assert().code(125).stderr(
         predicate::str::ends_with(": its interpreter /nosuch/sh is missing\n"),
     );
-}
-
-/// V6: it is made once, whatever its path is.
-#[test]
-#[cfg_attr(ground_here, ignore = "is about the VM")]
-fn saved_machine_is_found_again_whatever_a_path_holds() {
-    let readers = Readers::new("");
-    let script = readers.file("new/a\nb", "#!/bin/sh\necho own\n");
-    let states = || {
-        let entries = fs::read_dir(readers.cache.path()).expect("a folder");
-        let names = entries.flatten().map(|it| it.path().join("state"));
-        let made = names.filter_map(|path| fs::metadata(path).ok());
-        made.map(|it| it.modified().expect("a time")).collect::<Vec<_>>()
-    };
-    let script = script.to_str().expect("text");
-    readers.harness(&[script]).assert().success().stdout("own\n");
-    let first = states();
-    assert_eq!(first.len(), 1);
-    readers.harness(&[script]).assert().success().stdout("own\n");
-    assert_eq!(states(), first);
 }
 
 /// V8: it does not depend on where the reader stands, nor on what Cargo is
@@ -323,4 +315,26 @@ fn input_is_whole_by_either_way() {
         .env("HARNESS_KERNEL", common::harness().kernel())
         .env("HARNESS_QEMU", &qemu);
     run(other).success().stdout(sum);
+}
+
+/// V4: while it boots it has no terminal to set right, and a signal ends it at
+/// once, as it ends any program.
+#[test]
+#[cfg_attr(ground_here, ignore = "is about the VM")]
+fn harness_that_boots_ends_with_a_signal() {
+    let readers = Readers::new("");
+    let cache = readers.cache.path();
+    let mut command = harness();
+    command.arg("true").env("HARNESS_CACHE", cache);
+    let (mut child, _shown, _) = seated(None, command);
+    // It packs, and then boots, while this folder is there.
+    while !cache.join("new").exists() {
+        assert_eq!(child.try_wait().expect("a child"), None);
+        std::thread::yield_now();
+    }
+    let begun = Instant::now();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("kill");
+    let status = child.wait().expect("an end");
+    assert_eq!(status.signal(), Some(libc::SIGTERM));
+    assert!(begun.elapsed() < patience());
 }

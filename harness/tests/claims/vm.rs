@@ -67,7 +67,10 @@ impl DerefMut for Running {
 /// Starts the harness at a terminal of this size. Returns the other end of
 /// the terminal, and its settings. Only the harness has the terminal open, so
 /// that the other end reads an error when the harness has ended.
-fn seated(size: Option<&Winsize>, argv: &[&str]) -> (Running, File, Termios) {
+pub fn seated(
+    size: Option<&Winsize>,
+    mut harness: Command,
+) -> (Running, File, Termios) {
     let OpenptyResult { master, slave } =
         openpty(size, None).expect("a terminal");
     // Unlike the settings of a new terminal, which it could get back without
@@ -76,12 +79,8 @@ fn seated(size: Option<&Winsize>, argv: &[&str]) -> (Running, File, Termios) {
     settings.local_flags.remove(LocalFlags::ECHOCTL);
     tcsetattr(&slave, SetArg::TCSANOW, &settings).expect("a terminal");
     let end = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("dup"));
-    let child = harness()
-        .args(argv)
-        .stdin(end(&slave))
-        .stdout(end(&slave))
-        .stderr(slave)
-        .spawn();
+    let child =
+        harness.stdin(end(&slave)).stdout(end(&slave)).stderr(slave).spawn();
     (Running(child.expect("harness")), File::from(master), settings)
 }
 
@@ -210,7 +209,7 @@ fn fresh_machine_knows_nothing_of_the_last_one() {
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn laboratory_that_is_ended_gives_the_terminal_back() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP] {
-        let (mut child, mut shown, before) = seated(None, &[]);
+        let (mut child, mut shown, before) = seated(None, harness());
         read_until(&mut shown, b"# ");
         // While the laboratory runs, the terminal passes each key on.
         assert_ne!(tcgetattr(&shown).expect("a terminal"), before);
@@ -236,8 +235,9 @@ fn terminal_inside_has_the_size_of_the_one_outside() {
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    let (mut child, mut shown, _) =
-        seated(Some(&size(31, 101)), &["bash", "-c", script]);
+    let mut command = harness();
+    command.args(["bash", "-c", script]);
+    let (mut child, mut shown, _) = seated(Some(&size(31, 101)), command);
     read_until(&mut shown, b"31 101\r\n");
     let new = size(17, 67);
     // SAFETY: the kernel reads the size, which lives as long as that.

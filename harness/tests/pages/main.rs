@@ -8,6 +8,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod exercises;
 mod same;
 mod terminal;
 mod text;

@@ -6,7 +6,8 @@
 //! the English section that it translates: `<!-- en: 1a2b3c4d -->`. Where the
 //! English prose has changed since, the section is out of date, and a test
 //! says which it is. Whoever has translated it anew writes the new hashes
-//! with `HARNESS_TRANSLATED=X.zh-CN.md`; nothing else writes them.
+//! with `HARNESS_TRANSLATED=X.zh-CN.md`; nothing else writes them. A section
+//! of the English page with the comment `<!-- English only -->` has none.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -25,6 +26,9 @@ struct Section {
     level: usize,
     /// The hash in the comment below the heading.
     translates: Option<String>,
+    english_only: bool,
+    /// Heading and all.
+    text: String,
     /// Without the heading, the comment and the blocks.
     prose: Vec<String>,
     /// From fence to fence.
@@ -35,32 +39,39 @@ fn sections(text: &str) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     let mut block: Option<String> = None;
     for line in text.lines() {
-        let fence = line.starts_with("```");
-        if let Some(mut inner) = block.take() {
-            inner = format!("{inner}{line}\n");
-            match (fence, sections.last_mut()) {
-                (true, Some(section)) => section.blocks.push(inner),
-                _ => block = Some(inner),
-            }
-            continue;
-        }
         let level = line.bytes().take_while(|it| *it == b'#').count();
-        if level > 0 && line[level..].starts_with(' ') {
+        if block.is_none() && level > 0 && line[level..].starts_with(' ') {
             let name = line[level..].trim().into();
             sections.push(Section { name, level, ..Section::default() });
-            continue;
         }
         let Some(section) = sections.last_mut() else { continue };
-        if fence {
+        section.text += &format!("{line}\n");
+        let fence = line.starts_with("```");
+        if let Some(inner) = block.take() {
+            let inner = format!("{inner}{line}\n");
+            match fence {
+                true => section.blocks.push(inner),
+                false => block = Some(inner),
+            }
+        } else if fence {
             block = Some(format!("{line}\n"));
             // Where it stands in the prose is part of the page.
             section.prose.push("```".into());
         } else if let Some(hash) = marker(line) {
             section.translates = Some(hash.into());
-        } else {
+        } else if line == "<!-- English only -->" {
+            section.english_only = true;
+        } else if section.text.lines().count() > 1 {
             section.prose.push(line.into());
         }
     }
+    sections
+}
+
+/// Those that have a translation.
+fn translated(text: &str) -> Vec<Section> {
+    let mut sections = sections(text);
+    sections.retain(|section| !section.english_only);
     sections
 }
 
@@ -193,12 +204,16 @@ fn target(root: &Path, page: &Path, link: &str) -> Result<String, String> {
     }
     let mut at = english(&path).display().to_string();
     if !anchor.is_empty() {
-        let sections = sections(&read(root, &path));
-        let heading = sections.iter().position(|it| slug(&it.name) == anchor);
-        let heading = heading.ok_or_else(|| {
-            format!("{}: {link}: there is no such heading", page.display())
-        })?;
-        at += &format!("#{heading}");
+        let text = read(root, &path);
+        let is_it = |it: &Section| slug(&it.name) == anchor;
+        if !sections(&text).iter().any(is_it) {
+            let page = page.display();
+            return Err(format!("{page}: {link}: there is no such heading"));
+        }
+        at += &match translated(&text).iter().position(is_it) {
+            Some(heading) => format!("#{heading}"),
+            None => format!("#{anchor}"), // In English only.
+        };
     }
     Ok(at)
 }
@@ -215,7 +230,7 @@ fn slug(heading: &str) -> String {
 /// What of a translation differs from its page: a line each.
 fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
     let [ours, theirs] =
-        [page, translation].map(|it| sections(&read(root, it)));
+        [page, translation].map(|it| translated(&read(root, it)));
     let mut wrong = Vec::new();
     let names = examples();
     let own = english(page).display().to_string();
@@ -291,7 +306,7 @@ fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
 /// no translation yet, the page itself is what is to be translated.
 fn with_hashes(page: &str, translation: &str) -> String {
     let hashes: Vec<String> =
-        sections(page).iter().map(Section::hash).collect();
+        translated(page).iter().map(Section::hash).collect();
     let mut hashes = hashes.iter();
     let mut text = String::new();
     let mut in_block = false;
@@ -313,7 +328,7 @@ fn with_hashes(page: &str, translation: &str) -> String {
 /// The translation with the blocks of its page, if there are as many.
 pub fn with_blocks(page: &str, translation: &str) -> Option<String> {
     let blocks = |text| -> Vec<String> {
-        sections(text).into_iter().flat_map(|it| it.blocks).collect()
+        translated(text).into_iter().flat_map(|it| it.blocks).collect()
     };
     let (ours, theirs) = (blocks(page), blocks(translation));
     if ours.len() != theirs.len() {
@@ -337,7 +352,9 @@ fn each_translation_follows_its_page() {
         let path = workspace().join(&done);
         let page = fs::read_to_string(workspace().join(english(&path)));
         let page = page.expect("HARNESS_TRANSLATED=X.zh-CN.md, beside X.md");
-        let text = fs::read_to_string(&path).unwrap_or(page.clone());
+        let text = fs::read_to_string(&path).unwrap_or_else(|_| {
+            translated(&page).into_iter().map(|it| it.text).collect()
+        });
         fs::write(&path, with_hashes(&page, &text)).expect("a page");
     }
     let mut wrong = String::new();
@@ -405,6 +422,10 @@ fn translation_that_differs_in_one_place_is_noticed() {
         let [complaint] = &complaints[..] else { panic!("{complaints:?}") };
         assert!(complaint.contains(part), "{what}: {complaint}");
     }
+    // A section more, that is in English only.
+    let more = format!("{page}## h\n<!-- English only -->\nwhatever\n");
+    assert_eq!(told(&more, &right), [""; 0]);
+    assert_eq!(told(&more.replace("only", "too"), &right).len(), 1);
     // The English has changed; and only its session has.
     let complaints = told(&page.replace("\ng\n", "\nG\n"), &right);
     assert_eq!(
