@@ -1,11 +1,11 @@
 //! A throw-away virtual machine of the reader's own kernel and tools, in which
 //! to prove what a namespace does, and to try what would wreck a machine.
 //!
-//! [`Harness::new`] finds a [`kernel`], packs the guest's files ([`pack`]) and
-//! starts a [`machine`], whose state it saves ([`saved`]). [`Harness::start`]
-//! starts such a machine from its saved state: a [`Vm`]. [`Vm::run`] sends a
-//! [`Request`] over the [`wire`] to the [`guest`]'s PID 1, which runs the
-//! command, and says how it ended.
+//! [`Harness::new`] finds a kernel (`kernel.rs`), packs the guest's files
+//! (`pack.rs`) and starts a machine (`machine.rs`), whose state it saves
+//! (`saved.rs`). [`Harness::start`] starts such a machine from its saved state:
+//! a [`Vm`]. [`Vm::run`] sends a [`Request`] over the [`wire`] to the
+//! [`guest`]'s PID 1, which runs the command, and says how it ended.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

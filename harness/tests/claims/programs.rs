@@ -333,8 +333,8 @@ fn harness_that_boots_ends_with_a_signal() {
         std::thread::yield_now();
     }
     let begun = Instant::now();
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).expect("kill");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("kill");
     let status = child.wait().expect("an end");
-    assert_eq!(status.signal(), Some(libc::SIGHUP));
+    assert_eq!(status.signal(), Some(libc::SIGTERM));
     assert!(begun.elapsed() < patience());
 }
