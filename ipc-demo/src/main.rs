@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Leaves the outside's objects.
+/// Enters a new IPC namespace, which has no object of the outside.
 fn enter() -> Result<(), Failure> {
     // The new namespace is empty. The objects made in it are destroyed when
     // its last process ends.
@@ -31,7 +31,7 @@ fn enter() -> Result<(), Failure> {
 fn report() -> Result<ExitCode, Failure> {
     let mut key = i32::from_be_bytes(*b"bird");
     while look(key, false)?[4..].contains(&"found".into()) {
-        key += 1; // Somebody outside has an object with this one.
+        key += 1; // Somebody outside has an object with this key.
     }
     let outside = look(key, false)?;
     let (inside, child) = in_child(|| {
@@ -73,7 +73,8 @@ fn report() -> Result<ExitCode, Failure> {
 fn look(key: i32, make: bool) -> Result<[String; 8], Failure> {
     let namespace = fs::read_link("/proc/self/ns/ipc")
         .map_err(failed("readlink /proc/self/ns/ipc"))?;
-    // A line each, below a title: of the reader's namespace, whichever /proc.
+    // A title, and a line for each object in the namespace of the process that
+    // reads, whichever /proc this is.
     let count = |path: &str| match fs::read_to_string(path) {
         Ok(text) => Ok(text.lines().skip(1).count().to_string()),
         Err(error) => Err(failed(format!("read {path}"))(error)),

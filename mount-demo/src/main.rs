@@ -26,9 +26,10 @@ fn enter() -> Result<(), Failure> {
     // a mount made on one of them is made on all.
     user_demo::unshare(CloneFlags::CLONE_NEWNS)?;
 
-    // systemd makes all mounts shared. So without this our /proc would cover
-    // the outside's, and `ps` would fail there even after our end, until
-    // `umount /proc`. MS_REC: what counts is the mount at /proc, not at `/`.
+    // systemd makes all mounts shared. So without this the new /proc would
+    // also cover the one outside, and `ps` would fail there, even after this
+    // program has ended, until `umount /proc`. MS_REC: the propagation of the
+    // mount at /proc counts, not of the one at `/`.
     let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
     mount(none, "/", none, private, none)
         .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;

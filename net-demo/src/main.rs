@@ -23,10 +23,11 @@ fn main() -> ExitCode {
     })
 }
 
-/// Leaves all networks and brings up `lo`. Returns what `lo` was before.
+/// Enters a new network namespace, and brings up `lo`, its loopback interface.
+/// Returns whether that was up or down before.
 #[expect(unsafe_code, reason = "nix has no ifreq")]
 fn enter() -> Result<&'static str, Failure> {
-    // A device is in one namespace at a time: all there is now is a new lo.
+    // A device is in one namespace at a time: the new one has only its own lo.
     user_demo::unshare(CloneFlags::CLONE_NEWNET)?;
 
     // It is down, and so even 127.0.0.1 cannot be reached (ENETUNREACH). Any

@@ -1,4 +1,5 @@
-//! PID 1 of the namespace, as its supervisor sees it: how it takes a signal.
+//! PID 1 of the new namespace, for its supervisor: what it does with a signal,
+//! and so what must be done with one that is for it.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -12,7 +13,7 @@ pub struct Init {
     pub pid: Pid,
     /// Its /proc/PID/status.
     pub status: Option<File>,
-    /// The signal that it was ended for.
+    /// The signal for which it was killed.
     pub ended: Option<i32>,
 }
 
@@ -21,19 +22,19 @@ pub struct Init {
 enum Takes {
     /// It has a handler, or ignores it.
     Own,
-    /// It blocks it, as a supervisor like this one does.
+    /// It blocks it, and reads it later, as this supervisor does.
     Blocked,
-    /// By default, a process ends or stops. PID 1 is spared that.
+    /// Nothing: the kernel drops it. Another process would end or stop.
     Default,
 }
 
 impl Init {
-    /// Every signal that is sent to this process is passed on, as tini and
-    /// dumb-init do it. A terminal sends its own to all of its foreground
-    /// process group, and PID 1 is in it, so those are not sent twice. ^C and
-    /// ^\ are then its own business. What else it does not take ends or stops
-    /// it, as it would without the namespace.
-    pub fn hear(&mut self, signal: i32, by_kernel: bool, by_child: bool) {
+    /// Forwards every signal that is sent to this process, as tini and
+    /// dumb-init do. A terminal sends its signals to the whole foreground
+    /// process group, to which PID 1 belongs: those are not sent again, and
+    /// PID 1 alone decides on ^C and ^\. Any other signal that it does not
+    /// handle ends or stops it, as it would without the namespace.
+    pub fn forward(&mut self, signal: i32, by_kernel: bool, by_child: bool) {
         let stops = matches!(signal, SIGTSTP | SIGTTIN | SIGTTOU);
         let keys = matches!(signal, SIGINT | SIGQUIT | SIGWINCH);
         if signal == SIGCHLD || by_kernel && keys {
@@ -58,7 +59,7 @@ impl Init {
         }
     }
 
-    /// Stops with this process, and goes on with it.
+    /// Stops this process, and PID 1 with it; later lets both continue.
     fn stop(&self, signal: i32, init_too: bool) {
         if init_too {
             self.send(SIGSTOP);
@@ -83,8 +84,8 @@ impl Init {
         unsafe { libc::kill(self.pid.as_raw(), signal) };
     }
 
-    /// Without /proc nothing is known: then it gets the signal, and that is
-    /// all.
+    /// Without /proc that cannot be known: then the signal is forwarded, and
+    /// nothing else is done.
     fn takes(&mut self, signal: i32) -> Takes {
         let mut text = String::new();
         if let Some(file) = &mut self.status {

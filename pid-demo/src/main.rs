@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Returns twice: in the child, which is inside, `None`.
+/// Returns twice, as fork does: `None` in the child, which is inside.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
 fn enter() -> Result<Option<(Pid, Supervisor)>, Failure> {
     // A process keeps its PID for life. So this says only in which namespace
@@ -52,7 +52,7 @@ fn report() -> Result<ExitCode, Failure> {
         send(look(), writer);
         return Ok(ExitCode::SUCCESS);
     };
-    drop(writer); // Or the reader never sees the end of the text.
+    drop(writer); // Or read never sees the end of the text.
     supervisor.wait(child)?;
     let inside: [String; 4] = receive(reader)?;
     let again = look()?;

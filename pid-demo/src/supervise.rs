@@ -1,8 +1,8 @@
-//! What the one link does that stays: it passes signals on, waits, and takes
-//! its child along when it is killed. None of it is about namespaces, but for
-//! one rule: the kernel drops a signal to PID 1 of a namespace that has no
-//! handler for it. Without the namespace the signal would end or stop COMMAND,
-//! so that is done here.
+//! Supervises the child: forwards signals to it, waits for it, and lets it not
+//! outlive this process. One rule of PID namespaces makes this longer than
+//! elsewhere: the kernel drops a signal to PID 1 for which that has no handler.
+//! Without the namespace the signal would end or stop COMMAND, so that is done
+//! here.
 
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -36,15 +36,15 @@ impl Supervisor {
         Ok(Supervisor { inherited, started, release })
     }
 
-    /// In the child: to be killed when the parent dies, whatever it dies of.
-    /// A COMMAND that changes its ids takes this off again: prctl(2).
+    /// In the child: it is killed when the parent ends, for whatever reason.
+    /// The kernel forgets this where COMMAND changes its ids: prctl(2).
     pub fn in_child(self) -> Result<(), Failure> {
         set_pdeathsig(Signal::SIGKILL)
             .map_err(failed("prctl(PR_SET_PDEATHSIG)"))?;
         let Supervisor { inherited, started, release } = self;
 
-        // The name of this process in /proc. It is the PID that counts where
-        // /proc was mounted, which may be another PID namespace.
+        // The name of this process in /proc: its PID in the PID namespace of
+        // that /proc, which may be another one than the parent's.
         let mut writer = started.1;
         let this = fs::read_link("/proc/self").unwrap_or_default();
         writeln!(writer, "{}", this.display()).map_err(failed("write"))?;
@@ -77,7 +77,7 @@ impl Supervisor {
         let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC)
             .map_err(failed("signalfd"))?;
         let status = loop {
-            // For this one only: there may be others from before our exec.
+            // For this child only: others may be left from before our exec.
             let status = waitpid(child, Some(WaitPidFlag::WNOHANG));
             match status.map_err(failed("waitpid"))? {
                 WaitStatus::Exited(_, status) => break status as u8,
@@ -92,10 +92,10 @@ impl Supervisor {
             if let Some(info) = info {
                 let by_kernel = info.ssi_code == SI_KERNEL;
                 let by_child = info.ssi_pid as i32 == child.as_raw();
-                init.hear(info.ssi_signo as i32, by_kernel, by_child);
+                init.forward(info.ssi_signo as i32, by_kernel, by_child);
             }
         };
-        // A report that nobody reads ends this process, as others.
+        // A report that nobody reads ends this process, as it ends others.
         if !inherited.contains(Signal::SIGPIPE) {
             let _ = SigSet::from_iter([Signal::SIGPIPE]).thread_unblock();
         }

@@ -1,6 +1,6 @@
-//! What to do about a call that failed. Nearly every failure is about user
-//! namespaces, and has one of many reasons. So each is looked for, in the
-//! kernel's own words, before it is named.
+//! What to do about a call that failed. One errno has many possible reasons,
+//! above all with user namespaces. So the kernel is asked about each reason
+//! before it is named.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +10,10 @@ use nix::errno::Errno;
 
 use crate::exec;
 use crate::forbidden::{chrooted, forbidden, unmountable};
+use crate::missing::{exhausted, missing, proc_without};
 
-/// Whether this process has made a PID namespace, in which nothing was started
-/// yet.
+/// Whether this process has made a PID namespace, in which no process was
+/// started yet.
 pub static NEW_PID_NAMESPACE: AtomicBool = AtomicBool::new(false);
 
 /// What to do about a call that failed, on this machine.
@@ -80,27 +81,13 @@ fn pid_1_is_dead() -> bool {
         && next.is_some_and(|next| Some(next) != link("pid"))
 }
 
-/// Which namespace. The next child's has a name, before Linux 7.0, only when
-/// it has a PID 1, or had one.
+/// Which namespace it is. Before Linux 7.0 that of the next child can be read
+/// only when it has a PID 1, or had one.
 fn link(name: &str) -> Option<PathBuf> {
     fs::read_link(format!("/proc/self/ns/{name}")).ok()
 }
 
-/// EINVAL and ENOSYS of unshare.
-fn missing(call: &str) -> String {
-    let kind = kind(call);
-    if !Path::new("/proc/self/ns").join(kind).exists() {
-        return format!("This kernel has no {kind} namespaces");
-    }
-    if kind == "user" {
-        return "User namespaces are switched off (RHEL and CentOS 7: boot \
-                with user_namespace.enable=1)"
-            .into();
-    }
-    "See the man page of the call".into()
-}
-
-/// As the kernel names a type in /proc.
+/// The type of namespace that the call makes, as /proc names it.
 pub fn kind(call: &str) -> &str {
     match call {
         "unshare(CLONE_NEWUSER)" => "user",
@@ -111,34 +98,4 @@ pub fn kind(call: &str) -> &str {
         "unshare(CLONE_NEWNET)" => "net",
         _ => "",
     }
-}
-
-/// ENOSPC: which limit, and how to raise it.
-fn exhausted(call: &str) -> String {
-    let most = fs::read_to_string("/proc/sys/fs/mount-max");
-    let most = most.ok().and_then(|text| text.trim().parse().ok());
-    match kind(call) {
-        "" if call.starts_with("mount ")
-            && most.is_some_and(|most: usize| mounts().len() >= most) =>
-        {
-            "No mount is left here: sudo sysctl -w fs.mount-max=100000".into()
-        }
-        "" => "A limit of this machine is reached".into(),
-        kind => format!(
-            "No {kind} namespace is left here (or 32 are nested): \
-             sudo sysctl -w user.max_{kind}_namespaces=10000"
-        ),
-    }
-}
-
-/// ENOENT below /proc.
-fn proc_without() -> String {
-    let subset = |line: &Vec<String>| {
-        line.get(4).is_some_and(|at| at == "/proc")
-            && line.last().is_some_and(|options| options.contains("subset=pid"))
-    };
-    if mounts().iter().any(subset) {
-        return "/proc is mounted with subset=pid: mount it without".into();
-    }
-    "Is /proc this PID namespace's own? See `findmnt /proc`".into()
 }

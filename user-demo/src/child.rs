@@ -56,7 +56,7 @@ pub fn send<const N: usize>(
         Ok(values) => format!("+{}", values.join("\0")),
         Err(failure) => format!("-{}", failure.messages.join("\0")),
     };
-    // If this fails, the parent has gone: nobody is left to be told.
+    // If this fails, the parent has ended, and nobody waits for the answer.
     let _ = writer.write_all(text.as_bytes());
 }
 

@@ -1,4 +1,4 @@
-//! EPERM and EACCES: who forbids a call, and who may allow it.
+//! EPERM and EACCES: what forbids a call, and how to allow it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,10 +10,11 @@ use nix::unistd::{getegid, geteuid};
 
 use crate::advice::{kind, mounts};
 
-/// EPERM from a /proc: whose it would be, or what it would uncover.
+/// EPERM from mounting /proc: it belongs to another user namespace, or would
+/// uncover what is covered now.
 pub fn unmountable() -> String {
-    // A user namespace may not see more of /proc than was to be seen before.
-    // What covers an empty directory, as systemd's binfmt_misc, hides nothing.
+    // A new mount may not show more of /proc than could be seen before. A
+    // mount on an empty directory, as systemd's binfmt_misc is, hides nothing.
     let covers = |line: &Vec<String>| {
         let at = line.get(4).map_or("", String::as_str);
         at.starts_with("/proc/") && at != "/proc/sys/fs/binfmt_misc"
@@ -28,9 +29,8 @@ pub fn unmountable() -> String {
         .into()
 }
 
-/// Is `/` of this process another one than that of its mount namespace? Then
-/// nothing may be mounted at it, or it is not where PID 1 has it. Who is not
-/// root may not ask for the latter.
+/// Is this process in a chroot? Then no mount is at its `/`, or its `/` is not
+/// that of PID 1. Only root may ask for PID 1's.
 pub fn chrooted() -> bool {
     let mounts = mounts();
     let at_root = |line: &Vec<String>| line.get(4).is_some_and(|at| at == "/");
@@ -42,7 +42,7 @@ pub fn chrooted() -> bool {
             && root("/proc/1/root").is_some_and(|it| Some(it) != root("/"))
 }
 
-/// EPERM and EACCES: who forbids it, and who may lift that.
+/// EPERM and EACCES: what forbids the call, and how to allow it.
 pub fn forbidden(call: &str) -> String {
     if !kind(call).is_empty() && filtered(call) {
         return "A seccomp filter forbids it (is this a container?): \
@@ -84,15 +84,16 @@ pub fn forbidden(call: &str) -> String {
         .into()
 }
 
-/// Does a filter answer in the kernel's place? The kernel itself says EINVAL
-/// to unshare's CLONE_VFORK, before it looks at anything else.
+/// Does a seccomp filter answer instead of the kernel? The kernel itself says
+/// EINVAL to unshare(CLONE_VFORK), before it looks at anything else.
 fn filtered(call: &str) -> bool {
     let name = call.trim_start_matches("unshare(").trim_end_matches(')');
     let flags = CloneFlags::from_name(name).unwrap_or(CloneFlags::empty());
     unshare(flags | CloneFlags::CLONE_VFORK) != Err(Errno::EINVAL)
 }
 
-/// Is this id, as this process sees it, in a map? Without /proc: who knows.
+/// Is this id, as this process sees it, in a map? Without /proc nobody can
+/// tell, and this says yes.
 fn mapped(file: &str, id: u32) -> bool {
     let text = fs::read_to_string(format!("/proc/self/{file}"));
     text.is_err()
@@ -107,7 +108,7 @@ fn mapped(file: &str, id: u32) -> bool {
         })
 }
 
-/// Which uid it had when it was started: after unshare it has none.
+/// Whether it was started with uid 0. After unshare its uid is unmapped.
 #[expect(unsafe_code, reason = "getauxval has no safe wrapper")]
 fn began_as_root() -> bool {
     // SAFETY: a number goes in and one comes out.

@@ -2,10 +2,10 @@
 //! gives the privilege for the other five namespaces.
 //!
 //! The other demos take this step when their caller lacks CAP_SYS_ADMIN.
-//! Man page: user_namespaces(7). What else all six have in common stands in
+//! Man page: user_namespaces(7). What else the six have in common stands in
 //! the modules, and is not about namespaces: [`link`] is the contract of a
-//! program in a chain, [`report`] what it prints without COMMAND, [`child`]
-//! who looks inside for that.
+//! program in a chain, [`report`] the table that it prints without COMMAND,
+//! and [`child`] the process that looks inside for that table.
 
 use std::{fs, sync::atomic::Ordering};
 
@@ -71,6 +71,7 @@ mod failure;
 mod forbidden;
 mod inherited;
 pub mod link;
+mod missing;
 pub mod report;
 
 use advice::NEW_PID_NAMESPACE;

@@ -46,8 +46,8 @@ pub fn run(
     done.unwrap_or_else(|failure| ExitCode::from(failure.print(name)))
 }
 
-/// Runs an example of this name, which has no COMMAND: it ends with 0 if what
-/// it measured is what it is to show.
+/// Runs an example of this name, which takes no COMMAND. Its status is what
+/// `run` returns, or 125 where a call failed.
 pub fn example<S: Into<ExitCode>>(
     name: &str,
     run: impl FnOnce() -> Result<S, Failure>,
@@ -73,7 +73,7 @@ pub fn exec(mut command: Command) -> Failure {
     Failure { status: if missing { 127 } else { 126 }, ..failure }
 }
 
-/// Writes a line to standard output. A full disk is a failure as others are.
+/// Writes a line to standard output. A full disk is a failure like any other.
 pub fn print(line: impl Display) -> Result<ExitCode, Failure> {
     // Not `io::stdout()`, which hides that standard output is closed.
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);

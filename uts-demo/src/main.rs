@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Leaves the outside's names, and sets others.
+/// Enters a new UTS namespace, and sets both names in it.
 #[expect(unsafe_code, reason = "nix has no setdomainname")]
 fn enter() -> Result<(), Failure> {
     // From here on both names belong to this process alone: a new namespace
