@@ -1,7 +1,7 @@
 //! V3: what goes wrong with the machine has one clear line, in bounded time,
 //! and is never taken for a claim that failed.
 
-use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -12,31 +12,29 @@ use rstest::rstest;
 
 use crate::common;
 use crate::target::{Root, patience};
-use crate::vm::{Running, harness, typed, wait_for_a_line};
+use crate::vm::{Running, executable, harness, typed, wait_for_a_line};
 
 /// V3: each fault has one clear line, in bounded time, and status 125. They
 /// are tried at the same time, because one waits for seconds and does nothing.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn fault_is_told_apart_from_a_failed_claim() {
-    // A program in QEMU's place that never answers.
+    // Programs in QEMU's place: one never answers, one ends.
     let dir = tempfile::tempdir().expect("a folder");
-    let silent = dir.path().join("silent");
-    fs::write(&silent, "#!/bin/sh\nexec sleep 1000\n").expect("a file");
-    fs::set_permissions(&silent, fs::Permissions::from_mode(0o755))
-        .expect("chmod");
-    let silent = silent.to_str().expect("text");
+    let [silent, ended] = ["silent", "ended"].map(|it| dir.path().join(it));
+    executable(&silent, "#!/bin/sh\nexec sleep 1000\n");
+    executable(&ended, "#!/bin/sh\nexit 1\n");
 
     let kernel = common::harness().kernel();
     let name = thread::current().name().unwrap_or_default().to_string();
     thread::scope(|scope| {
         for (variable, value, says) in [
-            ("HARNESS_QEMU", silent, "QEMU says nothing for "),
-            ("HARNESS_QEMU", "/nosuch/qemu", "no /nosuch/qemu"),
-            ("HARNESS_QEMU", "/bin/false", "QEMU ended"),
-            ("HARNESS_KERNEL", "/nosuch/vmlinuz", "/nosuch/vmlinuz"),
-            ("HARNESS_KERNEL", "/etc/passwd", "not a Linux kernel"),
-            ("HARNESS_ACCEL", "abacus", "kvm or tcg"),
+            ("HARNESS_QEMU", &*silent, "QEMU says nothing for "),
+            ("HARNESS_QEMU", Path::new("/nosuch/qemu"), "no /nosuch/qemu"),
+            ("HARNESS_QEMU", &*ended, "QEMU ended"),
+            ("HARNESS_KERNEL", Path::new("/nosuch/vmlinuz"), "/nosuch/vmlinuz"),
+            ("HARNESS_KERNEL", Path::new("/etc/passwd"), "not a Linux kernel"),
+            ("HARNESS_ACCEL", Path::new("abacus"), "kvm or tcg"),
         ] {
             let says = predicate::str::starts_with("harness: ")
                 .and(predicate::str::contains(says));

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::common;
 use crate::target::{Reader, Root, fresh_machine, patience};
-use crate::vm::{harness, seated};
+use crate::vm::{executable, harness, seated};
 
 /// A folder with an executable script `own`, and where it keeps its machines.
 struct Readers {
@@ -38,9 +38,7 @@ impl Readers {
     fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        fs::write(&path, text).expect("a file");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
-            .expect("chmod");
+        executable(&path, text);
         path
     }
 
@@ -127,7 +125,7 @@ fn readers_files_go_in_where_the_variable_names_them() {
 fn program_that_would_be_covered_is_refused() {
     let dir = tempfile::tempdir_in("/dev/shm").expect("a folder");
     let program = dir.path().join("program");
-    fs::copy("/bin/true", &program).expect("a copy");
+    fs::copy(env!("CARGO_BIN_EXE_harness"), &program).expect("a copy");
     let says = format!(
         "harness: {}: the machine has its own /dev: copy it to \
                         another folder\n",
@@ -197,8 +195,7 @@ fn variables_may_be_empty_or_relative_paths() {
     here.assert().success().stdout("outside\n").stderr("");
 
     let dir = tempfile::tempdir().expect("a folder");
-    std::os::unix::fs::symlink("/bin/false", dir.path().join("q"))
-        .expect("a link");
+    executable(&dir.path().join("q"), "#!/bin/sh\nexit 1\n");
     let mut relative = harness();
     relative.arg("true").env("HARNESS_QEMU", "./q").current_dir(&dir);
     relative.assert().code(125).stderr(predicate::str::starts_with(
@@ -287,23 +284,27 @@ fn input_is_whole_by_either_way() {
     // Where QEMU is not the harness's own child, its memory is not looked for.
     let dir = tempfile::tempdir().expect("a folder");
     let qemu = dir.path().join("qemu");
-    let script = "#!/bin/bash
+    executable(
+        &qemu,
+        "#!/usr/bin/env bash
         exec {input}<&0
         setpriv --pdeathsig KILL qemu-system-$(uname -m) \"$@\" <&$input &
-        wait $!\n";
-    fs::write(&qemu, script).expect("a file");
-    fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755))
-        .expect("chmod");
+        wait $!\n",
+    );
     let input: Vec<u8> = (0..40_000_u32).flat_map(u32::to_le_bytes).collect();
+    // A failure does not show the input.
     let run = |command: Command| {
         let mut run = assert_cmd::Command::from_std(command);
-        run.timeout(2 * patience()).write_stdin(input.clone()).assert()
+        run.timeout(2 * patience()).write_stdin(input.clone());
+        let run = run.output().expect("an end");
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (run.status.code(), text(&run.stdout), text(&run.stderr))
     };
 
     let mut usual = harness();
     usual.arg("md5sum");
-    let usual = run(usual).success().stderr("").get_output().clone();
-    let sum = String::from_utf8(usual.stdout).expect("text");
+    let (status, sum, errors) = run(usual);
+    assert_eq!((status, &*errors), (Some(0), ""));
     // Not the sum of nothing.
     assert!(sum.ends_with("  -\n") && !sum.starts_with("d41d8cd9"), "{sum}");
 
@@ -314,7 +315,8 @@ fn input_is_whole_by_either_way() {
         .env("HARNESS_CACHE", cache.expect("a folder").path())
         .env("HARNESS_KERNEL", common::harness().kernel())
         .env("HARNESS_QEMU", &qemu);
-    run(other).success().stdout(sum);
+    let (status, other, errors) = run(other);
+    assert_eq!((status, other), (Some(0), sum), "{errors}");
 }
 
 /// V4: while it boots it has no terminal to set right, and a signal ends it at

@@ -1,14 +1,13 @@
 //! V6: the saved machine, from which each command and each claim starts.
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use crate::common::harness;
-use crate::vm::kills;
+use crate::vm::{executable, kills};
 
 /// V1, V6: the command is a program of the reader's own, which is packed into
 /// the machine with the libraries that it needs.
@@ -22,10 +21,7 @@ fn killed_or_damaged_saved_machine_is_made_anew() {
     // Readers try out programs below /tmp, so the guest must have that path.
     let dir = tempfile::tempdir().expect("a folder");
     let script = dir.path().join("own");
-    fs::write(&script, "#!/bin/sh\necho own: \"$0\" \"$@\"; hostname\n")
-        .expect("a file");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
-        .expect("chmod");
+    executable(&script, "#!/bin/sh\necho own: \"$0\" \"$@\"; hostname\n");
     let own = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
         command.env("HARNESS_KERNEL", kernel).current_dir(&dir);
