@@ -180,7 +180,8 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
     }
     assert_eq!(look(), before);
     // Inside, everything that could be left behind is left behind.
-    let litter = "hostname litter; domainname litter; ipcmk -Q -M 64 -S 1; \
+    let litter = "hostname litter; \
+         echo litter > /proc/sys/kernel/domainname; ipcmk -Q -M 64 -S 1; \
          mount -t tmpfs litter /mnt; ip link add litter type dummy; \
          sleep 1000 & true";
     let inside = [&LINKS[..], &["sh", "-c", litter]].concat();

@@ -163,8 +163,8 @@ fn report_to_nobody_ends_as_ls_does() {
             (trap '' PIPE; exec $program >&4 2> said 4>&-) && :
             echo $? $(wc -l < said)
         done"#;
-    let seen = machine.sh_with(Root, script, &["ls"]);
-    assert_eq!(seen, "2 1\n141 0\n2 1\n");
+    let seen = machine.sh_with(Root, script, &["sh -c pwd"]);
+    assert_eq!(seen, "1 1\n141 0\n1 1\n");
     let seen = machine.sh_with(Root, script, &DEMOS);
     assert_eq!(seen, "125 2\n141 0\n125 2\n".repeat(DEMOS.len()));
 }
@@ -198,8 +198,8 @@ fn closed_descriptors_stay_closed() {
     let machine = fresh_machine();
     let script = r#"
         for link; do
-            $link readlink /proc/self/fd/0 <&- && :; echo $?
-            $link readlink /proc/self/fd/0 < /
+            $link sh -c '[ -e /proc/self/fd/0 ]; echo $?' <&-
+            $link sh -c 'cd -P /proc/self/fd/0; pwd' < /
         done"#;
     let env = machine.sh_with(Root, script, &["env"]);
     assert_eq!(env, "1\n/\n");

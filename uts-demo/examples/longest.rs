@@ -1,0 +1,51 @@
+//! How long the names of a UTS namespace may be.
+//!
+//!     cargo run -p uts-demo --example longest
+//!
+//! Man pages: sethostname(2), setdomainname(2).
+
+use std::{io, process::ExitCode};
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use user_demo::{Failure, link};
+
+fn main() -> ExitCode {
+    link::example("longest", run)
+}
+
+#[expect(unsafe_code, reason = "nix has no setdomainname")]
+fn run() -> Result<ExitCode, Failure> {
+    // So that the machine keeps its names.
+    user_demo::unshare(CloneFlags::CLONE_NEWUTS)?;
+
+    println!("{:18}  {:18}  65 bytes", "", "64 bytes");
+    let name = [b'x'; 65];
+    let name = name.as_ptr().cast();
+    let mut held = true;
+    // SAFETY: the kernel reads this many bytes, and keeps no pointer.
+    held &=
+        row("sethostname", |length| unsafe { libc::sethostname(name, length) });
+    // SAFETY: as above.
+    held &= row("setdomainname", |length| unsafe {
+        libc::setdomainname(name, length)
+    });
+    if held {
+        // __NEW_UTS_LEN: the kernel keeps a byte more, for the zero.
+        println!("\nLearned: a name has 64 bytes at most.");
+    }
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+/// Prints what was measured. True if it is what the fact says.
+fn row(call: &str, set: impl Fn(usize) -> i32) -> bool {
+    let ends = [64, 65].map(|length| match set(length) {
+        0 => "done".to_string(),
+        _ => match Errno::try_from(io::Error::last_os_error()) {
+            Ok(errno) => format!("{errno:?}"),
+            Err(error) => error.to_string(),
+        },
+    });
+    println!("{call:18}  {:18}  {}", ends[0], ends[1]);
+    ends == ["done", "EINVAL"]
+}
