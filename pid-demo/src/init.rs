@@ -7,7 +7,7 @@ use std::io::{Read, Seek};
 use nix::libc::{self, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT};
 use nix::libc::{SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
 use nix::sys::signal::{SigSet, Signal, raise};
-use nix::unistd::{Pid, getpid};
+use nix::unistd::{Pid, getpid, getsid};
 
 pub struct Init {
     pub pid: Pid,
@@ -41,7 +41,10 @@ impl Init {
             return;
         }
         let mut takes = self.takes(signal);
-        let got = by_child || by_kernel && (stops || signal == SIGHUP);
+        // That its terminal is gone, only the leader of a session is told.
+        let leader = getsid(None) == Ok(getpid());
+        let lost = signal == SIGHUP && !leader;
+        let got = by_child || by_kernel && (stops || lost);
         if !got && (takes != Takes::Default || signal == SIGCONT) {
             self.send(signal);
             takes = self.takes(signal); // It may have changed meanwhile.

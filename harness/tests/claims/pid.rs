@@ -373,13 +373,18 @@ fn signal_sent_to_pid_demo_reaches_command() {
             pid-demo pid-demo sh -c "trap 'echo heard TERM; exit 9' TERM
                                      . ./stay & wait" & demo=$!
             read word <&3
-            kill -TERM $demo; wait $demo || echo $?"#,
+            kill -TERM $demo; wait $demo || echo $?
+            # COMMAND is stopped, and pid-demo is not.
+            inside 'echo > ready; read end < hold; exit 5'
+            stopped() { [ $(state_of $child) = T ]; }
+            kill -STOP $child; soon stopped
+            kill -CONT $demo; echo > hold; wait $demo || echo $?"#,
         );
         // A shell's background ignores INT and QUIT.
         let signals = ["TERM", "HUP", "USR1", "USR2", "ALRM", "WINCH"];
         let heard = signals.iter().chain(&["TERM"]);
         let heard = heard.map(|signal| format!("heard {signal}\n9\n"));
-        assert_eq!(seen, heard.collect::<String>());
+        assert_eq!(seen, heard.collect::<String>() + "5\n");
     }
 }
 
@@ -638,6 +643,61 @@ fn job_control_stops_and_continues_command_with_pid_demo() {
                 "stopped 148 {states}\nbackground 149 {states}\nended 7\n"
             );
             assert_eq!(seen, expected, "{user}: {chain}");
+        }
+    }
+}
+
+/// COMMAND, which counts how often the signal `$1` comes, and says so when its
+/// parent has no more signals to read.
+const COUNT: &str = r#"
+    read pid name state parent rest < /proc/self/stat
+    settled() {
+        status=$(cat /proc/$parent/status 2> /dev/null) || return 0
+        case $status in
+        *"State:	S"*"ShdPnd:	0000000000000000"*) ;;
+        *) false ;;
+        esac
+    }
+    came() { read word || :; [ $n -gt 0 ]; }
+    n=0; trap 'n=$((n + 1))' $1
+    case $1 in
+    USR1) kill -USR1 0 ;;
+    *) echo ready; soon came ;;
+    esac
+    soon settled
+    echo $1 $n > count
+"#;
+
+/// P9: a signal that COMMAND sends to its process group, or a terminal to the
+/// processes in front, is not sent to COMMAND again. That the terminal is gone
+/// the kernel tells the leader of the session alone: so if that is pid-demo,
+/// it sends this on.
+#[test]
+#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+fn signal_to_the_process_group_comes_to_command_once() {
+    let machine = fresh_machine();
+    for user in USERS {
+        for link in ["env", "pid-demo"] {
+            let seen = machine.at_a_terminal(
+                user,
+                r#"echo "$1" > command
+                counted() { [ -s count ] && cat count && rm count; }
+                at_a_terminal 'exec "$@"' "$2 sh command USR1"
+                soon counted; wait $script
+                at_a_terminal 'exec "$@"' "$2 sh command TSTP"
+                see ready; keys '\032end\n'
+                soon counted; wait $script
+                for job in 'exec "$@"' '"$@"; exit'; do
+                    at_a_terminal "$job" "$2 sh command HUP"
+                    see ready; kill -KILL $script; wait $script || :
+                    soon counted
+                done"#,
+                &[&format!("{SOON}{COUNT}"), link],
+            );
+            assert_eq!(
+                seen, "USR1 1\nTSTP 1\nHUP 1\nHUP 1\n",
+                "{user}: {link}"
+            );
         }
     }
 }
