@@ -53,6 +53,8 @@ impl Init {
             (SIGCONT | SIGURG | SIGWINCH, _) => {} // By default ignored.
             (_, Takes::Default) if stops => self.stop(signal, true),
             (_, Takes::Blocked) if stops => self.stop(signal, false),
+            // An editor stops all its process group, with the default action
+            // for that moment.
             (_, Takes::Own) if stops && by_child => self.stop(signal, true),
             (_, Takes::Default) => {
                 self.ended = Some(signal);

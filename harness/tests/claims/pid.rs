@@ -611,7 +611,7 @@ fn job_control_stops_and_continues_command_with_pid_demo() {
             done
             echo $*$states
         }
-        "$@" sh -c 'echo ready; read word; exit 7'
+        "$@" sh command
         say stopped $?
         # In the background it must not read from the terminal.
         bg > /dev/null
@@ -629,20 +629,27 @@ fn job_control_stops_and_continues_command_with_pid_demo() {
             // The second is PID 1, who cannot stop himself. He only waits.
             ("pid-demo pid-demo", "T S T"),
         ] {
-            let seen = machine.at_a_terminal(
-                user,
-                r#"                at_a_terminal "$1" "$2"
-                see ready; keys '\032'
-                see stopped; echo "$line"
-                see background; echo "$line"; keys 'end\n'
-                see ended; echo "$line"
-                wait $script"#,
-                &[&job, chain],
-            );
-            let expected = format!(
-                "stopped 148 {states}\nbackground 149 {states}\nended 7\n"
-            );
-            assert_eq!(seen, expected, "{user}: {chain}");
+            // The second is an editor, which stops its process group itself.
+            for (suspend, keys) in
+                [("", r"\032"), ("trap - TSTP; kill -TSTP 0; trap : TSTP", "")]
+            {
+                let seen = machine.at_a_terminal(
+                    user,
+                    r#"
+                    echo "echo ready; ${3:-:}; read word; exit 7" > command
+                    at_a_terminal "$1" "$2"
+                    see ready; keys "$4"
+                    see stopped; echo "$line"
+                    see background; echo "$line"; keys 'end\n'
+                    see ended; echo "$line"
+                    wait $script"#,
+                    &[&job, chain, suspend, keys],
+                );
+                let expected = format!(
+                    "stopped 148 {states}\nbackground 149 {states}\nended 7\n"
+                );
+                assert_eq!(seen, expected, "{user}: {chain}: {suspend}");
+            }
         }
     }
 }
