@@ -44,7 +44,10 @@ pub struct Arch {
 const X86_64: Arch = Arch {
     name: "x86_64",
     qemu: "qemu-system-x86_64",
-    machine: "microvm,acpi=off",
+    // Under KVM a microvm has a real-time clock only on request, and the kernel
+    // looks for one: where there is none it took 3.1 s under nested KVM, and
+    // with one 0.02 s.
+    machine: "microvm,acpi=off,rtc=on",
     // What is fast in a processor, to copy byte by byte without a loop, is
     // slow where it is computed.
     cpu: "max,-erms,-fsrm",
