@@ -1,4 +1,4 @@
-//! Who computes the guest's instructions: the processor, or QEMU.
+//! What executes the guest's instructions: the processor (KVM), or QEMU (TCG).
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use crate::arch::Arch;
 use crate::{Failure, variable};
 
-/// Who computes the guest's instructions.
+/// What executes the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
     /// The processor.
     Kvm,
-    /// QEMU: TCG, its Tiny Code Generator.
+    /// QEMU, by its Tiny Code Generator.
     Tcg,
 }
 
@@ -28,7 +28,7 @@ impl Accelerator {
     }
 }
 
-/// What there is to choose from on this machine.
+/// The accelerators of this machine, and what decides between them.
 #[derive(Debug)]
 pub struct Accelerators {
     /// `$HARNESS_ACCEL`.
@@ -38,16 +38,16 @@ pub struct Accelerators {
     /// Whether the processor says that it can run guests.
     able: bool,
     /// The processor and this machine's kernel. A machine that was saved
-    /// under KVM goes on only where both are the same, and under TCG only then
-    /// is its clock right.
+    /// under KVM can be restored only if both are the same; under TCG its
+    /// clock is right only then.
     pub host: String,
-    /// A file that is there when KVM has failed before, on this machine, as
-    /// it is, since it was started.
+    /// This file exists if KVM has failed since this machine was booted, with
+    /// the same processor, kernel and QEMU.
     failed: PathBuf,
 }
 
 impl Accelerators {
-    /// `cache` is where a failure of KVM is remembered, of this `qemu`.
+    /// A failure of KVM with this `qemu` is remembered in the folder `cache`.
     pub fn new(cache: &Path, qemu: &str) -> Result<Accelerators, Failure> {
         let wish = match variable("HARNESS_ACCEL") {
             None => None,
@@ -81,8 +81,8 @@ impl Accelerators {
         Ok(Accelerators { wish, device, able, host, failed })
     }
 
-    /// The one to take now; and why it is not KVM, where nobody has asked for
-    /// another one.
+    /// The accelerator to use now; and, if it is TCG and `$HARNESS_ACCEL` does
+    /// not ask for it, the reason.
     pub fn now(&self) -> (Accelerator, Option<String>) {
         if let Some(wish) = self.wish {
             return (wish, None);
@@ -105,9 +105,9 @@ impl Accelerators {
         failed.map(|file| format!("KVM failed before: see {file}"))
     }
 
-    /// Does it with the accelerator of now. Where that is KVM, by our own
-    /// choice, and it fails, but the same works without: then KVM has failed,
-    /// which is remembered, and nothing else has.
+    /// Does the work with the current accelerator. If KVM was our own choice
+    /// and the work fails under it, TCG is tried. If that succeeds, the fault
+    /// was KVM's, and is remembered.
     pub fn with<T>(
         &self,
         work: impl Fn(Accelerator) -> Result<T, Failure>,
@@ -122,7 +122,8 @@ impl Accelerators {
             end => return end,
         };
         let done = work(Accelerator::Tcg)?;
-        // Where it does not even open any more, that is seen at once.
+        // A /dev/kvm that can no longer be opened need not be remembered: the
+        // next look finds that by itself.
         if self.now().0 == Accelerator::Kvm {
             self.remember(&failure);
         }
@@ -151,7 +152,7 @@ impl Accelerators {
 mod tests {
     use super::*;
 
-    /// On a machine where KVM can be hoped for.
+    /// A machine on which KVM should work.
     fn kvm(dir: &Path, wish: Option<Accelerator>) -> Accelerators {
         let (device, failed) = (dir.join("kvm"), dir.join("no-kvm-1"));
         fs::write(&device, "").expect("a file");
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn why_kvm_is_not_taken_is_said() {
+    fn reason_not_to_use_kvm_is_given() {
         let dir = tempfile::tempdir().expect("a folder");
         let mut mine = kvm(dir.path(), None);
         assert_eq!(mine.now(), (Accelerator::Kvm, None));
@@ -193,7 +194,7 @@ mod tests {
         let end = wanted.with(|it| fail(it.name()));
         assert_eq!(end.expect_err("no other is tried").to_string(), "kvm");
 
-        // What fails with both is not KVM's failure.
+        // What fails under both is not KVM's fault.
         let mine = kvm(dir.path(), None);
         let end = mine.with(|it| fail(it.name()));
         assert_eq!(end.expect_err("a failure").to_string(), "tcg");
@@ -203,7 +204,7 @@ mod tests {
             Accelerator::Kvm => Err(Failure::new("no guest starts")),
             Accelerator::Tcg => Ok("done"),
         };
-        // Where it does not open any more, there is nothing to remember.
+        // If it can no longer be opened, there is nothing to remember.
         let end = mine.with(|it| {
             let _ = fs::remove_file(&mine.device);
             without_kvm(it)

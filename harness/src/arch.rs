@@ -1,66 +1,66 @@
-//! All that depends on the processor's architecture, as a table: a column
-//! for each that the harness knows.
+//! Everything that depends on the processor's architecture: one [`Arch`] for
+//! each that the harness supports.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Failure;
 
-/// The machine of an architecture, in QEMU's and in the guest's words.
+/// The machine of an architecture, by QEMU's and by the guest's names.
 #[derive(Debug)]
 pub struct Arch {
-    /// As uname(1) says it.
+    /// As `uname -m` prints it.
     pub name: &'static str,
     /// QEMU's program.
     pub qemu: &'static str,
     /// `-M`.
     pub machine: &'static str,
-    /// `-cpu`, where QEMU computes the processor. Under KVM it is `host`.
+    /// `-cpu` under TCG. Under KVM it is `host`.
     pub cpu: &'static str,
     /// `-device`: the serial port over which requests and output travel.
     pub wire_device: &'static str,
     /// The guest's name of it, below `/dev`.
     pub wire: &'static str,
-    /// The kernel's command line: its console, and what its serial ports and
-    /// its way of ending are.
+    /// The kernel's command line: its console, how many serial ports it has,
+    /// and how it resets the machine.
     pub append: &'static str,
-    /// The same where QEMU computes the processor, besides.
+    /// What is added to that under TCG.
     pub tcg_append: fn() -> String,
     /// The physical address at which the guest's memory begins.
     pub memory_start: u64,
-    /// What /proc/cpuinfo has one of where KVM can be hoped for; none where
-    /// the file does not tell.
+    /// Flags of /proc/cpuinfo, one of which is needed for KVM. Empty if the
+    /// file does not show it.
     pub kvm_flags: &'static [&'static str],
     /// The lines of /proc/cpuinfo that tell one processor from another.
     pub cpuinfo: &'static [&'static str],
-    /// The packages that stand for the newest kernel: Debian's for the cloud,
-    /// its smallest, and Ubuntu's for virtual machines.
+    /// The meta packages of the newest kernel: Debian's for the cloud, its
+    /// smallest, and Ubuntu's for virtual machines.
     pub kernel_packages: [&'static str; 2],
 }
 
-/// A microvm: no firmware, no disk, two ISA serial ports. It has no ACPI:
-/// with it a microvm under TCG hangs in every third boot, where the kernel
-/// calibrates its clock.
+/// A microvm: no firmware, no disk, two ISA serial ports. ACPI is off: with it
+/// every third boot of a microvm under TCG hangs while the kernel calibrates
+/// its clock.
 const X86_64: Arch = Arch {
     name: "x86_64",
     qemu: "qemu-system-x86_64",
-    // Under KVM a microvm has a real-time clock only on request, and the kernel
-    // looks for one: where there is none it took 3.1 s under nested KVM, and
-    // with one 0.02 s.
+    // Under KVM a microvm has a real-time clock only with `rtc=on`. The kernel
+    // looks for one: under nested KVM that took 3.1 s without it, and 0.02 s
+    // with it.
     machine: "microvm,acpi=off,rtc=on",
-    // What is fast in a processor, to copy byte by byte without a loop, is
-    // slow where it is computed.
+    // `rep movsb` copies fast in a real processor, but slowly under TCG.
+    // Without these flags the kernel and libc copy in another way.
     cpu: "max,-erms,-fsrm",
     wire_device: "isa-serial,iobase=0x2f8,irq=3,chardev=wire",
     wire: "ttyS1",
-    // `reboot=t`: a panic ends the machine by a triple fault, and tries no
-    // keyboard controller for two seconds.
+    // `reboot=t`: a panic ends the machine by a triple fault at once. The
+    // default tries a keyboard controller for two seconds first.
     append: "console=ttyS0 8250.nr_uarts=2 reboot=t",
-    // The kernel does not use the local APIC's timer here, and need not
-    // measure it for 0.2 s. Nor can it measure the time stamp counter: a
-    // microvm lacks what it would compare that with. Without it the kernel
-    // counts the timer's interrupts, of which a busy machine loses many, and
-    // its clock falls minutes behind.
+    // The kernel does not use the local APIC's timer here, and need not spend
+    // 0.2 s on measuring it. It cannot measure the time stamp counter, because
+    // a microvm has no other clock to compare it with: so its frequency is
+    // given. Without the counter the kernel counts the timer's interrupts, of
+    // which a busy machine loses many, and its clock falls minutes behind.
     tcg_append: || {
         let khz = time_stamp_khz();
         format!("nolapic_timer tsc=reliable tsc_early_khz={khz}")
@@ -79,18 +79,18 @@ const X86_64: Arch = Arch {
     kernel_packages: ["linux-image-cloud-amd64", "linux-image-virtual"],
 };
 
-/// QEMU's own board, with a serial port on its PCI bus as the second one: it
-/// needs no module on any of Debian's kernels.
+/// QEMU's board `virt`. Its second serial port is on the PCI bus: all of
+/// Debian's kernels have the driver built in.
 const AARCH64: Arch = Arch {
     name: "aarch64",
     qemu: "qemu-system-aarch64",
-    // Under KVM the interrupt controller must be the host's, which `max` is: a
-    // fixed 2 fails on servers, a fixed 3 on a Raspberry Pi. Nothing sends
-    // interrupts as messages (`its`), and all is below 4 GiB, which every
-    // processor can address.
+    // Under KVM the interrupt controller must have the host's version, and
+    // `max` takes it: a fixed 2 fails on servers, a fixed 3 on a Raspberry Pi.
+    // No device here sends interrupts as messages (`its`). With `highmem=off`
+    // all addresses are below 4 GiB, which every processor can address.
     machine: "virt,acpi=off,gic-version=max,its=off,highmem=off",
-    // Without pointer authentication, with which a boot takes three times as
-    // long where it is computed.
+    // This processor has no pointer authentication, with which a boot takes
+    // three times as long under TCG.
     cpu: "neoverse-n1",
     wire_device: "pci-serial,chardev=wire",
     wire: "ttyS0",
@@ -110,12 +110,11 @@ const AARCH64: Arch = Arch {
     kernel_packages: ["linux-image-cloud-arm64", "linux-image-virtual"],
 };
 
-/// How often this machine's time stamp counter counts in a millisecond. Where
-/// QEMU computes a processor of this machine's own architecture, the guest
-/// reads this very counter.
+/// The frequency of this machine's time stamp counter, in kHz. Under TCG a
+/// guest of the same architecture reads this counter itself.
 fn time_stamp_khz() -> u64 {
-    // Read between two looks at the clock: the closest of some, since another
-    // process may get the processor in between.
+    // The clock is read before and after the counter. Of ten tries the fastest
+    // counts, because another process may get the processor in between.
     let look = || {
         let looks = (0..10).map(|_| {
             let before = Instant::now();
@@ -134,7 +133,7 @@ fn time_stamp_khz() -> u64 {
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "an instruction of the processor")]
 fn time_stamp() -> u64 {
-    // SAFETY: every x86-64 has it.
+    // SAFETY: every x86-64 processor has this instruction.
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
@@ -144,10 +143,10 @@ fn time_stamp() -> u64 {
 }
 
 impl Arch {
-    /// That of this machine.
+    /// This machine's architecture.
     ///
     /// # Errors
-    /// Where the harness does not know it. The demos run on any.
+    /// If the harness does not support it. The demos run on any.
     pub fn here() -> Result<&'static Arch, Failure> {
         Arch::of(std::env::consts::ARCH)
     }
@@ -162,16 +161,16 @@ impl Arch {
         })
     }
 
-    /// Whether KVM can be hoped for. That `/dev/kvm` opens proves nothing:
-    /// without the processor's flag there are machines where it opens and no
-    /// guest ever starts.
+    /// Whether KVM should work. That `/dev/kvm` can be opened is no proof: on
+    /// some machines without the processor's flag it can, and no guest ever
+    /// starts.
     pub fn may_have_kvm(&self, cpuinfo: &str) -> bool {
         let mut words = cpuinfo.split_whitespace();
         self.kvm_flags.is_empty()
             || words.any(|word| self.kvm_flags.contains(&word))
     }
 
-    /// The processor, as far as it matters to a machine that was saved on it.
+    /// The lines about the processor that matter to a machine saved on it.
     pub fn processor(&self, cpuinfo: &str) -> String {
         let first = cpuinfo.split("\n\n").next().unwrap_or_default();
         let lines = first.lines().filter(|line| {
@@ -193,7 +192,7 @@ mod tests {
     #[case::amd(X86_64, "flags : fpu svm sse", true)]
     #[case::neither(X86_64, "flags : fpu svme sse", false)]
     #[case::arm_does_not_tell(AARCH64, "Features : fp asimd", true)]
-    fn kvm_can_be_hoped_for(
+    fn kvm_should_work(
         #[case] arch: Arch,
         #[case] cpuinfo: &str,
         #[case] able: bool,
@@ -202,17 +201,18 @@ mod tests {
     }
 
     #[test]
-    fn architecture_without_a_machine_is_told() {
+    fn unknown_architecture_is_named() {
         assert_eq!(
             Arch::of("aarch64").expect("a known one").name,
             AARCH64.name
         );
-        let told = Arch::of("riscv64").expect_err("none").to_string();
-        assert!(told.starts_with("there is no machine for riscv64"), "{told}");
+        let error = Arch::of("riscv64").expect_err("none").to_string();
+        let says = "there is no machine for riscv64";
+        assert!(error.starts_with(says), "{error}");
     }
 
     #[test]
-    fn processor_is_told_by_what_matters_to_a_saved_machine() {
+    fn processor_is_the_lines_that_matter_to_a_saved_machine() {
         let first = "processor\t: 0\nvendor_id\t: AuthenticAMD\n\
                      model name\t: EPYC\ncpu MHz\t\t: 2445.4\nflags\t\t: svm";
         let cpuinfo = format!("{first}\n\n{first}");

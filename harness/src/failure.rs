@@ -1,11 +1,11 @@
-//! What is said where the machine fails.
+//! The error message when the machine fails.
 
 use std::fmt;
 
 /// How many of the console's last lines are shown.
 const LINES: usize = 20;
 
-/// The *machine* failed; about a command that ran in it this says nothing.
+/// The *machine* failed. This says nothing about the command that ran in it.
 #[derive(Debug)]
 pub struct Failure {
     what: String,
@@ -51,8 +51,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// What the kernel complains of in every machine, however well it runs: it
-/// would lead away from the cause.
+/// Errors that the kernel prints in every machine, also in one that works:
+/// they would lead away from the cause.
 const NORMAL: [&str; 2] = [
     "ACPI BIOS Error (bug): A valid RSDP was not found",
     "PCI: Fatal: No config space access function found",
@@ -62,7 +62,7 @@ fn is_normal(line: &str) -> bool {
     line.is_empty() || NORMAL.iter().any(|normal| line.contains(normal))
 }
 
-/// The guest may say anything: control characters are escaped, so that they
+/// The guest may print anything. Control characters are escaped, so that they
 /// do nothing to the reader's terminal.
 fn printable(text: &str) -> String {
     let escape = |c: char| match c.is_control() {

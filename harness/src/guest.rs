@@ -1,9 +1,9 @@
-//! The guest's side, as its PID 1: makes a realistic "outside", then runs what
-//! it is asked to run over the serial port to the harness.
+//! The guest's PID 1: makes a realistic "outside", then runs the commands that
+//! the harness requests over the serial port.
 //!
-//! What is outside matters. A claim that something is *not* seen there proves
-//! nothing where nothing could be seen: so mounts are shared, as systemd(1)
-//! makes them, and there is a network to be cut off from.
+//! The outside matters. A claim that something is *not* seen proves nothing if
+//! it could not be seen anyway. So mounts are shared, as systemd(1) makes
+//! them, and there is a network from which a namespace is isolated.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -38,25 +38,25 @@ use nix::unistd::{Pid, chdir, chown, chroot, sethostname, setsid};
 /// Serves until the machine is switched off.
 ///
 /// # Errors
-/// Where the wire to the harness is broken. When PID 1 ends the kernel
-/// panics, and the machine ends: just what should happen then.
+/// If the wire to the harness is broken. Then PID 1 ends, the kernel panics,
+/// and the machine ends, as it should.
 pub fn serve() -> io::Result<Infallible> {
-    let fit = prepare();
+    let prepared = prepare();
     let mut wire = Wire::open()?;
-    wire.send(&match fit {
+    wire.send(&match prepared {
         Ok(()) => FromGuest::Ready(wire.window.frames()?),
         Err(why) => FromGuest::Unfit(why),
     })?;
-    let mut asked = Vec::new();
+    let mut request = Vec::new();
     loop {
         match wire.receive()? {
             ToGuest::Part(part) => {
-                asked.extend(part);
+                request.extend(part);
                 wire.send(&FromGuest::Taken)?;
             }
             ToGuest::Run { part, input } => {
-                asked.extend(part);
-                let end = match postcard::from_bytes(&asked) {
+                request.extend(part);
+                let end = match postcard::from_bytes(&request) {
                     Ok(request) => run(&mut wire, &request, input),
                     Err(_) => Err(Errno::EBADMSG.into()),
                 };
@@ -64,10 +64,10 @@ pub fn serve() -> io::Result<Infallible> {
                     let errno = error.raw_os_error();
                     End::NotStarted(errno.unwrap_or(libc::EIO))
                 });
-                asked.clear();
+                request.clear();
                 wire.send(&FromGuest::End(end))?;
             }
-            // To a command that has ended in the meantime.
+            // Input of a command that has ended in the meantime.
             ToGuest::Input(_) | ToGuest::Window { .. } => {
                 wire.send(&FromGuest::Taken)?;
             }
@@ -76,7 +76,7 @@ pub fn serve() -> io::Result<Infallible> {
     }
 }
 
-/// What, where, which type, which options, and what it is good for.
+/// What is mounted: source, target, type and options.
 const MOUNTS: &[(&str, &str, &str, &str)] = &[
     ("proc", "/proc", "proc", ""),
     ("sysfs", "/sys", "sysfs", ""),
@@ -85,11 +85,11 @@ const MOUNTS: &[(&str, &str, &str, &str)] = &[
     ("devpts", "/dev/pts", "devpts", "gid=5,mode=620,ptmxmode=666"),
     // POSIX shared memory, which an IPC namespace does not isolate.
     ("tmpfs", "/dev/shm", "tmpfs", "mode=1777"),
-    // POSIX message queues, which it does.
+    // POSIX message queues, which an IPC namespace isolates.
     ("mqueue", "/dev/mqueue", "mqueue", ""),
 ];
 
-/// Makes the machine what the claims take for granted.
+/// Sets the machine up as the claims expect it.
 fn prepare() -> Result<(), String> {
     let because = |what: &str| {
         let what = what.to_string();
@@ -102,13 +102,13 @@ fn prepare() -> Result<(), String> {
         mount(source, *target, kind, MsFlags::empty(), Some(*options))
             .map_err(|error| because(target)(error.into()))?;
     }
-    // As systemd does at every start. Since Linux 6.14 each PID namespace has
-    // a limit of its own, and a new one begins with this value: without it the
-    // columns of ps would be wider inside than outside. A kernel for small
-    // machines refuses it, and then nothing but the columns' width differs.
+    // As systemd does at boot. Since Linux 6.14 each PID namespace has its own
+    // limit, and a new one begins with this value: without it the columns of
+    // ps would be wider inside than outside. A kernel for small machines
+    // refuses the value, and then only the columns' width differs.
     let _ = fs::write("/proc/sys/kernel/pid_max", "4194304");
-    // As systemd does at every start. The kernel's default is private, and
-    // in a private tree no mount could ever be seen where it should not be.
+    // As systemd does at boot. The kernel's default is private, and private
+    // mounts never propagate: no claim about propagation could fail.
     let shared = MsFlags::MS_REC | MsFlags::MS_SHARED;
     mount(None::<&str>, "/", None::<&str>, shared, None::<&str>)
         .map_err(|error| because("mount / MS_SHARED")(error.into()))?;
@@ -131,8 +131,8 @@ fn prepare() -> Result<(), String> {
     }
     sethostname("outside").map_err(|e| because("sethostname")(e.into()))?;
 
-    // Its own network is what a claim "nothing but loopback" needs most.
-    // Loading the module makes dummy0, unless the kernel has it built in.
+    // A claim "only loopback inside" needs another interface outside. Loading
+    // the module makes dummy0; a kernel with a built-in driver has it already.
     let release = nix::sys::utsname::uname().map_err(|e| e.to_string())?;
     let modules = Path::new("/lib/modules").join(release.release());
     if let Ok(module) = File::open(modules.join("dummy.ko")) {
@@ -152,9 +152,9 @@ fn prepare() -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the root a mount as others are. Files are unpacked into rootfs, of
-/// which pivot_root(2) says EINVAL, whatever a reader does: it is below all
-/// other mounts. So the same files are mounted once more, over it.
+/// Makes the root an ordinary mount. The initramfs is unpacked into rootfs,
+/// the lowest mount, and there pivot_root(2) always fails with EINVAL. So the
+/// same files are mounted once more, over it.
 fn leave_rootfs() -> io::Result<()> {
     let none = None::<&str>;
     mount(Some("/"), "/mnt", none, MsFlags::MS_BIND, none)?;
@@ -164,7 +164,7 @@ fn leave_rootfs() -> io::Result<()> {
     Ok(())
 }
 
-/// The serial port to the harness, and the news that a child has ended.
+/// The serial port to the harness, and SIGCHLD as a descriptor.
 struct Wire {
     port: File,
     children: SignalFd,
@@ -182,12 +182,12 @@ impl Wire {
             .open(format!("/dev/{name}"))?;
         let mut raw = tcgetattr(&port)?;
         cfmakeraw(&mut raw);
-        // A UART waits four characters long for more before it says that
-        // there are a few: 4 ms at the 9600 baud it begins with.
+        // Before a UART interrupts for less than its trigger level, it waits
+        // for the time of four characters: 4 ms at its initial 9600 baud.
         cfsetspeed(&mut raw, BaudRate::B115200)?;
         tcsetattr(&port, SetArg::TCSANOW, &raw)?;
-        // Of its 16 characters it may fill 14 before it interrupts, not 8: a
-        // quarter less time for input.
+        // It interrupts when 14 of its 16 bytes are full, and not at 8 already:
+        // input takes a quarter less time.
         let _ = fs::write(format!("/sys/class/tty/{name}/rx_trig_bytes"), "14");
         let signals = SigSet::from(Signal::SIGCHLD);
         signals.thread_block()?;
@@ -220,8 +220,8 @@ impl Wire {
         }
     }
 
-    /// Waits for the port, a child's end, or one of these. True when it is
-    /// the port.
+    /// Waits for the port, for the end of a child, or for one of these. True
+    /// if the port is readable.
     fn wait(&self, more: &[(BorrowedFd, PollFlags)]) -> io::Result<bool> {
         let mut fds = vec![
             PollFd::new(self.port.as_fd(), PollFlags::POLLIN),
@@ -232,7 +232,8 @@ impl Wire {
         Ok(fds[0].any().unwrap_or_default())
     }
 
-    /// Reaps all children that have ended; returns COMMAND's end if it is one.
+    /// Reaps all children that have ended, and returns how COMMAND ended if it
+    /// is one of them.
     #[expect(unsafe_code, reason = "nix knows no real-time signals")]
     fn reap(&self, command: Pid) -> io::Result<Option<End>> {
         while self.children.read_signal()?.is_some() {}
@@ -330,8 +331,9 @@ fn run(wire: &mut Wire, request: &Request, input: bool) -> io::Result<End> {
         }
 
         let ended = wire.reap(command)?;
-        // What was written before the end is in the pipes at the end. What
-        // a process left behind still holds open is not COMMAND's any more.
+        // COMMAND was reaped before this read, so all of its output is in the
+        // pipes by now. A process that it left behind may hold them open: what
+        // that writes later is no output of COMMAND.
         streams.carry(wire)?;
         if let Some(end) = ended {
             return Ok(end);
@@ -353,7 +355,7 @@ fn run(wire: &mut Wire, request: &Request, input: bool) -> io::Result<End> {
 }
 
 impl Streams {
-    /// Carries all that COMMAND has written so far.
+    /// Sends all that COMMAND has written so far.
     fn carry(&mut self, wire: &mut Wire) -> io::Result<()> {
         let mut bytes = [0; OUTPUT];
         for (stream, message) in [
@@ -363,7 +365,7 @@ impl Streams {
             while let Some(open) = &stream {
                 match nix::unistd::read(open, &mut bytes) {
                     Err(Errno::EAGAIN) => break,
-                    // A terminal that its last process has left: EIO.
+                    // EIO: no process has the terminal open any more.
                     Ok(0) | Err(_) => *stream = None,
                     Ok(n) => wire.send(&message(bytes[..n].to_vec()))?,
                 }
@@ -372,7 +374,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Gives COMMAND what it has room for. True when it has taken all.
+    /// Writes to COMMAND as much as its pipe takes. True when all is written.
     fn feed(&mut self, pending: &mut Vec<u8>) -> bool {
         let Some(input) = &self.input else {
             pending.clear();
@@ -381,7 +383,7 @@ impl Streams {
         match nix::unistd::write(input, pending) {
             Ok(n) => drop(pending.drain(..n)),
             Err(Errno::EAGAIN) => {}
-            // It does not read any more; what is left has no reader.
+            // Nobody reads the input any more: what is left is dropped.
             Err(_) => {
                 pending.clear();
                 self.input = None;
@@ -391,7 +393,7 @@ impl Streams {
     }
 }
 
-/// Starts COMMAND, as whom and where the request says.
+/// Starts COMMAND as the request says: its user, directory and terminal.
 #[expect(unsafe_code, reason = "the child takes its terminal before exec")]
 fn start(request: &Request, input: bool) -> io::Result<(Pid, Streams)> {
     let mut argv = request.argv.iter().map(|arg| OsStr::from_bytes(arg));
@@ -459,7 +461,7 @@ fn start(request: &Request, input: bool) -> io::Result<(Pid, Streams)> {
         });
     }
     let child = command
-        // For who reads letters: to load it is a quarter of `cat`.
+        // Only for a terminal: loading the locale takes a quarter of `cat`.
         .env("LC_CTYPE", "C.UTF-8")
         .env("TERM", term)
         .stdin(slave.try_clone()?)

@@ -1,5 +1,5 @@
-//! The guest's kernel: the reader's own, or else the distribution's, fetched
-//! and unpacked without root. Nothing of it is installed.
+//! The guest's kernel: one that is installed here, or else the distribution's
+//! package, fetched and unpacked without root, and not installed.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,11 +19,11 @@ use crate::{Failure, variable};
 pub struct Kernel {
     /// As the distribution ships it.
     pub image: PathBuf,
-    /// What `uname -r` will say.
+    /// What `uname -r` will print.
     pub release: String,
     /// The folder of its modules, if there is one.
     pub modules: Option<PathBuf>,
-    /// What it was built with, if the distribution tells.
+    /// The file of its build options, if the distribution has one.
     pub config: Option<PathBuf>,
 }
 
@@ -39,8 +39,8 @@ impl Kernel {
         here.pop().map_or_else(|| fetch(cache), Ok)
     }
 
-    /// What this file holds, which must be a kernel for `arch`. Where it is
-    /// compressed that takes a while.
+    /// Reads this file, which must be a kernel for `arch`. That takes a while
+    /// if it has to be decompressed.
     pub fn at(image: PathBuf, arch: &str) -> Result<Kernel, Failure> {
         let release = fs::read(&image)
             .map_err(|error| error.to_string())
@@ -49,7 +49,7 @@ impl Kernel {
                 Failure::new(format!("kernel {}: {why}", image.display()))
             })?;
         // .../boot/vmlinuz-6.1, .../usr/lib/modules/6.1/vmlinuz: the modules
-        // are below a directory above, which may be a package's or `/`.
+        // are below one of its parent directories, `/` or an unpacked package.
         let image = std::path::absolute(&image).unwrap_or(image);
         let modules = image.ancestors().skip(1).find_map(|above| {
             MODULES
@@ -66,9 +66,9 @@ impl Kernel {
         Ok(Kernel { image, release, modules, config })
     }
 
-    /// The kernel proper, which the image may hold compressed: a guest that
-    /// need not unpack it starts seconds sooner. `None` where that cannot be
-    /// done: then the guest unpacks it.
+    /// The kernel itself, which the image may hold compressed: a guest that
+    /// does not have to unpack it starts seconds sooner. `None` if that is not
+    /// possible: then the guest unpacks it.
     pub fn unpacked(&self) -> io::Result<Option<Vec<u8>>> {
         let image = fs::read(&self.image)?;
         if !is_bzimage(&image) {
@@ -81,8 +81,8 @@ impl Kernel {
             .map(|offset| (sectors + 1) * 512 + offset)
             .and_then(|start| part(&image, start, le32(&image, 0x24c)?));
         let Some(Ok(kernel)) = payload.map(decompress) else { return Ok(None) };
-        // QEMU enters an ELF kernel through this note (Xen's
-        // PHYS32_ENTRY, "PVH"), or not at all.
+        // QEMU can only enter an ELF kernel that has this note: Xen's
+        // PHYS32_ENTRY, "PVH".
         let pvh = memchr::memmem::find(&kernel, b"\x12\0\0\0Xen\0");
         Ok(pvh.map(|_| kernel))
     }
@@ -156,7 +156,7 @@ fn add_module(
 }
 
 /// The modules that a module needs: `depends=` in its section `.modinfo`,
-/// which is text, each item closed by a zero (include/linux/module.h).
+/// a list of zero-terminated strings (include/linux/module.h).
 fn needs(module: &[u8]) -> Vec<String> {
     let key = b"\0depends=";
     let Some(at) = memchr::memmem::find(module, key) else { return vec![] };
@@ -167,8 +167,8 @@ fn needs(module: &[u8]) -> Vec<String> {
     names.map(|name| name.replace('-', "_")).collect()
 }
 
-/// Where modules lie, below `/` or in a package: since Debian 13 and Ubuntu
-/// 26.04 packages have them below `usr`.
+/// The folders of modules, below `/` or in a package: packages have them below
+/// `usr` since Debian 13 and Ubuntu 26.04.
 const MODULES: [&str; 2] = ["usr/lib/modules", "lib/modules"];
 
 /// All kernels of the system below `root`, the newest last.
@@ -193,7 +193,7 @@ fn installed(root: &Path) -> Vec<PathBuf> {
     kernels
 }
 
-/// What the image calls itself, if it is one for `arch`.
+/// The release that the image names, if it is a kernel for `arch`.
 fn release(image: &[u8], arch: &str) -> Result<String, String> {
     let kernel = arm64(image);
     let (its, text) = match &kernel {
@@ -202,13 +202,13 @@ fn release(image: &[u8], arch: &str) -> Result<String, String> {
             ("x86_64", image.get(at + 0x200..))
         }
         Some(kernel) => {
-            // Its banner; other such texts go on with `%s`.
+            // Its banner. In other strings like it `%s` follows.
             let key = b"Linux version ";
             let found = memchr::memmem::find_iter(kernel, key);
             let mut texts = found.map(|at| &kernel[at + key.len()..]);
-            let of_it =
+            let is_banner =
                 |text: &&[u8]| text.first().is_some_and(u8::is_ascii_digit);
-            ("aarch64", texts.find(of_it))
+            ("aarch64", texts.find(is_banner))
         }
         None => return Err(format!("not a Linux kernel for {arch}")),
     };
@@ -227,9 +227,9 @@ fn is_bzimage(image: &[u8]) -> bool {
     image.get(0x202..0x206) == Some(b"HdrS")
 }
 
-/// The arm64 kernel that this is, or that it holds: an Image
-/// (Documentation/arch/arm64/booting.rst), that compressed, or the same
-/// with a program around it that a firmware starts
+/// The arm64 kernel in this image, which is one of three: an Image
+/// (Documentation/arch/arm64/booting.rst); a compressed Image; or an EFI
+/// program that holds a compressed Image
 /// (drivers/firmware/efi/libstub/zboot-header.S).
 fn arm64(image: &[u8]) -> Option<Cow<'_, [u8]>> {
     let kernel = match image {
@@ -270,13 +270,13 @@ fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
         Failure::new(format!("{missing}, and fetching {names} failed: {why}"))
     };
 
-    // All in a folder of its own, which gets its name when it is complete.
+    // In a temporary folder, which is renamed when it is complete.
     let new = cache.join("package.new");
     let _ = fs::remove_dir_all(&new);
     fs::create_dir_all(&new).map_err(|error| fail(error.to_string()))?;
     let unpacked = (|| {
-        // As root, apt fetches as a user of its own, who cannot write here:
-        // it says so and does it as root then.
+        // If root calls it, apt fetches as the user `_apt`. That user cannot
+        // write here, so apt prints a warning and fetches as root.
         let mut apt = command("apt-get");
         output(apt.args(["-q", "download"]).args(&found).current_dir(&new))?;
         let debs = fs::read_dir(&new).into_iter().flatten().flatten();
@@ -289,7 +289,8 @@ fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
         if installed(&new).is_empty() {
             return Err("there is no kernel in it".into());
         }
-        // What lies there has no kernel: else it would have been taken.
+        // A folder that is there already holds no kernel, or that would have
+        // been used.
         let _ = fs::remove_dir_all(&dir);
         fs::rename(&new, &dir).map_err(|error| error.to_string())
     })();
@@ -298,15 +299,15 @@ fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
     installed(&dir).pop().ok_or_else(|| fail("it is gone again".into()))
 }
 
-/// The packages that hold the kernel and the modules which a meta package
-/// stands for today.
+/// The packages with the kernel and the modules on which a meta package
+/// depends today.
 fn packages(meta: &str) -> Option<Vec<String>> {
     let mut apt = command("apt-cache");
     let apt = apt.args(["depends", "--recurse", "--important", meta]);
     kernel_packages(&output(apt).ok()?)
 }
 
-/// The same, from apt's answer.
+/// The same, from apt's output.
 fn kernel_packages(names: &str) -> Option<Vec<String>> {
     // Dependencies are indented below each package's own line.
     let names: Vec<&str> =
@@ -315,16 +316,15 @@ fn kernel_packages(names: &str) -> Option<Vec<String>> {
         let release = name.strip_prefix("linux-image-")?;
         release.starts_with(|c: char| c.is_ascii_digit()).then_some(release)
     })?;
-    // Ubuntu has the modules in a package of their own, and so have Debian's
-    // kernels from 7.0 on, whose image is in another one, too, and what they
-    // were built with in a third.
+    // Ubuntu has the modules in a package of their own. Debian's kernels from
+    // 7.0 on have three: for the modules, the image and the build options.
     let wanted = ["image", "binary", "modules", "base"]
         .map(|part| format!("linux-{part}-{release}"));
     let found = names.iter().filter(|name| wanted.iter().any(|it| it == *name));
     Some(found.map(|name| name.to_string()).collect())
 }
 
-/// A program whose words are read: in English, whatever the reader speaks.
+/// A program whose output is parsed, and so must be in English.
 fn command(name: &str) -> Command {
     let mut command = Command::new(name);
     command.env("LC_ALL", "C");
@@ -344,7 +344,7 @@ fn output(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// By the magic number in front.
+/// Decompresses these bytes. The magic number at their start says how.
 fn decompress(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let source = Cursor::new(bytes);
@@ -353,8 +353,8 @@ fn decompress(bytes: &[u8]) -> io::Result<Vec<u8>> {
             flate2::read::GzDecoder::new(source).read_to_end(&mut out)?;
         }
         [0xfd, b'7', b'z', b'X', b'Z', ..] => {
-            // The kernel's size follows its payload: more than one stream
-            // would be taken for rubbish, so one it is.
+            // Only one stream is read. The kernel's size follows it, which is
+            // not another stream.
             lzma_rust2::XzReader::new(source, false).read_to_end(&mut out)?;
         }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
@@ -370,8 +370,8 @@ fn decompress(bytes: &[u8]) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The format of `lz4 -l`: blocks of up to 8 MiB, each with its length in
-/// front, to the end. In a kernel four bytes more follow: its size.
+/// The format of `lz4 -l`: blocks of up to 8 MiB, each after its length. In a
+/// kernel four more bytes follow the last block: the kernel's size.
 fn lz4_legacy(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     let mut rest = &bytes[4..];
     while rest.len() > 4 {
@@ -433,7 +433,7 @@ mod tests {
         // A kernel's size follows.
         let sized = [bytes, &28_u32.to_le_bytes()].concat();
         assert_eq!(decompress(&sized).expect("whole"), text);
-        // Half of it is none.
+        // Half of the bytes are an error.
         let half = decompress(&bytes[..bytes.len() / 2]);
         assert!(half.is_err(), "{half:?}");
     }
@@ -464,7 +464,7 @@ mod tests {
         image
     }
 
-    /// The same with a firmware's program around it.
+    /// An EFI program that holds this payload.
     fn zboot(payload: &[u8]) -> Vec<u8> {
         let mut image = b"MZ\0\0zimg".to_vec();
         image.extend(0x1000_u32.to_le_bytes());
@@ -482,7 +482,7 @@ mod tests {
         path
     }
 
-    /// An ELF file, as far as a module is read, that needs others.
+    /// A module that needs others, as far as it is read.
     fn module(depends: &str) -> Vec<u8> {
         let info = format!("license=GPL\0depends={depends}\0name=it\0");
         [&b"\x7fELF .modinfo\0"[..], info.as_bytes()].concat()
@@ -546,7 +546,7 @@ mod tests {
             modules: Some(root.path().into()),
             config: None,
         };
-        // Its first bytes say how; the name ends as the distribution likes.
+        // The first bytes decide, and not the end of the file's name.
         let path = root.path().join("kernel/dummy.ko.xz");
         file(path, &gzip(&module("")));
         let found = kernel.modules(&["dummy"]).expect("read");
@@ -589,7 +589,8 @@ linux-image-unsigned-6.8.0-31-generic",
         assert_eq!(kernel_packages(apt).unwrap_or_default().join(" "), wanted);
     }
 
-    /// Setup sectors (0 means 4), then what they hold, some way in.
+    /// The number of setup sectors (0 means 4), and where the kernel's 32-bit
+    /// code begins, from which the payload's offset counts.
     #[rstest]
     #[case::four(0, 5 * 512, true)]
     #[case::many(39, 40 * 512, true)]
@@ -618,7 +619,7 @@ linux-image-unsigned-6.8.0-31-generic",
         assert_eq!(unpacked, enterable.then_some(kernel));
     }
 
-    /// `arm64_image("6.1")`, by `zstd`.
+    /// `arm64_image("6.1")`, compressed by `zstd`.
     const ZSTD: &[u8] =
         b"\x28\xb5\x2f\xfd\x24\x69\x7d\x01\x00\x54\x02\x4d\x5a\x00\x41\
           \x52\x4d\x64\x2e\x4c\x69\x6e\x75\x78\x20\x76\x65\x72\x73\x69\
@@ -644,8 +645,8 @@ linux-image-unsigned-6.8.0-31-generic",
     #[case::cut_off(bzimage("6.1")[..0x300].to_vec(), "without a version")]
     #[case::nameless(bzimage("\0"), "without a version")]
     #[case::other(arm64_image("6.1"), "for aarch64, and not for x86_64")]
-    fn what_is_no_kernel_is_told(#[case] bytes: Vec<u8>, #[case] why: &str) {
-        told(&bytes, "x86_64", why);
+    fn what_is_no_kernel_is_refused(#[case] bytes: Vec<u8>, #[case] why: &str) {
+        assert_refused(&bytes, "x86_64", why);
     }
 
     #[rstest]
@@ -654,18 +655,18 @@ linux-image-unsigned-6.8.0-31-generic",
     #[case::compressed_text(gzip(b"text"), "not a Linux kernel for aarch64")]
     #[case::cut_off(zboot(b"")[..14].to_vec(), "not a Linux")]
     #[case::half(zboot(&arm64_image("6.1"))[..0x1010].to_vec(), "not a Linux")]
-    fn what_is_no_arm64_kernel_is_told(
+    fn what_is_no_arm64_kernel_is_refused(
         #[case] bytes: Vec<u8>,
         #[case] why: &str,
     ) {
-        told(&bytes, "aarch64", why);
+        assert_refused(&bytes, "aarch64", why);
     }
 
-    fn told(bytes: &[u8], arch: &str, why: &str) {
+    fn assert_refused(bytes: &[u8], arch: &str, why: &str) {
         let dir = tempfile::tempdir().expect("a folder");
         let path = file(dir.path().join("vmlinuz"), bytes);
-        let told = Kernel::at(path, arch).expect_err("no kernel").to_string();
-        assert!(told.contains(why), "{told}");
+        let error = Kernel::at(path, arch).expect_err("no kernel").to_string();
+        assert!(error.contains(why), "{error}");
     }
 
     #[test]

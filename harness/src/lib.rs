@@ -1,11 +1,12 @@
-//! A throw-away virtual machine of the reader's own kernel and tools, in which
-//! to prove what a namespace does, and to try what would wreck a machine.
+//! A throw-away virtual machine of the reader's own kernel and tools. It is
+//! the place to prove what a namespace does, and to try what would wreck a
+//! machine.
 //!
 //! [`Harness::new`] finds a kernel (`kernel.rs`), packs the guest's files
 //! (`pack.rs`) and starts a machine (`machine.rs`), whose state it saves
 //! (`saved.rs`). [`Harness::start`] starts such a machine from its saved state:
 //! a [`Vm`]. [`Vm::run`] sends a [`Request`] over the [`wire`] to the
-//! [`guest`]'s PID 1, which runs the command, and says how it ended.
+//! [`guest`]'s PID 1, which runs the command and reports how it ended.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -36,12 +37,12 @@ pub use wire::{End, Request, User};
 /// The guest's name of the serial port over which requests and output travel.
 ///
 /// # Errors
-/// Where the harness does not know this architecture.
+/// If the harness does not support this architecture.
 pub fn wire_port() -> Result<&'static str, Failure> {
     Ok(arch::Arch::here()?.wire)
 }
 
-/// An environment variable. An empty one is as good as none.
+/// An environment variable. An empty one counts as not set.
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
@@ -53,8 +54,8 @@ fn on_path(name: &OsStr) -> Option<PathBuf> {
     found.find(|path| path.is_file())
 }
 
-/// `$HARNESS_PATIENCE`: how many times longer than usual this machine may
-/// take for everything.
+/// `$HARNESS_PATIENCE`: the factor by which every deadline is longer than on
+/// a usual machine.
 static PATIENCE: LazyLock<Result<u32, Failure>> = LazyLock::new(|| {
     let Some(text) = variable("HARNESS_PATIENCE") else { return Ok(1) };
     let number = text.to_str().and_then(|text| text.parse().ok());
@@ -64,7 +65,7 @@ static PATIENCE: LazyLock<Result<u32, Failure>> = LazyLock::new(|| {
     })
 });
 
-/// A deadline in seconds of a usual machine, for this one.
+/// This machine's deadline, where a usual machine has this one.
 pub fn patience(usual: Duration) -> Duration {
     usual * *PATIENCE.as_ref().unwrap_or(&1)
 }

@@ -1,4 +1,4 @@
-//! One QEMU process: its command line, its monitor, its end.
+//! One QEMU process: its command line, its monitor, and how it is ended.
 
 use std::fs::{self, File};
 use std::io::{
@@ -28,34 +28,37 @@ use crate::accelerator::Accelerator;
 use crate::arch::Arch;
 use crate::{Failure, on_path, patience, variable};
 
-/// The guest's memory in MiB, for an initramfs of so many bytes: the kernel
-/// gives half of the memory to the files, and has them twice while it unpacks
-/// them. What is never touched takes no room on this machine.
+/// The guest's memory in MiB, for an initramfs of this many bytes. Its files
+/// may take half of the memory, and are there twice while the kernel unpacks
+/// them. Memory that the guest never touches takes no room on this machine.
 fn memory_for(initramfs: u64) -> u64 {
     (128 + 4 * (initramfs >> 20)).next_multiple_of(64)
 }
 
-/// The kernel's command line, besides what the architecture asks for.
-/// `panic=-1`: a panic ends the machine at once. The kernel's ciphers are not
-/// what is tested. Tunnel drivers put no devices into new network namespaces,
-/// where they would not be "only loopback". With addresses that are not random
-/// TCG translates a library once and not for each process: half the time of a
-/// command. Security modules without a policy, and statistics that nobody
-/// reads, are asked at each call all the same.
+/// The kernel's command line, in addition to the architecture's.
+///
+/// - `panic=-1`: a panic ends the machine at once.
+/// - `cryptomgr.notests`: the kernel does not test its ciphers at boot.
+/// - `fb_tunnels=none`: tunnel drivers put no devices into a new network
+///   namespace, which would not be "only loopback".
+/// - `norandmaps`: with fixed addresses TCG translates a library once, and not
+///   for each process, and a command takes half the time.
+/// - `lsm=capability psi=0`: security modules without a policy, and statistics
+///   that nobody reads, would still cost time at each call.
 const APPEND: &str = "quiet panic=-1 cryptomgr.notests fb_tunnels=none \
                       norandmaps lsm=capability psi=0 rdinit=/init";
 
-/// How long QEMU's monitor may think about an answer. It greets in 0.1 s where
-/// nothing of QEMU is in memory yet.
+/// How long QEMU's monitor may take for an answer. Its greeting takes 0.1 s if
+/// QEMU was not in the page cache.
 const MONITOR: Duration = Duration::from_secs(4);
 
-/// How long it may take to write a machine's state.
+/// How long writing a machine's state may take.
 const SAVE: Duration = Duration::from_secs(60);
 
 /// How much of the console is kept.
 const CONSOLE: usize = 64 * 1024;
 
-/// The path of `$HARNESS_QEMU`, or of QEMU by its own name.
+/// The path of `$HARNESS_QEMU`, or else of this architecture's QEMU.
 pub fn qemu() -> Result<PathBuf, Failure> {
     let name = match variable("HARNESS_QEMU") {
         Some(name) => name,
@@ -71,27 +74,28 @@ pub fn qemu() -> Result<PathBuf, Failure> {
     })
 }
 
-/// A running machine. It ends when this is dropped, and when the thread that
-/// started it ends, however that happens.
+/// A running machine. It ends when this is dropped, or when the thread that
+/// started it ends for any reason.
 #[derive(Debug)]
 pub struct Machine {
     child: Child,
-    /// Into the second serial port.
+    /// To the second serial port.
     pub input: UnixStream,
-    /// Out of it. QEMU writes byte by byte, and of single bytes a pipe holds
-    /// 64 KiB, but a socket a few hundred.
+    /// From the second serial port. QEMU writes single bytes: a pipe holds
+    /// 65 536 of them, but a socket only a few hundred.
     pub output: PipeReader,
     monitor: BufReader<UnixStream>,
     console: UnixStream,
-    /// Of a machine that was booted: its memory.
+    /// The memory of a machine that was booted.
     memory: Option<File>,
-    /// Of one that was not: what goes on in it, on its way to QEMU.
+    /// The saved state, for a machine that was not booted.
     state: Option<PipeReader>,
-    said: Arc<Mutex<Vec<u8>>>,
+    /// What the console has printed.
+    printed: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
 }
 
-/// Where a machine begins.
+/// Where a machine starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     /// At the kernel's first instruction. Its memory can be saved.
@@ -126,7 +130,7 @@ impl Machine {
         let mut state = None;
         let (path, share) = match at {
             Start::Boot => {
-                // A file on a disk costs a second more, page by page.
+                // A file on a disk would take a second more.
                 let file = memfd_create(c"memory", MFdFlags::MFD_CLOEXEC)
                     .map_err(|e| Failure::because("memfd_create", e))?;
                 let fd = file.as_raw_fd();
@@ -187,7 +191,8 @@ impl Machine {
         // SAFETY: these are system calls only, safe between fork and exec.
         unsafe {
             qemu.pre_exec(move || {
-                // No QEMU outlives the one who started it, SIGKILL or not.
+                // QEMU ends with the thread that started it, even after a
+                // SIGKILL.
                 set_pdeathsig(Signal::SIGKILL)?;
                 if getppid() != parent {
                     return Err(io::ErrorKind::Other.into());
@@ -204,19 +209,19 @@ impl Machine {
         })?;
         drop((guest_monitor, guest_console, qemu));
 
-        // A machine that takes nothing any more must not hold up its user.
+        // A write to a machine that hangs must not block forever.
         input
             .set_write_timeout(Some(patience(MONITOR)))
             .and_then(|()| monitor.set_write_timeout(Some(patience(MONITOR))))
             .map_err(|error| Failure::because("setsockopt", error))?;
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let ear =
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let source =
             console.try_clone().map_err(|e| Failure::because("dup", e))?;
         let reader = thread::spawn({
-            let said = Arc::clone(&said);
+            let printed = Arc::clone(&printed);
             move || {
-                leave_signals_to_others();
-                keep_last(ear, &said);
+                block_signals();
+                keep_last(source, &printed);
             }
         });
         let monitor = BufReader::new(monitor);
@@ -229,22 +234,22 @@ impl Machine {
             console,
             memory,
             state,
-            said,
+            printed,
             reader,
         })
     }
 
-    /// QEMU.
+    /// QEMU's PID.
     pub fn process(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// Ends the machine, and makes an error of what its console said last.
+    /// Ends the machine, and returns an error with its console's last lines.
     pub fn fail(&mut self, what: impl Into<String>) -> Failure {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // What is in the socket by now is still read, and then it is over,
-        // even if somebody else has the other end.
+        // The reader still gets what is in the socket, and then EOF, even if
+        // another process has the other end open.
         let _ = self.console.shutdown(Shutdown::Both);
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
@@ -258,17 +263,17 @@ impl Machine {
         Failure::with_console(what, console)
     }
 
-    /// What the console has said, the last of it.
+    /// The last part of what the console has printed.
     pub fn console(&self) -> String {
-        let said = self.said.lock().unwrap_or_else(|e| e.into_inner());
-        String::from_utf8_lossy(&said).into_owned()
+        let printed = self.printed.lock().unwrap_or_else(|e| e.into_inner());
+        String::from_utf8_lossy(&printed).into_owned()
     }
 
-    /// Agrees with the monitor on a language.
+    /// Negotiates capabilities with the monitor.
     pub fn negotiate(&mut self) -> Result<(), Failure> {
         self.reply()?; // The greeting.
         self.execute("qmp_capabilities", json!({}))?;
-        // The memory is a file already: it need not go into the state.
+        // The memory is in a file already, and is left out of the state.
         let ignore = json!([{"capability": "x-ignore-shared", "state": true}]);
         self.execute(
             "migrate-set-capabilities",
@@ -277,8 +282,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Writes the machine into the files `state` and `memory`, in `dir`. It
-    /// stands still then.
+    /// Writes the machine into the files `state` and `memory` in `dir`. It is
+    /// stopped after that.
     pub fn save(&mut self, dir: &Path) -> Result<(), Failure> {
         self.execute("migrate", json!({"uri": "exec:cat > state"}))?;
         let deadline = Instant::now() + patience(SAVE);
@@ -301,7 +306,7 @@ impl Machine {
             .map_err(|error| Failure::because("memory", error))
     }
 
-    /// Goes on from the file `state`.
+    /// Continues from the file `state`.
     pub fn restore(&mut self) -> Result<(), Failure> {
         let Some(state) = self.state.take() else { return Ok(()) };
         let uri = format!("fd:{}", state.as_raw_fd());
@@ -309,7 +314,7 @@ impl Machine {
         Ok(())
     }
 
-    /// One command to the monitor (QMP), and its answer.
+    /// Sends a command to the monitor (QMP), and returns the answer.
     fn execute(
         &mut self,
         command: &str,
@@ -362,26 +367,27 @@ impl Drop for Machine {
     }
 }
 
-/// A pipe through which the file's bytes come. QEMU from 11.1 on takes no
-/// state from a file that is given to it open (`fd:`), and QEMU 7.2 none from
-/// a file that is named (`file:`); each takes one from a pipe.
+/// A pipe from which the file's bytes can be read. QEMU from 11.1 on takes no
+/// state from the descriptor of a file (`fd:`), and QEMU 7.2 none from a file
+/// that is named (`file:`). Both take it from a pipe.
 fn through_a_pipe(path: &Path) -> io::Result<PipeReader> {
     let mut file = File::open(path)?;
     let (reader, mut writer) = io::pipe()?;
-    // QEMU may end before it has read all of it: that is seen elsewhere.
+    // QEMU may end before it has read all: that is noticed elsewhere.
     thread::spawn(move || {
-        leave_signals_to_others();
+        block_signals();
         io::copy(&mut file, &mut writer)
     });
     Ok(reader)
 }
 
-/// A signal is for the thread that waits for it, and kills none that does not.
-fn leave_signals_to_others() {
+/// In a thread that must not be chosen for a signal. The thread that has a
+/// signalfd(2) blocks them, and then the kernel would deliver them here.
+fn block_signals() {
     let _ = SigSet::all().thread_block();
 }
 
-/// Copies a file, and leaves out what was never written.
+/// Copies a file, and keeps its holes.
 fn copy_sparse(from: &mut File, to: &mut File) -> io::Result<()> {
     to.set_len(from.metadata()?.len())?;
     let mut at = 0;
@@ -397,7 +403,7 @@ fn copy_sparse(from: &mut File, to: &mut File) -> io::Result<()> {
     }
 }
 
-/// Reads to the end, and keeps the last of it.
+/// Reads to the end, and keeps the last part.
 fn keep_last(mut console: UnixStream, text: &Mutex<Vec<u8>>) {
     let mut bytes = [0; 4096];
     while let Ok(n @ 1..) = console.read(&mut bytes) {

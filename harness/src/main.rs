@@ -4,7 +4,7 @@
 //!     usage: harness [COMMAND [ARG]...]
 //!
 //! Without COMMAND: a root shell in the machine, to try out what would wreck
-//! this one. The machine ends with COMMAND, and nothing of it is left.
+//! this one. The machine ends with COMMAND, and nothing is left of it.
 
 mod terminal;
 
@@ -26,7 +26,8 @@ const USAGE: &str = "usage: harness [COMMAND [ARG]...]\n";
 const VERSION: &str = concat!("harness ", env!("CARGO_PKG_VERSION"), "\n");
 
 fn main() -> ExitCode {
-    // The same program is the guest's PID 1, where the kernel calls it so.
+    // The same program is the guest's PID 1, where the kernel starts it as
+    // /init.
     if std::process::id() == 1 && env::args_os().next() == Some("/init".into())
     {
         let Err(error) = guest::serve();
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         Some(command) => std::iter::once(command).chain(args).collect(),
         None => vec!["bash".into()],
     };
-    children_are_waited_for();
+    reset_sigchld();
     match run(argv) {
         Ok(status) => status,
         Err(failure) => fail(125, failure),
@@ -58,16 +59,16 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
     let harness = Harness::new(&this, &argv)?;
     let mut vm = harness.start()?;
 
-    // Like `docker run -it`, but without the letters: COMMAND gets a terminal
-    // where the reader has one.
+    // Like `docker run -it`, but without an option: COMMAND gets a terminal if
+    // all three streams here are one.
     let streams =
         [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()]
             .map(|fd| fd.try_clone_to_owned());
     let [Ok(input), Ok(output), Ok(errors)] = streams else {
         return Err(Failure::because("standard streams", "closed"));
     };
-    let seated = [&input, &output, &errors].map(IsTerminal::is_terminal);
-    let terminal = match seated == [true; 3] {
+    let are_terminals = [&input, &output, &errors].map(IsTerminal::is_terminal);
+    let terminal = match are_terminals == [true; 3] {
         true => Some(
             Terminal::take(input.as_fd())
                 .map_err(|error| Failure::because("terminal", error))?,
@@ -75,7 +76,7 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
         false => None,
     };
     let request = Request {
-        // Where a relative path leads to what was packed.
+        // In this directory a relative path names what was packed.
         dir: harness
             .has_readers_own()
             .then(|| env::current_dir().ok())
@@ -90,8 +91,8 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
         }),
     };
     let mut event = || terminal.as_ref().and_then(Terminal::event);
-    let mut output = Output { to: output.into(), unread: false };
-    let mut errors = Output { to: errors.into(), unread: false };
+    let mut output = Output { to: output.into(), broken_pipe: false };
+    let mut errors = Output { to: errors.into(), broken_pipe: false };
     let io = Io {
         input: Input::Stream(input.as_fd()),
         output: &mut output,
@@ -103,8 +104,8 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
     };
     let end = vm.run(&request, io);
     drop((terminal, vm));
-    if output.unread || errors.unread {
-        return Ok(end_as_unread());
+    if output.broken_pipe || errors.broken_pipe {
+        return Ok(end_by_sigpipe());
     }
     let end = end?;
     Ok(match end {
@@ -116,25 +117,26 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Where the caller ignores SIGCHLD, so do we, and the kernel forgets how our
-/// children end: wait(2).
+/// If the caller ignores SIGCHLD, we inherit that, and the kernel discards the
+/// status of our children: wait(2).
 #[expect(unsafe_code, reason = "signal has no safe wrapper")]
-fn children_are_waited_for() {
-    // SAFETY: the default is no function of ours.
+fn reset_sigchld() {
+    // SAFETY: the default action is no function of ours.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
-/// An output stream, and whether the reader of it has gone.
+/// An output stream.
 struct Output {
     to: File,
-    unread: bool,
+    /// Whether nobody reads the other end any more (EPIPE).
+    broken_pipe: bool,
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.to.write(bytes);
         let error = written.as_ref().err().map(io::Error::kind);
-        self.unread |= error == Some(io::ErrorKind::BrokenPipe);
+        self.broken_pipe |= error == Some(io::ErrorKind::BrokenPipe);
         written
     }
 
@@ -145,8 +147,8 @@ impl Write for Output {
 
 /// Ends as `yes | head -n 1` does: killed by SIGPIPE, which Rust ignores.
 #[expect(unsafe_code, reason = "signal has no safe wrapper")]
-fn end_as_unread() -> ExitCode {
-    // SAFETY: the default is no function of ours.
+fn end_by_sigpipe() -> ExitCode {
+    // SAFETY: the default action is no function of ours.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
     let _ = raise(Signal::SIGPIPE);
     ExitCode::from(128 + Signal::SIGPIPE as u8)

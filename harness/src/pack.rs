@@ -1,5 +1,5 @@
-//! The guest's files: an initramfs of the demos, this machine's own tools,
-//! and the libraries they need. Nothing else of this machine comes in.
+//! The guest's files: an initramfs of the demos, this machine's tools, and the
+//! libraries they need. No other file of this machine goes in.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -13,16 +13,16 @@ use std::{env, fs};
 use crate::kernel::Module;
 use crate::{Failure, on_path};
 
-/// The tools that the book's chapters and the claims use, those for the
-/// reader's comfort, and the packages that hold them.
+/// The tools that the book's chapters and the claims use, optional ones for the
+/// laboratory, and the packages that hold them.
 const TOOLS: &str = include_str!("../tools");
 
-/// The package managers that have a column there.
+/// How many package managers have a column there.
 const PACKAGERS: usize = 6;
 
-/// Optional files: what a terminal can do, by its `$TERM`, and letters that are
-/// not ASCII. `tmux` does not start without the two, and `pstree`
-/// draws no lines.
+/// Optional files: descriptions of terminals (terminfo), by `$TERM`. Without
+/// them and the locale below `tmux` does not start, and `pstree` draws no
+/// lines.
 const TERMINALS: &[&str] = &[
     "dumb",
     "linux",
@@ -43,19 +43,21 @@ const TERMINALS: &[&str] = &[
 const TERMINFO: &[&str] =
     &["/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo"];
 
-/// What letters are, in UTF-8. And where libraries are, which is the same
-/// inside: without it each is looked for in eight folders first.
+/// The locale of UTF-8. And the dynamic linker's cache: the guest has its
+/// libraries at the same paths, and without the cache each is searched for in
+/// eight folders.
 const MORE: &[&str] = &["/usr/lib/locale/C.utf8/LC_CTYPE", "/etc/ld.so.cache"];
 
-/// Where tools are, `$PATH` or not. The last folder is NixOS's, whose `$PATH`
-/// has wrappers in front of it that work nowhere else.
+/// Where tools are looked for before `$PATH`. The last folder is NixOS's: there
+/// `$PATH` begins with wrappers, which work on that machine only.
 const PATH: &[&str] =
     &["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/run/current-system/sw/bin"];
 
-/// For the laboratory's shell.
+/// The prompt of the laboratory's shell shows the user and the hostname, which
+/// is another one behind uts-demo.
 const PROMPT: &str = "PS1='\\u@\\h:\\w\\$ '\n";
 
-/// What the guest's own files say.
+/// The guest's own files: path, mode and content.
 const ETC: &[(&str, u32, &str)] = &[
     (
         "/etc/passwd",
@@ -69,11 +71,12 @@ const ETC: &[(&str, u32, &str)] = &[
         0o644,
         "root:x:0:\ntty:x:5:\nreader:x:1000:\nnogroup:x:65534:\n",
     ),
-    // Closed, as everywhere: "root" inside a user namespace may not read it.
+    // Only root may read it, as on every machine; root inside a user namespace
+    // may not.
     ("/etc/shadow", 0o600, "root:*:::::::\nreader:*:::::::\n"),
     ("/etc/hosts", 0o644, "127.0.0.1 localhost\n::1 localhost\n"),
     ("/etc/hostname", 0o644, "outside\n"),
-    // For ip(8), once.
+    // For `ip -batch`, at boot.
     (
         "/etc/ip",
         0o644,
@@ -81,10 +84,9 @@ const ETC: &[(&str, u32, &str)] = &[
          address add 192.0.2.1/24 dev dummy0\n\
          link set dummy0 up\n",
     ),
-    // libc before all others, and so at one address in all programs: TCG
-    // translates it once for all of them (QEMU before 8 goes by addresses).
+    // libc is loaded first, and so at the same address in all programs: then
+    // TCG translates it only once (QEMU before 8 goes by virtual addresses).
     ("/etc/ld.so.preload", 0o644, "libc.so.6\n"),
-    // Says who and where one is, which changes behind uts-demo.
     ("/root/.bashrc", 0o644, PROMPT),
     ("/home/reader/.bashrc", 0o644, PROMPT),
     ("/usr/local/bin/reader", 0o755, include_str!("../guest/reader")),
@@ -102,7 +104,8 @@ const ETC: &[(&str, u32, &str)] = &[
 #[derive(Debug, Default)]
 pub struct Tree {
     entries: BTreeMap<PathBuf, Entry>,
-    /// Where each program is that was packed, by its device and inode.
+    /// The path in the guest of each packed program, by the device and inode
+    /// that it has here.
     programs: BTreeMap<(u64, u64), PathBuf>,
     /// Every file of this machine that was read for it.
     pub sources: Vec<PathBuf>,
@@ -118,7 +121,7 @@ enum Entry {
 /// The guest's tools: their names, and their paths on this machine.
 ///
 /// # Errors
-/// Names what is missing, and who installs it.
+/// Names the missing tools, and `harness/setup`, which installs them.
 pub fn tools() -> Result<Vec<(String, PathBuf)>, Failure> {
     let mut found: Vec<(String, PathBuf)> = Vec::new();
     let mut missing = Vec::new();
@@ -154,8 +157,7 @@ fn find(name: &str) -> Option<PathBuf> {
     usual.or_else(|| on_path(OsStr::new(name)))
 }
 
-/// The files that terminals and the dynamic linker need, as far as this
-/// machine has them.
+/// Those of [`TERMINALS`] and [`MORE`] that this machine has.
 pub fn optional_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     for name in TERMINALS {
@@ -170,8 +172,7 @@ pub fn optional_files() -> Vec<PathBuf> {
     files
 }
 
-/// Where the guest has file systems of its own: what is packed there would be
-/// covered.
+/// The guest mounts its own file systems here, which would cover packed files.
 const COVERED: [&str; 3] = ["/dev", "/proc", "/sys"];
 
 fn uncovered(path: &Path) -> Result<(), Failure> {
@@ -184,8 +185,8 @@ fn uncovered(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The files that `$HARNESS_FILES` names, as in PATH with `:` between them; of
-/// a folder all that is in it.
+/// The files that `$HARNESS_FILES` names, separated by `:`, and for a folder
+/// everything in it. Each as its path in the guest and its path here.
 pub fn readers_files(list: &OsStr) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
     let mut files = Vec::new();
     for path in env::split_paths(list).filter(|it| !it.as_os_str().is_empty()) {
@@ -197,8 +198,8 @@ pub fn readers_files(list: &OsStr) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
     Ok(files)
 }
 
-/// The path and, of a folder, all paths below it. Sockets and the like stay
-/// here: they lead to processes of this machine.
+/// The path and, for a folder, all paths below it. Sockets, FIFOs and devices
+/// are left out: they belong to this machine.
 fn add_files(
     path: PathBuf,
     files: &mut Vec<(PathBuf, PathBuf)>,
@@ -215,10 +216,10 @@ fn add_files(
     Ok(())
 }
 
-/// What of the reader's own goes in besides: where in the guest, and what of
-/// this machine. Each word of the command that is the path of a file here and
-/// none of a guest's, and the command itself where it is found on PATH and is
-/// none of the guest's `programs`.
+/// The reader's own files that go in, each as its path in the guest and its
+/// path here. These are the words of the command line that are the path of a
+/// file here and not of one of the guest's; and the command itself, if it is
+/// found on PATH and is not one of the guest's `programs`.
 pub fn readers_own(
     argv: &[OsString],
     programs: &[(PathBuf, PathBuf)],
@@ -227,7 +228,7 @@ pub fn readers_own(
     for word in argv.iter().filter(|word| word.as_bytes().contains(&b'/')) {
         let Ok(path) = std::path::absolute(word) else { continue };
         let at = merged(&path);
-        // Every machine has its own of these.
+        // Files that every guest has already.
         let is_guests = at.starts_with("/proc")
             || at.starts_with("/sys")
             || programs.iter().any(|(there, _)| *there == at)
@@ -253,7 +254,7 @@ impl Tree {
     /// The directories and files that every guest has.
     pub fn new() -> Tree {
         let mut tree = Tree::default();
-        // No file system is mounted over /tmp: what is packed may be there.
+        // No file system is mounted over /tmp, so files may be packed there.
         for (dir, mode) in [
             ("/etc", 0o755),
             ("/mnt", 0o755),
@@ -315,8 +316,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Modules of the kernel, and what modprobe(8) finds them by, where this
-    /// machine has depmod(8).
+    /// The kernel's modules, and the indexes by which modprobe(8) finds them,
+    /// if this machine has depmod(8).
     pub fn modules(
         &mut self,
         release: &str,
@@ -353,19 +354,18 @@ impl Tree {
         Ok(())
     }
 
-    /// A program of this machine at a path in the guest, and all it needs to
-    /// run: libraries, program interpreter, the interpreter of a script.
+    /// A program of this machine at a path in the guest, with everything it
+    /// needs to run: libraries, dynamic linker, the interpreter of a script.
     pub fn program(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
         let fail = |error: &dyn std::fmt::Display| {
             Failure::new(format!("packing {}: {error}", source.display()))
         };
-        // A link is packed as what it leads to, so nothing else comes in
-        // with it.
+        // In place of a symbolic link, its target is packed at the link's path.
         let real = source.canonicalize().map_err(|error| fail(&error))?;
         let found = fs::metadata(&real).map_err(|error| fail(&error))?;
         self.sources.push(real.clone());
-        // A program of many names, as uutils' coreutils are: its further
-        // names are links, and each starts it under its own name.
+        // A program may have many names, as uutils' coreutils does. The first
+        // one is the file, and each further one a link to it.
         let id = (found.dev(), found.ino());
         let at = merged(at);
         if let Some(first) = self.programs.get(&id) {
@@ -376,7 +376,7 @@ impl Tree {
             }
             return Ok(());
         }
-        // What is there already is the guest's own.
+        // A file of the guest's own is not replaced.
         if self.has(&at) {
             return Ok(());
         }
@@ -392,8 +392,9 @@ impl Tree {
         } else if let Some(line) = head.strip_prefix(b"#!") {
             let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
             let line = String::from_utf8_lossy(line);
-            // The first word alone: the others are arguments, and what they
-            // name was not asked for. But env(1) runs what the second names.
+            // Only the first word is a program: the others are its arguments,
+            // and files that they name do not go in. But env(1) runs the
+            // program that its argument names.
             let mut words = line.split_whitespace();
             let Some(word) = words.next().filter(|it| it.starts_with('/'))
             else {
@@ -423,7 +424,7 @@ impl Tree {
         self.entries.contains_key(&merged(at))
     }
 
-    /// A program that a script names, if the guest has none there yet.
+    /// The interpreter of a script, unless the guest has it already.
     fn interpreter(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
         match self.has(at) {
             true => Ok(()),
@@ -431,8 +432,8 @@ impl Tree {
         }
     }
 
-    /// What the dynamic linker would load for this program, at the paths
-    /// where it would look.
+    /// The libraries that the dynamic linker loads for this program, at the
+    /// paths where it finds them.
     fn libraries(&mut self, program: &Path) -> io::Result<()> {
         let found = lddtree::DependencyAnalyzer::new(PathBuf::from("/"))
             .analyze(program)
@@ -447,8 +448,8 @@ impl Tree {
         }
         for path in paths {
             if !self.has(&path) {
-                // libc is preloaded (see ETC). For a program that changes its
-                // user's ids, ld.so(8) preloads only what has this bit.
+                // libc is preloaded (see ETC). For a set-user-ID program,
+                // ld.so(8) preloads only libraries that have this bit, too.
                 let libc = path.ends_with("libc.so.6");
                 let mode = if libc { 0o4755 } else { 0o755 };
                 self.file(&path, mode, fs::read(&path)?);
@@ -504,8 +505,8 @@ impl Tree {
     }
 }
 
-/// The guest's `/bin`, `/sbin`, `/lib*` are links into `/usr`; and dots are
-/// worked out, so that no path leaves the tree.
+/// The path with `..` resolved, so that it cannot leave the tree, and with
+/// `/usr` in front of the directories that are links into it in the guest.
 fn merged(path: &Path) -> PathBuf {
     let mut clean = PathBuf::from("/");
     for part in path.components() {

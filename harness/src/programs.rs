@@ -8,15 +8,15 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::Failure;
-use crate::progress::said_when_slow;
+use crate::progress::report_if_slow;
 
-/// The demos: what of this workspace the guest gets.
+/// The demos: the packages of this workspace that go into the guest.
 pub const DEMOS: [&str; 6] =
     ["uts-demo", "ipc-demo", "pid-demo", "mount-demo", "user-demo", "net-demo"];
 
-/// Builds what is not built yet, and names the programs: the demos, and
-/// their examples. Cargo runs in the workspace: settings of the folder where the
-/// reader stands are not meant for it.
+/// Builds what is not built yet, and returns the paths of the programs: the
+/// demos and their examples. Cargo runs in the workspace, because the settings
+/// of the reader's current directory are not meant for it.
 pub fn build() -> Result<Vec<PathBuf>, Failure> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
@@ -29,7 +29,7 @@ pub fn build() -> Result<Vec<PathBuf>, Failure> {
         .arg(target_dir())
         .current_dir(&workspace)
         .stderr(Stdio::inherit());
-    let output = said_when_slow("building the demos", || command.output())
+    let output = report_if_slow("building the demos", || command.output())
         .map_err(|error| {
             let what =
                 format!("{} in {}", cargo.display(), workspace.display());
@@ -49,8 +49,9 @@ pub fn build() -> Result<Vec<PathBuf>, Failure> {
 
 /// Cargo's target directory, in which this program was built.
 pub fn target_dir() -> &'static Path {
-    // .../target/debug/build/harness-.../out, and with `--target` a folder
-    // more between. Cargo marks its own, and from 1.97 on that folder, too.
+    // .../target/debug/build/harness-.../out, and with `--target` one folder
+    // more between them. Cargo marks its target directory with this file, and
+    // from 1.97 on that folder, too.
     let mut above = Path::new(env!("OUT_DIR")).ancestors().skip(4).take(2);
     let marked = |dir: &&Path| dir.join("CACHEDIR.TAG").is_file();
     let found = above.clone().filter(marked).last();

@@ -1,4 +1,4 @@
-//! What takes a while, in one line; only where somebody is looking.
+//! One line about work that takes a while, only if stderr is a terminal.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -6,22 +6,22 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// A reader wonders what a program does that says nothing for longer.
-const SOON: Duration = Duration::from_secs(2);
+/// How long work may take before it is reported.
+const SLOW: Duration = Duration::from_secs(2);
 
-/// Says what is being done.
+/// Prints what is being done.
 pub fn progress(what: fmt::Arguments) {
     if io::stderr().is_terminal() {
         eprintln!("harness: {what}");
     }
 }
 
-/// Does it, and says so as soon as it has taken a while.
-pub fn said_when_slow<T>(what: &str, work: impl FnOnce() -> T) -> T {
+/// Does the work, and prints what it is if it takes longer than [`SLOW`].
+pub fn report_if_slow<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let (done, end) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            if end.recv_timeout(SOON) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if end.recv_timeout(SLOW) == Err(mpsc::RecvTimeoutError::Timeout) {
                 progress(format_args!("{what}"));
             }
         });

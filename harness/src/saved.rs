@@ -1,5 +1,5 @@
-//! The saved machine: booted once, kept as files, and found again by all that
-//! went into it.
+//! The saved machine: booted once, and kept as files in a folder that is named
+//! after a hash of everything it was made of.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsString;
@@ -24,20 +24,22 @@ use crate::progress::progress;
 use crate::vm::{RestoreError, Vm};
 use crate::{Failure, PATIENCE, patience, programs, variable};
 
-/// How long a boot may take, from the start of QEMU to the guest's hello.
+/// How long a boot may take, from QEMU's start to [`FromGuest::Ready`].
+///
+/// [`FromGuest::Ready`]: crate::wire::FromGuest::Ready
 const BOOT: Duration = Duration::from_secs(60);
 
-/// The same for KVM, which takes 1 s where it works.
+/// The same for KVM, which takes 1 s if it works.
 const KVM_BOOT: Duration = Duration::from_secs(20);
 
-/// The modules of the kernel that go in: `dummy`, which the guest loads, and
-/// what later chapters load by modprobe(8).
+/// The kernel's modules that go in: `dummy`, which the guest loads itself, and
+/// those that the book's later chapters load by modprobe(8).
 const MODULES: &[&str] = &["dummy", "veth", "bridge", "overlay", "loop"];
 
-/// So many saved states stay: of other kernels, other builds.
+/// How many saved states are kept, for different kernels and builds.
 const STATES: usize = 4;
 
-/// All that goes into a machine.
+/// Starts machines. Holds everything that they are made of.
 #[derive(Debug)]
 pub struct Harness {
     cache: PathBuf,
@@ -45,19 +47,18 @@ pub struct Harness {
     kernel: PathBuf,
     accelerators: Accelerators,
     init: PathBuf,
-    /// Where in the guest, and what of this machine.
+    /// For each program the path in the guest and the path here.
     programs: Vec<(PathBuf, PathBuf)>,
-    /// The same of files that are not to be run, and folders.
+    /// The same for folders and other files, whose libraries do not go in.
     files: Vec<(PathBuf, PathBuf)>,
     /// Whether anything of the reader's own is among them.
     readers_own: bool,
 }
 
 impl Harness {
-    /// Builds the demos, finds the kernel, QEMU and the tools, and saves a
-    /// machine of them, if there is none yet. `init` is the `harness` program,
-    /// which is the guest's PID 1 too. The programs of this machine that
-    /// `argv` names go in besides.
+    /// Builds the demos, finds the kernel, QEMU and the tools, and makes the
+    /// saved machine if there is none yet. `init` is the `harness` program,
+    /// which is also the guest's PID 1. Files that `argv` names go in, too.
     pub fn new(init: &Path, argv: &[OsString]) -> Result<Harness, Failure> {
         if let Err(failure) = &*PATIENCE {
             return Err(Failure::new(failure.first_line()));
@@ -87,7 +88,7 @@ impl Harness {
         let readers_own = !own.is_empty() || !files.is_empty();
         programs.extend(own);
         for file in pack::optional_files() {
-            // Not the link that it may be, but what it leads to.
+            // In place of a symbolic link, its target.
             files.extend(file.canonicalize().map(|it| (file, it)));
         }
         let kernel = Kernel::find(&cache)?;
@@ -125,13 +126,13 @@ impl Harness {
         Kernel::at(self.kernel.clone(), Arch::here()?.name)
     }
 
-    /// Whether the machine has programs or files of the reader's own, at the
-    /// paths where they are here.
+    /// Whether files of the reader's own are in the machine, at the paths that
+    /// they have here.
     pub fn has_readers_own(&self) -> bool {
         self.readers_own
     }
 
-    /// A machine that nobody has touched.
+    /// Starts a machine from the saved state.
     pub fn start(&self) -> Result<Vm, Failure> {
         self.accelerators.with(|accelerator| self.restored(accelerator))
     }
@@ -141,18 +142,18 @@ impl Harness {
         let tried = Stamp::of(&state.join(MANIFEST)).ok();
         let failure = match Vm::restore(&state, &frames, accelerator) {
             Ok(vm) => return Ok(vm),
-            // QEMU itself: it says nothing about the state.
+            // A failure of QEMU itself says nothing about the state.
             Err(RestoreError::Qemu(failure)) => return Err(failure),
             Err(RestoreError::State(failure)) => failure,
         };
-        // Every file is as it was written, and yet it does not run. The old
-        // state stays until a new one has been saved.
+        // Every file is as it was written, but the machine does not run. The
+        // old state is kept until a new one has been saved.
         eprintln!(
             "harness: the saved machine does not go on, and is made anew: \
              {failure}"
         );
         let lock = lock(&self.cache)?;
-        // Another process may have made it anew while we tried.
+        // Another process may have made a new one meanwhile.
         if Stamp::of(&state.join(MANIFEST)).ok() == tried {
             self.make(&state, self.inputs(accelerator)?)?;
         }
@@ -162,8 +163,8 @@ impl Harness {
             .map_err(RestoreError::into_failure)
     }
 
-    /// The folder of the saved machine, which is made if there is none, and
-    /// the page frames of its window.
+    /// The folder of the saved machine, and the page frames of its window. The
+    /// machine is made if there is none.
     fn state(
         &self,
         accelerator: Accelerator,
@@ -171,7 +172,8 @@ impl Harness {
         let inputs = self.inputs(accelerator)?;
         let dir = self.cache.join(inputs.name());
         if let Some(manifest) = intact(&dir, &inputs) {
-            // The time of its last use; failure to set it is harmless.
+            // The time of its last use, for `prune`. Failure to set it is
+            // harmless.
             let _ = File::open(&dir)
                 .and_then(|dir| dir.set_modified(SystemTime::now()));
             return Ok((dir, manifest.frames));
@@ -202,8 +204,8 @@ impl Harness {
         Ok(Inputs { accelerator, host, files, places })
     }
 
-    /// Boots a machine, and saves it in the folder `dir`, in place of what
-    /// was there. To be called with the lock.
+    /// Boots a machine, and saves it in the folder `dir`, which is replaced.
+    /// The caller must hold the lock.
     fn make(&self, dir: &Path, inputs: Inputs) -> Result<Vec<u64>, Failure> {
         let new = self.cache.join("new");
         let made = self.save(&new, inputs).and_then(|frames| {
@@ -229,7 +231,7 @@ impl Harness {
         let _ = fs::remove_dir_all(new);
         fs::create_dir_all(new).map_err(fail)?;
 
-        // Side by side: each takes a while.
+        // In parallel: each takes a while.
         let (sources, unpacked) = thread::scope(|scope| {
             let unpacked = scope.spawn(|| unpack(&kernel, new));
             let sources = self.pack(&kernel, &new.join("initramfs"));
@@ -261,7 +263,7 @@ impl Harness {
         Ok(manifest.frames)
     }
 
-    /// Writes the guest's files. Returns where each came from.
+    /// Writes the initramfs. Returns the paths of the files that went in.
     fn pack(
         &self,
         kernel: &Kernel,
@@ -287,7 +289,7 @@ impl Harness {
     }
 }
 
-/// Writes the kernel as QEMU enters it at once, where that can be done.
+/// Writes the kernel, unpacked if possible.
 fn unpack(kernel: &Kernel, dir: &Path) -> io::Result<()> {
     let to = dir.join("kernel");
     match kernel.unpacked()? {
@@ -296,7 +298,7 @@ fn unpack(kernel: &Kernel, dir: &Path) -> io::Result<()> {
     }
 }
 
-/// One process at a time makes or removes what is in the cache.
+/// The lock of the cache: one process at a time writes to it.
 pub fn lock(cache: &Path) -> Result<Flock<File>, Failure> {
     let path = cache.join("lock");
     let fail = |error| Failure::because(path.display(), error);
@@ -305,7 +307,7 @@ pub fn lock(cache: &Path) -> Result<Flock<File>, Failure> {
         .map_err(|(_, errno)| fail(errno.into()))
 }
 
-/// In a saved machine's folder: all that it is made of, and came out.
+/// The file that lists what a saved machine was made of, and its files.
 const MANIFEST: &str = "manifest";
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -313,7 +315,7 @@ struct Manifest {
     inputs: Inputs,
     /// Every file that was packed, by its path.
     sources: Vec<(Vec<u8>, Stamp)>,
-    /// What came out, by its name in the folder.
+    /// The saved machine's files, by their names in the folder.
     made: Vec<(String, Stamp)>,
     /// The page frames of the guest's window.
     frames: Vec<u64>,
@@ -327,7 +329,7 @@ struct Inputs {
     host: String,
     /// QEMU, kernel, programs, by their paths.
     files: Vec<(Vec<u8>, Stamp)>,
-    /// Where the programs are in the guest.
+    /// The paths of the programs and files in the guest.
     places: Vec<Vec<u8>>,
 }
 
@@ -345,7 +347,7 @@ impl Inputs {
 struct Stamp {
     inode: u64,
     length: u64,
-    /// Of its last change, since the epoch: seconds and nanoseconds.
+    /// The time of its last change: seconds and nanoseconds since the epoch.
     modified: (i64, i64),
 }
 
@@ -353,7 +355,7 @@ impl Stamp {
     fn of(path: &Path) -> Result<Stamp, Failure> {
         let found = fs::symlink_metadata(path)
             .and_then(|link| match link.is_symlink() {
-                // Of a link that leads nowhere: the link itself.
+                // If the link is broken, the link itself counts.
                 true => fs::metadata(path).or(Ok(link)),
                 false => Ok(link),
             })
@@ -370,12 +372,12 @@ fn bytes(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
 }
 
-/// The manifest of a saved machine, if that is complete and everything as it
-/// was then.
+/// The manifest of a saved machine, if that is complete and nothing has changed
+/// since.
 fn intact(dir: &Path, inputs: &Inputs) -> Option<Manifest> {
     let manifest = fs::read(dir.join(MANIFEST)).ok()?;
     let manifest: Manifest = postcard::from_bytes(&manifest).ok()?;
-    let is_as_it_was = |path: &Path, then: &Stamp| {
+    let is_unchanged = |path: &Path, then: &Stamp| {
         Stamp::of(path).is_ok_and(|now| now == *then)
     };
     let mut sources = manifest.sources.iter();
@@ -383,14 +385,13 @@ fn intact(dir: &Path, inputs: &Inputs) -> Option<Manifest> {
     let same = manifest.inputs == *inputs
         && sources.all(|(path, then)| {
             let path = std::ffi::OsStr::from_bytes(path);
-            is_as_it_was(Path::new(path), then)
+            is_unchanged(Path::new(path), then)
         })
-        && made.all(|(name, then)| is_as_it_was(&dir.join(name), then));
+        && made.all(|(name, then)| is_unchanged(&dir.join(name), then));
     same.then_some(manifest)
 }
 
-/// Removes the states that were not used for longest, so that they do not
-/// pile up.
+/// Removes the least recently used states, down to [`STATES`].
 fn prune(cache: &Path) {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
     let mut states: Vec<_> = entries
@@ -415,7 +416,7 @@ mod tests {
 
     #[test]
     fn changed_file_makes_a_saved_state_worthless() {
-        // In a folder of any name: a path may hold a line's end.
+        // A path may hold any byte, also a newline.
         let dir = tempfile::tempdir().expect("a folder");
         let dir = dir.path().join("new");
         let [source, memory] = [dir.join("a\nb"), dir.join("memory")];

@@ -1,4 +1,4 @@
-//! The reader's terminal, while a machine has it.
+//! The reader's terminal, while a command in the machine uses it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -7,8 +7,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-/// The reader's terminal: each key goes into the machine as it is, until
-/// this is dropped and the terminal is what it was.
+/// The reader's terminal in raw mode: each key goes into the machine as it is.
+/// Dropping this restores the terminal's settings.
 pub struct Terminal {
     fd: OwnedFd,
     before: Termios,
@@ -16,8 +16,9 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Takes the terminal, and from now on signals as events. Before that
-    /// there is nothing to set right, and they end this process at once.
+    /// Sets the terminal to raw mode. From now on these signals are events.
+    /// Before that no settings have to be restored, and so they may end this
+    /// process at once.
     pub fn take(fd: BorrowedFd) -> io::Result<Terminal> {
         let signals: SigSet =
             [Signal::SIGWINCH, Signal::SIGTERM, Signal::SIGHUP]
@@ -37,7 +38,7 @@ impl Terminal {
         self.events.as_fd()
     }
 
-    /// What has happened: the new size, or `None` where it is time to end.
+    /// What has happened: the new size, or `None` if a signal says to end.
     pub fn event(&self) -> Option<(u16, u16)> {
         let signal = self.events.read_signal().ok()??;
         (signal.ssi_signo == Signal::SIGWINCH as u32).then(|| self.size())
@@ -52,7 +53,7 @@ impl Terminal {
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        // SAFETY: the kernel writes the size, which lives as long as that.
+        // SAFETY: the kernel writes the size, which lives as long as the call.
         unsafe {
             libc::ioctl(self.fd.as_raw_fd(), libc::TIOCGWINSZ, &mut size)
         };

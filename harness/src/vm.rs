@@ -1,5 +1,5 @@
-//! The conversation with a running machine: it is asked to run a command,
-//! gets its input and gives its output, and says how it ended.
+//! The protocol with a running machine: it gets a request and the command's
+//! input, and sends the output and how the command ended.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -24,7 +24,7 @@ use crate::wire::{
 };
 use crate::{Failure, patience};
 
-/// How long a start from a saved state may take, to the guest's hello.
+/// How long a start from a saved state may take, until the guest answers.
 const RESTORE: Duration = Duration::from_secs(20);
 
 /// A machine that waits for commands.
@@ -32,18 +32,18 @@ const RESTORE: Duration = Duration::from_secs(20);
 pub struct Vm {
     machine: Machine,
     decoder: Decoder,
-    /// Messages that have come, and were not looked at yet.
+    /// Messages that have arrived and are not handled yet.
     inbox: VecDeque<FromGuest>,
-    /// Where the guest takes input from, if that can be written to.
+    /// The guest's window, until a write to it fails.
     view: Option<View>,
 }
 
-/// Why a saved machine does not go on.
+/// Why a saved machine could not be restored.
 #[derive(Debug)]
 pub enum RestoreError {
     /// QEMU did not start, or not with this accelerator.
     Qemu(Failure),
-    /// QEMU did, and the machine did not go on from this state.
+    /// QEMU started, but the machine did not continue from this state.
     State(Failure),
 }
 
@@ -61,16 +61,16 @@ impl RestoreError {
 /// Where a command's input comes from.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// These bytes, and then the end.
+    /// These bytes, and then EOF.
     Bytes(&'a [u8]),
-    /// What can be read here.
+    /// What is read from this descriptor.
     Stream(BorrowedFd<'a>),
 }
 
 /// What has happened to the reader's terminal.
 pub type Event<'a> = dyn FnMut() -> Option<(u16, u16)> + 'a;
 
-/// A command's streams and its time.
+/// A command's streams and its deadline.
 pub struct Io<'a> {
     /// Standard input.
     pub input: Input<'a>,
@@ -80,12 +80,13 @@ pub struct Io<'a> {
     pub errors: &'a mut dyn Write,
     /// How long the command may take, once the machine is ready.
     pub patience: Option<Duration>,
-    /// Readable when something happens to the terminal; and what: its new
-    /// rows and columns, or `None` where it is time to stop.
+    /// A descriptor that is readable when something happens to the terminal,
+    /// and a function that says what: the new rows and columns, or `None` to
+    /// stop.
     pub events: Option<(BorrowedFd<'a>, &'a mut Event<'a>)>,
 }
 
-/// Which of those that were waited for can be read.
+/// What of a wait can be read now.
 struct Ready {
     wire: bool,
     input: bool,
@@ -98,7 +99,8 @@ impl Vm {
         Vm { machine, decoder, inbox, view: None }
     }
 
-    /// Waits for a machine that boots. Returns where its window is, too.
+    /// Waits until a machine has booted. Also returns the page frames of its
+    /// window.
     pub fn boot(
         machine: Machine,
         patience: Duration,
@@ -117,7 +119,7 @@ impl Vm {
         }
     }
 
-    /// Saves the machine, which ends with that.
+    /// Saves the machine, and ends it.
     pub fn save(mut self, dir: &Path) -> Result<(), Failure> {
         self.machine.save(dir)
     }
@@ -140,7 +142,7 @@ impl Vm {
         Ok(vm)
     }
 
-    /// What the console has said, the last of it.
+    /// The last part of what the console has printed.
     pub fn console(&self) -> String {
         self.machine.console()
     }
@@ -148,18 +150,18 @@ impl Vm {
     /// Runs a command to its end.
     ///
     /// # Errors
-    /// Where there is no verdict: the machine has died, or time is up, or
-    /// the streams on this side are broken.
+    /// If there is no verdict: the machine has died, the deadline has passed,
+    /// or a stream on this side is broken.
     pub fn run(
         &mut self,
         request: &Request,
         mut io: Io,
     ) -> Result<End, Failure> {
         let deadline = io.patience.map(|patience| Instant::now() + patience);
-        let mut input = Vec::new(); // Read, and not sent yet.
-        let mut more = !matches!(io.input, Input::Bytes([]));
-        let mut open = more; // The guest has not been told of its end.
-        let mut room = true; // The guest takes more of it.
+        let mut input = Vec::new(); // Read, but not sent yet.
+        let mut more = !matches!(io.input, Input::Bytes([])); // To be read.
+        let mut open = more; // Its end has not been sent yet.
+        let mut room = true; // The guest has taken the last message.
         self.request(request, open, deadline, io.patience)?;
         loop {
             if more
@@ -184,8 +186,7 @@ impl Vm {
                 && let Input::Stream(stream) = &io.input
             {
                 input.resize(WINDOW, 0);
-                // Reading from a terminal that is gone is an error: that is
-                // its end.
+                // An error, as from a terminal that is gone, counts as EOF.
                 let n = nix::unistd::read(stream, &mut input).unwrap_or(0);
                 input.truncate(n);
                 more = n > 0;
@@ -220,8 +221,8 @@ impl Vm {
         }
     }
 
-    /// Sends as much of COMMAND's input as goes into a message; nothing is its
-    /// end. Much at once goes through the guest's window.
+    /// Sends as much of COMMAND's input as fits into a message; an empty one is
+    /// EOF. More than that goes through the guest's window.
     fn send_input(&mut self, input: &mut Vec<u8>) -> Result<(), Failure> {
         if input.len() > CHUNK
             && let Some(view) = &self.view
@@ -256,7 +257,7 @@ impl Vm {
     ) -> Result<(), Failure> {
         let request = postcard::to_stdvec(request).expect("plain data");
         let parts: Vec<_> = request.chunks(CHUNK).collect();
-        let (last, parts) = parts.split_last().expect("it says who, at least");
+        let (last, parts) = parts.split_last().expect("it is not empty");
         for part in parts {
             self.send(&ToGuest::Part(part.to_vec()))?;
             loop {
@@ -270,8 +271,8 @@ impl Vm {
         self.send(&ToGuest::Run { part: last.to_vec(), input })
     }
 
-    /// Waits for the wire, for the terminal's events, and if it is wanted for
-    /// input. `None` when the deadline comes first.
+    /// Waits for the wire, for the terminal's events, and, if `input` is set,
+    /// for input. `None` if the deadline passes first.
     fn wait(
         &self,
         io: &Io,
@@ -328,7 +329,7 @@ impl Vm {
         Ok(Output { status, stdout, stderr })
     }
 
-    /// Greets the guest until it answers. The first byte into the port of a
+    /// Greets the guest until it answers. The first byte that is sent to a
     /// restored machine may get lost, so the greeting is repeated.
     fn greet(&mut self, deadline: Instant) -> Result<(), Failure> {
         let mut wait = Duration::from_millis(10);
@@ -341,7 +342,7 @@ impl Vm {
                 _ if Instant::now() < deadline => {}
                 _ => return Err(self.machine.fail("the guest is silent")),
             }
-            // A slow guest has them all to answer.
+            // A slow guest has to answer each greeting.
             wait = (wait * 2).min(Duration::from_secs(1));
         }
         Ok(())
@@ -355,7 +356,7 @@ impl Vm {
         })
     }
 
-    /// The next message; `None` when the deadline comes first.
+    /// The next message; `None` if the deadline passes first.
     fn receive(
         &mut self,
         deadline: Option<Instant>,
@@ -370,7 +371,7 @@ impl Vm {
         Ok(self.inbox.pop_front())
     }
 
-    /// Takes in what the wire has, or waits for it.
+    /// Reads what has arrived on the wire; blocks if there is nothing.
     fn read(&mut self) -> Result<(), Failure> {
         let mut bytes = [0; 16 * 1024];
         match self.machine.output.read(&mut bytes) {
@@ -387,8 +388,8 @@ impl Vm {
                     }
                 }
                 if self.decoder.inside() {
-                    // The rest is on its way, byte by byte, and each would
-                    // wake us. A moment later they come together.
+                    // The rest arrives byte by byte, and each would wake us up.
+                    // A moment later many of them are read together.
                     thread::sleep(Duration::from_micros(100));
                 }
                 Ok(())
@@ -398,15 +399,15 @@ impl Vm {
         }
     }
 
-    /// There is no verdict, and never will be.
+    /// The failure when the deadline has passed without a verdict.
     fn late(&mut self, patience: Option<Duration>) -> Failure {
         let patience = patience.unwrap_or_default();
         self.machine.fail(format!("no verdict: no end after {patience:?}"))
     }
 }
 
-/// Waits for one of these. False when the deadline has passed, whatever else
-/// has happened: a guest that never stops talking does not stop the clock.
+/// Waits for one of these. False if the deadline has passed, even if one is
+/// ready: a guest that sends without end must not postpone it.
 fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
     loop {
         let patience = match deadline {
@@ -420,7 +421,7 @@ fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
                 PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
             }
         };
-        // No error but EINTR can be: there is no signal that it is for.
+        // The only possible error is EINTR, and then it waits again.
         if let Ok(1..) = poll(fds, patience) {
             return true;
         }

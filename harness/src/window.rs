@@ -1,6 +1,6 @@
 //! The window: a part of the guest's memory into which the harness writes a
-//! command's input. The guest's PID 1 has the pages of it, and says where they
-//! are; the harness writes into the memory of QEMU, which is its child.
+//! command's input. It is memory of the guest's PID 1, which reports the page
+//! frames. The harness writes to them in the memory of QEMU, its child.
 
 use std::ffi::{c_long, c_void};
 use std::fs::{self, File};
@@ -15,17 +15,17 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 use crate::arch::Arch;
 use crate::wire::{PAGE, WINDOW, sum};
 
-/// The guest's side: pages that stay where they are.
+/// The guest's side: pages that the kernel does not move.
 #[derive(Debug)]
 pub struct Window(NonNull<c_void>);
 
 impl Window {
-    /// Takes memory for it, which is this process's until the machine ends.
+    /// Allocates the pages. They are never freed.
     #[expect(unsafe_code, reason = "mmap has no safe wrapper")]
     pub fn open() -> io::Result<Window> {
-        // The kernel moves pages to make room for larger ones, but not those
-        // that are locked, where it is told so: Documentation/admin-guide/
-        // sysctl/vm.rst.
+        // The kernel moves pages to make room for larger ones (compaction).
+        // With this setting it leaves locked pages where they are:
+        // Documentation/admin-guide/sysctl/vm.rst.
         let unevictable = "/proc/sys/vm/compact_unevictable_allowed";
         fs::write(unevictable, "0")?;
         let length = NonZeroUsize::new(WINDOW).expect("a size");
@@ -33,13 +33,14 @@ impl Window {
             | MapFlags::MAP_LOCKED
             | MapFlags::MAP_POPULATE;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: the kernel chooses the place, where nothing else is.
+        // SAFETY: the kernel chooses an address where nothing is mapped.
         let memory = unsafe { mmap_anonymous(None, length, access, flags)? };
         Ok(Window(memory))
     }
 
-    /// The numbers of the page frames, in their order: pagemap(5). It counts
-    /// in the kernel's pages, of which some on aarch64 have several of ours.
+    /// The numbers of the page frames, in order: see proc_pid_pagemap(5). That
+    /// file counts the kernel's pages, which on aarch64 can be larger than
+    /// ours.
     pub fn frames(&self) -> io::Result<Vec<u64>> {
         let pagemap = File::open("/proc/self/pagemap")?;
         let size = sysconf(SysconfVar::PAGE_SIZE)?.unwrap_or(PAGE as c_long);
@@ -59,8 +60,8 @@ impl Window {
     #[expect(unsafe_code, reason = "another process writes this memory")]
     pub fn read(&self, length: u32, expected: u32) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; (length as usize).min(WINDOW)];
-        // SAFETY: the memory is there as long as this process, and the harness
-        // writes it only before it says so.
+        // SAFETY: the memory is mapped as long as this process runs, and the
+        // harness has finished writing before it sends its message.
         unsafe {
             let from = self.0.as_ptr().cast::<u8>();
             from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len());
@@ -80,7 +81,7 @@ pub struct View {
 }
 
 impl View {
-    /// `None` where QEMU's memory cannot be told.
+    /// `None` if the guest's memory is not found in QEMU's.
     pub fn new(qemu: Pid, frames: &[u64]) -> Option<View> {
         let maps = fs::read_to_string(format!("/proc/{qemu}/maps")).ok()?;
         let memory = base(&maps)?;
@@ -96,7 +97,7 @@ impl View {
     /// Writes these bytes, at most [`WINDOW`].
     ///
     /// # Errors
-    /// EACCES where a process may not write the memory of its children
+    /// EACCES if a process may not write to the memory of its children
     /// (`kernel.yama.ptrace_scope` 2 and 3).
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let memory = format!("/proc/{}/mem", self.qemu);
@@ -107,7 +108,8 @@ impl View {
     }
 }
 
-/// Where the guest's memory begins, in a process's maps: proc_pid_maps(5).
+/// The address in QEMU where the guest's memory begins, from QEMU's
+/// /proc/PID/maps: proc_pid_maps(5).
 fn base(maps: &str) -> Option<usize> {
     let mut lines = maps.lines();
     let line = lines.find(|line| line.ends_with("/memory"))?;
@@ -123,7 +125,7 @@ mod tests {
     fn window_of_this_process_is_seen_through_its_view() {
         let mut pages = vec![0_u8; WINDOW];
         let base = pages.as_mut_ptr() as usize;
-        // The last page first: they may be anywhere.
+        // The last page first: the frames may be in any order.
         let places = (0..WINDOW / PAGE).rev().map(|it| base + it * PAGE);
         let view = View { qemu: Pid::this(), pages: places.collect() };
         let bytes: Vec<u8> = (0..PAGE + 5).map(|n| (n / 9) as u8).collect();

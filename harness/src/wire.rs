@@ -1,7 +1,7 @@
-//! What the harness and the guest's PID 1 say to each other over the second
-//! serial port, and how: each message is one [COBS] frame of [postcard] bytes,
-//! closed by a zero byte. Who comes in late, or misses a byte, is in step
-//! again after the next zero.
+//! The messages between the harness and the guest's PID 1 on the second serial
+//! port. Each is one [COBS] frame of [postcard] bytes, ended by a zero byte. A
+//! receiver that starts late or loses a byte is in sync again after the next
+//! zero.
 //!
 //! [COBS]: https://doi.org/10.1109/90.769765
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
@@ -11,19 +11,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The most data bytes in one message to the guest, so that a UART of 16 bytes
-/// and the 4096 of a terminal's buffer behind it never overflow.
+/// The most data bytes in one message to the guest, so that its UART (16 bytes)
+/// and the terminal's buffer behind that (4096 bytes) never overflow.
 pub const CHUNK: usize = 1024;
 
 /// The size of the guest's window: a part of its memory into which the harness
-/// writes input. The port takes a hundred times longer: an interrupt for each
-/// 14 bytes.
+/// writes input. The port would take a hundred times longer, with an interrupt
+/// for each 14 bytes.
 pub const WINDOW: usize = 256 * 1024;
 
-/// The size of a page of the guest's memory, and so of a piece of its window.
+/// The size of a page of the guest's memory, and so of a part of its window.
 pub const PAGE: usize = 4096;
 
-/// The sum that tells whether input has come through the window as it was.
+/// The checksum of input that goes through the window.
 pub fn sum(bytes: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(bytes);
@@ -33,53 +33,52 @@ pub fn sum(bytes: &[u8]) -> u32 {
 /// The most data bytes in one message from the guest.
 pub const OUTPUT: usize = 16 * 1024;
 
-/// A longer frame is rubbish.
+/// The longest frame that is accepted.
 const LONGEST: usize = 64 * 1024;
 
-/// To the guest.
+/// A message to the guest.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToGuest {
-    /// Are you there? The time is the one outside, since the guest's own
-    /// stood still while its state was a file.
+    /// Asks for an answer, and sets the guest's clock, which was stopped while
+    /// the machine was saved.
     Hello {
-        /// Comes back in the answer: an old answer is no answer.
+        /// Comes back in the answer.
         nonce: u64,
         /// Since the epoch.
         time: Duration,
     },
     /// A piece of a [`Request`]. Answered by [`FromGuest::Taken`].
     Part(Vec<u8>),
-    /// The last piece, or all of it: start it.
+    /// The last piece, after which the guest starts COMMAND.
     Run {
         /// The piece.
         part: Vec<u8>,
-        /// Whether there is any input; else standard input is `/dev/null`.
+        /// Whether there is any input. If not, standard input is `/dev/null`.
         input: bool,
     },
-    /// For COMMAND's standard input; empty means its end. Answered by
+    /// For COMMAND's standard input; empty means EOF. Answered by
     /// [`FromGuest::Taken`] when COMMAND has room for more.
     Input(Vec<u8>),
-    /// The same, but the bytes are in the guest's window already, so many of
-    /// them.
+    /// The same, but the bytes are in the guest's window already.
     Window {
-        /// At most [`WINDOW`].
+        /// How many bytes: at most [`WINDOW`].
         length: u32,
-        /// Of the bytes (CRC-32).
+        /// Their checksum (CRC-32).
         sum: u32,
     },
-    /// COMMAND's terminal has another size now: rows, columns.
+    /// The new size of COMMAND's terminal: rows, columns.
     Resize(u16, u16),
 }
 
-/// From the guest.
+/// A message from the guest.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromGuest {
-    /// The machine has booted. Its state may be saved now. The numbers of the
-    /// page frames of its window follow, in their order.
+    /// The machine has booted, and its state may be saved now. It has its
+    /// window in these page frames, in order.
     Ready(Vec<u64>),
-    /// The machine cannot be made what it promises to be.
+    /// The machine could not be set up, for this reason.
     Unfit(String),
-    /// The answer to [`ToGuest::Hello`].
+    /// The answer to [`ToGuest::Hello`], with its nonce.
     Hello(u64),
     /// The next [`ToGuest::Part`] or [`ToGuest::Input`] may come.
     Taken,
@@ -91,8 +90,8 @@ pub enum FromGuest {
     End(End),
 }
 
-/// Data is compressed (LZ4) where that makes it shorter: it takes less time
-/// than the serial port does.
+/// Data is compressed (LZ4) if that makes it shorter: compression takes less
+/// time than the serial port.
 mod shorter {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -105,8 +104,8 @@ mod shorter {
     where
         S: Serializer,
     {
-        // The port is quicker than the first steps of a compression where
-        // the guest's instructions are computed, if the bytes are few.
+        // Under TCG the port sends a few bytes in less time than compression
+        // takes to begin.
         if bytes.len() >= FEW {
             let packed = lz4_flex::block::compress(bytes);
             if packed.len() < bytes.len() {
@@ -136,9 +135,9 @@ pub struct Request {
     pub argv: Vec<Vec<u8>>,
     /// Who runs it.
     pub user: User,
-    /// Where; a directory that is missing is made.
+    /// The working directory, which is made if it is missing.
     pub dir: Option<Vec<u8>>,
-    /// With a terminal of so many rows and columns, of this `$TERM`.
+    /// The terminal's rows, columns and `$TERM`, if there is to be one.
     pub terminal: Option<(u16, u16, String)>,
 }
 
@@ -151,23 +150,23 @@ pub enum User {
     Reader,
 }
 
-/// How a command ended. That it ended is certain: the guest has said so.
+/// How a command ended, as the guest reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    /// With this status.
+    /// It exited with this status.
     Exited(u8),
-    /// By this signal.
+    /// It was killed by this signal.
     Killed(u8),
-    /// It never began: execve(2) failed with this error number.
+    /// It did not start: execve(2) failed with this error number.
     NotStarted(i32),
 }
 
 impl End {
-    /// The status that a shell would give it.
+    /// The status as a shell reports it.
     pub fn status(self) -> u8 {
         match self {
             End::Exited(status) => status,
-            // The guest may say any number.
+            // The guest may send any number.
             End::Killed(signal) => 128_u8.saturating_add(signal),
             End::NotStarted(libc::ENOENT) => 127,
             End::NotStarted(_) => 126,
@@ -183,8 +182,8 @@ impl fmt::Display for User {
 
 /// A message as it goes over the wire.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    // A frame begins with a zero as well: it ends what came before, be it
-    // half a frame or what the line made of a restored machine.
+    // A zero also comes before the frame. It ends what was sent before: half a
+    // frame, or noise on the line of a restored machine.
     let mut frame = vec![0];
     frame.extend(
         postcard::to_stdvec_cobs(message).expect("a message is plain data"),
@@ -192,7 +191,7 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     frame
 }
 
-/// Takes bytes as they come, gives messages.
+/// Makes messages of the bytes, one by one.
 #[derive(Debug, Default)]
 pub struct Decoder {
     frame: Vec<u8>,
@@ -205,8 +204,8 @@ impl Decoder {
         self.rubbish || !self.frame.is_empty()
     }
 
-    /// One byte more. `Some` when a frame is complete: a message, or `Err`
-    /// for what is none.
+    /// Takes one more byte. `Some` if it completes a frame: the message, or
+    /// `Err` if the frame is none.
     pub fn push<T: DeserializeOwned>(
         &mut self,
         byte: u8,
@@ -248,24 +247,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_said_is_heard(
+        fn messages_arrive_as_they_were_sent(
             chunks in prop::collection::vec(
                 prop::collection::vec(any::<u8>(), 0..CHUNK), 0..8),
         ) {
-            let said: Vec<_> = chunks.into_iter().map(FromGuest::Out).collect();
-            let bytes: Vec<u8> = said.iter().flat_map(encode).collect();
-            let heard: Result<Vec<_>, _> = decode(&bytes).into_iter().collect();
-            prop_assert_eq!(heard, Ok(said));
+            let sent: Vec<_> = chunks.into_iter().map(FromGuest::Out).collect();
+            let bytes: Vec<u8> = sent.iter().flat_map(encode).collect();
+            let received: Result<Vec<_>, _> =
+                decode(&bytes).into_iter().collect();
+            prop_assert_eq!(received, Ok(sent));
         }
 
         #[test]
-        fn after_any_rubbish_the_next_message_is_heard(
+        fn after_any_rubbish_the_next_message_arrives(
             rubbish in prop::collection::vec(any::<u8>(), 0..3 * CHUNK),
         ) {
             let mut bytes = rubbish;
             bytes.extend(encode(&FromGuest::Taken));
-            let heard = decode(&bytes);
-            prop_assert_eq!(heard.last(), Some(&Ok(FromGuest::Taken)));
+            let received = decode(&bytes);
+            prop_assert_eq!(received.last(), Some(&Ok(FromGuest::Taken)));
         }
 
         #[test]
@@ -286,12 +286,12 @@ mod tests {
             (b"text ".repeat(OUTPUT / 5), 0..OUTPUT / 100),
             (noise, OUTPUT..OUTPUT + OUTPUT / 100),
         ] {
-            let said = FromGuest::Err(bytes);
-            let sent = encode(&said);
+            let message = FromGuest::Err(bytes);
+            let sent = encode(&message);
             assert!(length.contains(&sent.len()), "{}", sent.len());
-            assert_eq!(decode(&sent), [Ok(said)]);
+            assert_eq!(decode(&sent), [Ok(message)]);
         }
-        // What would be longer than any output is none.
+        // Output that would be longer than the limit is refused.
         let sent = encode(&FromGuest::Out(vec![7; OUTPUT + 1]));
         assert_eq!(decode(&sent), [Err(Rubbish)]);
     }

@@ -1,4 +1,4 @@
-//! Links combined, as root and as `reader`.
+//! Chains of links, as root and as `reader`.
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
@@ -142,7 +142,7 @@ fn assert_report_holds(
     assert!(mine.iter().any(|it| it == ids[0]), "{text}");
     assert_ne!(ids[1], ids[0], "{text}");
     assert_eq!(ids[2], ids[0], "{text}");
-    // It is read at a terminal of 80 columns.
+    // It fits on a terminal of 80 columns.
     assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     assert!(text.starts_with("       "), "{text}");
 }
@@ -179,7 +179,7 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
         }
     }
     assert_eq!(look(), before);
-    // Inside, everything that could be left behind is left behind.
+    // Inside, one of everything that could be left behind is left behind.
     let litter = "hostname litter; \
          echo litter > /proc/sys/kernel/domainname; ipcmk -Q -M 64 -S 1; \
          mount -t tmpfs litter /mnt; ip link add litter type dummy; \
@@ -188,7 +188,7 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
     machine.root(inside).assert().success();
     assert_eq!(look(), before);
 
-    // Without the links every bit of it is seen.
+    // Without the links all of it is seen.
     machine.root(["sh", "-c", litter]);
     let (before, after) = (before.join("\n"), look().join("\n"));
     for trace in ["litter\nlitter\n", "/mnt", "litter: <", " sleep"] {
@@ -203,7 +203,7 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
 #[cfg_attr(ground_here, ignore = "renames the machine, and more")]
 fn no_report_holds_where_unshare_does_nothing() {
     let machine = fresh_machine();
-    let lie = "strace -f -qq -o /dev/null -e inject=unshare:retval=0";
+    let fake = "strace -f -qq -o /dev/null -e inject=unshare:retval=0";
     // An address that no new loopback interface has.
     machine.sh(Root, "ip address add 127.0.0.9/8 dev lo");
     for (demo, facts) in [
@@ -227,17 +227,18 @@ fn no_report_holds_where_unshare_does_nothing() {
     ] {
         let says = |fact| format!("{demo}: not isolated: {fact}\n");
         let says: String = facts.split(", ").map(says).collect();
-        let seen = machine.root(lie.split(' ').chain([demo]));
+        let seen = machine.root(fake.split(' ').chain([demo]));
         seen.assert().code(1).stderr(says);
     }
     // user-demo fails before its report: the outside has a map already.
-    let seen = machine.root(lie.split(' ').chain(["user-demo"]));
+    let seen = machine.root(fake.split(' ').chain(["user-demo"]));
     seen.assert().code(125).stdout("").stderr(predicate::str::starts_with(
         "user-demo: write /proc/self/setgroups: EPERM: ",
     ));
 }
 
-/// G2: as strace(1) sees the chain: what fork is, and how often each call.
+/// G2: strace(1) shows how often the chain makes each system call, and that
+/// its child is a fork: the clone has SIGCHLD.
 #[test]
 fn chain_of_six_is_seven_programs_six_unshares_and_one_child() {
     let machine = fresh_machine();
@@ -255,17 +256,18 @@ fn chain_of_six_is_seven_programs_six_unshares_and_one_child() {
     for user in USERS {
         let output = machine.run(user, [&strace[..], &chain].concat(), b"");
         let calls = String::from_utf8_lossy(&output.stderr).into_owned();
-        // A program is looked for in each folder of PATH: what counts is the
-        // call that found it. A call may be told in two lines, the end last.
+        // A program is looked for in each folder of PATH: only the call that
+        // found it counts. strace may print a call in two lines: only the
+        // second, with its end, counts.
         let done = |name: &str| {
             let call = format!("{name}(");
             let rest = format!("<... {name} resumed>");
-            let is_it = |line: &&str| {
+            let is_end = |line: &&str| {
                 (line.contains(&call) || line.contains(&rest))
                     && !line.contains(" = -1 ")
                     && !line.contains("<unfinished ...>")
             };
-            calls.lines().filter(is_it).count()
+            calls.lines().filter(is_end).count()
         };
         let made = ["clone", "clone3", "fork", "vfork"].map(done);
         let seen = [done("execve"), done("unshare"), made.iter().sum()];

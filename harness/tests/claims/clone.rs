@@ -21,8 +21,8 @@ fn memory_is_copied_by_fork_and_shared_by_clone_vm() {
     }
 }
 
-/// C5: copy on write. Reading a page that the parent has costs no page fault,
-/// and writing to it one. Copied at the fork, neither would.
+/// C5: copy on write. Reading one of the parent's pages causes no page fault,
+/// and writing to it causes one. If fork copied the pages, neither would.
 #[test]
 fn fork_copies_a_page_when_it_is_written_to() {
     let machine = fresh_machine();
@@ -55,8 +55,8 @@ fn process_made_with_clone_parent_is_a_sibling() {
         assert_eq!(rows[6][2..], [first, parent]);
         let ["none", child, its_parent] = rows[7][..] else { panic!("{seen}") };
         assert_eq!(its_parent, first);
-        // With the flag the child's new process has the child's parent, and
-        // without it the child.
+        // Without the flag, the parent of the child's new process is the
+        // child. With it, it is the child's parent.
         assert_eq!(rows[8][..1], ["none"]);
         assert_eq!(rows[8][2], child);
         assert_eq!(rows[9][..1], ["CLONE_PARENT"]);
@@ -116,7 +116,7 @@ fn one_clone_gives_a_shell_in_four_namespaces() {
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn setns_enters_a_namespace_that_another_process_is_in() {
     let machine = fresh_machine();
-    // In namespaces of its own, until the end of its input.
+    // COMMAND stays in namespaces of its own until a word is in `hold`.
     let script = "mkfifo ready hold
         uts-demo pid-demo sh -c 'echo > ready; read end < hold' & link=$!
         read word < ready
@@ -133,8 +133,8 @@ fn setns_enters_a_namespace_that_another_process_is_in() {
         let lines: Vec<&str> = seen.lines().collect();
         let [inside, "outside", pids] = lines[..] else { panic!("{seen}") };
         assert_eq!(inside, "bird");
-        // A child of nsenter, in the namespace whose PID 1 is COMMAND. Its
-        // parent is outside, and has no PID there.
+        // nsenter's child is in the namespace whose PID 1 is COMMAND. nsenter
+        // itself is outside, and has no PID there: so the parent is 0.
         let (pid, parent) = pids.split_once(' ').expect("two PIDs");
         let pid: u32 = pid.parse().expect("a PID");
         assert!((2..10).contains(&pid) && parent == "0", "{pids}");

@@ -1,5 +1,5 @@
-//! G6: what is true of every link of a chain, whichever namespace it is for.
-//! A seventh demo is one more line here.
+//! G6: what every link of a chain does, whichever namespace it makes. For a
+//! seventh demo, add a `case` to `contract`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,8 +11,8 @@ use rstest::rstest;
 
 use crate::target::{Machine, Reader, Root, USERS, User, fresh_machine};
 
-/// What a link must do: the name of the row, the link's arguments, its status,
-/// standard output and standard error. `DEMO` stands for the link's name.
+/// A row of the contract: its name, the link's arguments, its status, standard
+/// output and standard error. `DEMO` stands for the link's name.
 type Row =
     (&'static str, &'static [&'static str], i32, &'static str, &'static str);
 
@@ -132,8 +132,9 @@ fn ten_thousand_arguments_pass_and_an_empty_one() {
     assert_eq!(fresh_machine().sh_with(Root, script, &DEMOS), "10001\n");
 }
 
-/// G6: a full disk is a failure too, with a line that says so. When that line
-/// cannot be written either, the status is still not 101, as Rust's would be.
+/// G6: on a full disk the demo fails, with a line that says so. If that line
+/// cannot be written either, the status is 125 and not 101, that of a Rust
+/// panic.
 #[test]
 fn report_that_nobody_gets_is_a_failure() {
     let script = "for demo; do for option in '' --help; do
@@ -150,7 +151,8 @@ fn report_that_nobody_gets_is_a_failure() {
     assert_eq!(fresh_machine().sh_with(Root, script, &DEMOS), says.concat());
 }
 
-/// G6: closed, and a pipe that nobody reads: then a demo ends as ls(1) does.
+/// G6: if standard output is closed, or a pipe that nobody reads, a demo ends
+/// as other programs do.
 #[test]
 fn report_to_nobody_ends_as_ls_does() {
     let machine = fresh_machine();
@@ -158,10 +160,10 @@ fn report_to_nobody_ends_as_ls_does() {
         cd $(mktemp -d); mkfifo pipe
         exec 3<> pipe 4> pipe 3<&-
         for program; do
-            $program >&- 2> said && :; echo $? $(wc -l < said)
-            $program >&4 2> said 4>&- && :; echo $? $(wc -l < said)
-            (trap '' PIPE; exec $program >&4 2> said 4>&-) && :
-            echo $? $(wc -l < said)
+            $program >&- 2> errors && :; echo $? $(wc -l < errors)
+            $program >&4 2> errors 4>&- && :; echo $? $(wc -l < errors)
+            (trap '' PIPE; exec $program >&4 2> errors 4>&-) && :
+            echo $? $(wc -l < errors)
         done"#;
     let seen = machine.sh_with(Root, script, &["sh -c pwd"]);
     assert_eq!(seen, "1 1\n141 0\n1 1\n");
@@ -169,7 +171,8 @@ fn report_to_nobody_ends_as_ls_does() {
     assert_eq!(seen, "125 2\n141 0\n125 2\n".repeat(DEMOS.len()));
 }
 
-/// G6: what the caller ignores, COMMAND ignores, and no demo is harmed by it.
+/// G6: COMMAND ignores the signals that the caller ignores. No demo fails
+/// because of an ignored signal.
 #[test]
 fn dispositions_are_handed_on() {
     let machine = fresh_machine();
@@ -185,13 +188,14 @@ fn dispositions_are_handed_on() {
         String::from_utf8(output.get_output().stdout.clone()).expect("text")
     };
     let env = bash(&["env"]);
-    // By number from the right: 17, 13 and 10.
+    // A bit for each signal: CHLD is 17, PIPE 13 and USR1 10.
     assert_eq!(env, "SigIgn:\t0000000000011200\n");
     assert_eq!(bash(&DEMOS), format!("{env}0\n").repeat(DEMOS.len()));
 }
 
-/// G6: a descriptor that is closed is closed for COMMAND, and nothing else
-/// becomes standard input. /dev/null, which Rust would open, may be missing.
+/// G6: a closed descriptor is closed for COMMAND, too, and no other file
+/// becomes its standard input. Rust's runtime would open /dev/null there, and
+/// abort if that is missing.
 #[test]
 #[cfg_attr(ground_here, ignore = "mounts over /dev")]
 fn closed_descriptors_stay_closed() {
@@ -208,7 +212,8 @@ fn closed_descriptors_stay_closed() {
     assert_eq!(machine.sh_with(Root, &script, &DEMOS), env.repeat(DEMOS.len()));
 }
 
-/// G6: a limit that is reached is not "not isolated".
+/// G6: a row that fails because of a limit or a filter is reported as "could
+/// not be tried", and not as "not isolated".
 #[test]
 #[cfg_attr(ground_here, ignore = "not everywhere may strace trace")]
 fn row_that_could_not_be_tried_is_told_apart() {
@@ -225,7 +230,7 @@ fn row_that_could_not_be_tried_is_told_apart() {
     machine.root(["ipc-demo"]).assert().success().stderr("");
 }
 
-/// G6: each reason is named where it is the reason, and not where another is.
+/// G6: the advice names a reason only if the kernel shows that it is the one.
 #[test]
 #[cfg_attr(ground_here, ignore = "mounts, and sets sysctls")]
 fn advice_asks_the_kernel_about_what_it_names() {
@@ -273,7 +278,7 @@ fn advice_asks_the_kernel_about_what_it_names() {
             "mount / MS_REC|MS_PRIVATE: EINVAL",
             "No mount is at / in this chroot",
         ),
-        // A root that is a bind mount or a subvolume is no chroot.
+        // A root directory that is a bind mount is no chroot.
         (
             "mount --bind /tmp/jail /tmp/jail; cd /tmp/jail
              mount --rbind /usr usr; mount --bind /proc proc
@@ -282,7 +287,7 @@ fn advice_asks_the_kernel_about_what_it_names() {
             mapping,
         ),
         ("unshare -U user-demo true", "unshare(CLONE_NEWUSER): EPERM", mapping),
-        // Not every filter is the reason. This one is strace's own.
+        // A seccomp filter that is not the reason: strace's own.
         (
             "strace --seccomp-bpf -f -qq -e trace=chroot -o /dev/null \
                  unshare -U user-demo true",
@@ -331,7 +336,7 @@ fn advice_asks_the_kernel_about_what_it_names() {
         assert!(second.contains(advice), "{script}: {text}");
         assert!(!second.to_lowercase().contains("be root"), "{text}");
     }
-    // A chroot at a mount point: its root is another one than PID 1's.
+    // A chroot into a mount point: its root differs from PID 1's.
     let mounted = "mount --bind /tmp/jail /tmp/jail; cd /tmp/jail
         mount --bind /usr usr; mount --bind /proc proc";
     machine.sh(Root, mounted);
@@ -339,14 +344,14 @@ fn advice_asks_the_kernel_about_what_it_names() {
     let named = predicate::str::contains(chroot);
     chrooted.assert().code(125).stderr(named);
 
-    // Where none of this is so, all of it works.
+    // The control: without any of these reasons, the demos work.
     let works = "user-demo true; uts-demo true; ipc-demo > /dev/null
         pid-demo true; mount-demo true";
     machine.sh(Root, works);
 }
 
-/// What these demos say, each of which must be refused: the error, and one
-/// line of advice.
+/// Runs these demos, each of which must be refused. Returns what each prints:
+/// the error and one line of advice.
 #[track_caller]
 fn refusals(
     machine: &Machine,
@@ -365,8 +370,8 @@ fn refusals(
     lines.chunks(2).map(|two| two.join("\n")).collect()
 }
 
-/// G6: where no user namespace helps, there is the error, and one line that
-/// says what to do on this machine.
+/// G6: if no namespace is left, the demo prints the error and one line that
+/// names the sysctl of this namespace.
 #[test]
 #[cfg_attr(ground_here, ignore = "sets sysctls")]
 fn used_up_namespaces_name_their_sysctl() {
@@ -423,7 +428,7 @@ fn without_privilege_and_user_namespaces_the_error_says_so() {
     }
 }
 
-/// G6: a filter as container runtimes install it, which cannot be avoided.
+/// G6: a seccomp filter as container runtimes install it.
 #[test]
 fn seccomp_filter_is_named_where_it_is_the_reason() {
     let machine = fresh_machine();
@@ -439,9 +444,9 @@ fn seccomp_filter_is_named_where_it_is_the_reason() {
     }
 }
 
-/// G6: the advice is about the call and its error. strace(1) answers in the
-/// kernel's place, so that every error can be had. There is no reason for it
-/// on this machine then, and so the advice may name none.
+/// G6: the advice is about the call and its error. strace(1) injects errors
+/// that have no reason on this machine, and so the advice may not name a reason
+/// that it has not found.
 #[test]
 #[cfg_attr(ground_here, ignore = "not everywhere may strace trace")]
 fn advice_is_about_the_call_and_its_error() {
@@ -543,9 +548,10 @@ fn covered_proc_is_named_where_it_is_the_reason() {
     );
 }
 
-/// G6: what Debian and Ubuntu say no with. Not every kernel has these
-/// switches, so the guest gets files that look like them, and a caller without ids gets
-/// the same EPERM: the advice must come from the machine, not from a guess.
+/// G6: the switches with which Debian and Ubuntu forbid user namespaces. Not
+/// every kernel has them, so files of the same names are put in their place,
+/// and a caller without mapped ids gets the same EPERM. The advice must read
+/// the files, and not guess.
 #[test]
 #[cfg_attr(ground_here, ignore = "mounts over /proc/sys")]
 fn switch_that_forbids_user_namespaces_is_named() {

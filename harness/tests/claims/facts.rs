@@ -1,11 +1,11 @@
-//! The list of facts and the list of tests are one and the same.
+//! Each fact of FACTS.md has a test, and each test belongs to a fact.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::{env, fs};
 
-/// Every test that names a fact in its doc comment: `/// U1`, `/// G2, G3`,
-/// `/// V3: and some words`.
+/// For each fact the tests that name it in their doc comments: `/// U1`,
+/// `/// G2, G3`, `/// V3: and some words`.
 fn proofs() -> BTreeMap<String, Vec<String>> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/claims");
     let entries = fs::read_dir(dir).expect("claims").flatten();
@@ -37,7 +37,7 @@ fn proofs() -> BTreeMap<String, Vec<String>> {
     proofs
 }
 
-/// The ids that a doc comment begins with.
+/// The ids of facts at the start of a doc comment.
 fn ids(words: &str) -> impl Iterator<Item = &str> {
     let head = words.split([':', '.']).next().unwrap_or_default();
     head.split(", ").filter(|word| {

@@ -1,5 +1,5 @@
-//! V3: what goes wrong with the machine has one clear line, in bounded time,
-//! and is never taken for a claim that failed.
+//! V3: a failure of the machine is reported by one clear line, in bounded time,
+//! and never taken for a claim that failed.
 
 use std::path::Path;
 use std::thread;
@@ -15,11 +15,11 @@ use crate::target::{Root, patience};
 use crate::vm::{Running, executable, harness, typed, wait_for_a_line};
 
 /// V3: each fault has one clear line, in bounded time, and status 125. They
-/// are tried at the same time, because one waits for seconds and does nothing.
+/// are tried at the same time, because one of them only waits for seconds.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn fault_is_told_apart_from_a_failed_claim() {
-    // Programs in QEMU's place: one never answers, one ends.
+    // Programs in place of QEMU: one never answers, one ends at once.
     let dir = tempfile::tempdir().expect("a folder");
     let [silent, ended] = ["silent", "ended"].map(|it| dir.path().join(it));
     executable(&silent, "#!/bin/sh\nexec sleep 1000\n");
@@ -71,7 +71,7 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     let kmsg = ["sh", "-c", "printf '<0>%s\n' \"$1\" > /dev/kmsg", "sh", words];
     let printed = vm.output(Root, kmsg, b"", patience()).expect("a verdict");
     printed.assert().success();
-    // On Linux 7 a thread of the kernel prints them, and that may be later.
+    // On Linux 7 a kernel thread prints them, perhaps some time later.
     let deadline = Instant::now() + patience();
     while !vm.console().contains(&format!("{words}\r\n")) {
         assert!(Instant::now() < deadline, "{:?}", vm.console());
@@ -93,7 +93,7 @@ fn wire() -> String {
     format!("/dev/{}", harness::wire_port().expect("a known architecture"))
 }
 
-/// V3: a command that does not end, and a guest that sends other bytes than
+/// V3: a command that does not end, and a guest that sends bytes that are no
 /// messages.
 #[rstest]
 #[case::command_without_end(

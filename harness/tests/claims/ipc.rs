@@ -41,7 +41,7 @@ fn objects_made_outside_are_not_listed_inside() {
 #[cfg_attr(ground_here, ignore = "leaves IPC objects")]
 fn ipc_report_agrees_with_the_tools() {
     let machine = fresh_machine();
-    // The last one has the name that the demo would choose for its own.
+    // The last one has the name that the demo prefers for its own queue.
     let more = "ipcmk -Q; ipcmk -M 4096; ipcmk -M 4096; \
                 : > /dev/mqueue/62697264";
     machine.sh(Reader, &format!("{MAKE}; {more}"));
@@ -128,7 +128,7 @@ fn same_key_names_two_queues() {
     }
 }
 
-/// I3: therefore one compares keys, and not ids.
+/// I3: so keys must be compared, and not ids.
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves IPC objects")]
 fn ids_restart_at_0_inside() {
@@ -204,8 +204,8 @@ fn mqueue_mounted_before_keeps_showing_the_outside() {
     }
 }
 
-/// I6: the queues' bytes are counted for each user. So their user notices when
-/// they have gone: another one can be made.
+/// I6: the kernel limits the bytes of all queues of a user. When the namespace
+/// has gone, its bytes are free, and the user can make another queue.
 #[test]
 #[cfg_attr(ground_here, ignore = "uses up all POSIX queues")]
 fn objects_go_with_the_last_process() {

@@ -1,5 +1,4 @@
-//! The laboratory, beside the claims: the reader's own container, the tour,
-//! the ordinary user.
+//! The laboratory: the reader's own container, the tour, the ordinary user.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -23,7 +22,7 @@ fn source(name: &str) -> PathBuf {
 fn readers_own_container_runs_in_the_machine() {
     let dir = tempfile::tempdir().expect("a folder");
     let container = dir.path().join("container");
-    // The compiler beside the Cargo that runs this.
+    // The compiler in the folder of the Cargo that runs this test.
     let cargo = env::var_os("CARGO").map(PathBuf::from);
     let beside = cargo.map(|cargo| cargo.with_file_name("rustc"));
     let rustc = beside.filter(|path| path.is_file());
@@ -47,7 +46,7 @@ fn readers_own_container_runs_in_the_machine() {
         .and(predicate::str::contains(" /proc/2 "));
     run(&["sh", "-c", look]).assert().success().stdout(outside);
 
-    // Go is no part of what the harness needs; the book's readers have it.
+    // The harness does not need Go, but the book's readers have it.
     let go = dir.path().join("book");
     let built = Command::new("go")
         .args(["build", "-o"])
@@ -67,7 +66,7 @@ fn readers_own_container_runs_in_the_machine() {
     }
 }
 
-/// V9: an ordinary user by one word, and root again by another.
+/// V9: `reader` starts a command as the ordinary user, and ends with it.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn reader_is_a_command() {
@@ -79,13 +78,13 @@ fn reader_is_a_command() {
         seen,
         "reader\n1000\n1000\n/home/reader\n/home/reader\nCapEff:\t0000000000000000\n0\n"
     );
-    // It is who the claims call so.
+    // It is the same user as the claims' `Reader`.
     machine.run(Reader, ["id", "-u"], b"").assert().stdout("1000\n");
     machine.root(["reader", "sh", "-c", "exit 7"]).assert().code(7);
 }
 
-/// V9: the tour is in the machine, in both languages, and is taken up at any
-/// step. What it shows is typed by the tests of the pages.
+/// V9: the tour is in the machine, in both languages, and can be started at
+/// any step. The tests of the pages type its sessions.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn tour_is_taken_up_at_any_step() {

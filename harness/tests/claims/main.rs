@@ -1,5 +1,5 @@
-//! What the book says of namespaces, asserted against a real kernel. Each
-//! claim has a fresh machine of its own, and in the same test a control, which
+//! What the book says about namespaces, asserted against a real kernel. Each
+//! claim has a fresh machine of its own, and in the same test a control that
 //! shows that the claim could have failed.
 
 #[path = "../common/mod.rs"]

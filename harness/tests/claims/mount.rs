@@ -19,8 +19,8 @@ fn at_proc(mounts: &str) -> Vec<&str> {
     mounts.lines().filter(|line| line.contains(" / /proc ")).collect()
 }
 
-/// Succeeds where /proc shows processes. A /proc shows none when the PID
-/// namespace that it belongs to has ended.
+/// Succeeds if /proc shows the process that looks. A /proc whose PID namespace
+/// has ended shows none.
 const ALIVE: &str = "[ -e /proc/self ]";
 const DEAD: &str = "[ ! -e /proc/self ]";
 
@@ -198,14 +198,14 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
     // The experiment has ended, and the outside does not recover.
     machine.root(["ps", "-ef"]).assert().failure().stdout("");
     machine.root(["mount"]).assert().failure().stdout("");
-    // What is mounted there is a /proc, but one without any process.
+    // What is mounted there is a /proc, but without any process.
     let rest = format!("{DEAD}; echo /proc/[0-9]*; read up < /proc/uptime");
     assert_eq!(machine.sh(Root, &rest), "/proc/[0-9]*\n");
     // It is the same for every user.
     machine.sh(Reader, DEAD);
 }
 
-/// M4: the second shell of the book, while the first one lives.
+/// M4: the book's second shell, while the first one still runs.
 #[test]
 #[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
 fn outside_is_broken_while_the_experiment_still_runs() {
@@ -219,11 +219,13 @@ fn outside_is_broken_while_the_experiment_still_runs() {
             read end < /tmp/hold' > /dev/null &
         read word < /tmp/ready";
     machine.sh(Root, experiment);
-    // It has a process, and not the one that looks: so there is no self.
+    // This /proc shows a process, but not the one that looks. So there is no
+    // /proc/self.
     let numbers = format!("echo /proc/[0-9]*; {DEAD}");
     assert_eq!(machine.sh(Root, &numbers), "/proc/1\n");
     machine.root(["ps", "-ef"]).assert().failure().stdout("");
-    // The repair is the same, and takes the inside's away as well.
+    // The repair is the same. It propagates, and so takes the inside's /proc
+    // away as well.
     let repair = format!("umount /proc; {ALIVE}; {MOUNTS}");
     assert_eq!(machine.sh(Root, &repair), before);
     machine.root(["ps", "-ef"]).assert().success();
@@ -235,7 +237,8 @@ fn outside_is_broken_while_the_experiment_still_runs() {
     machine.sh(Root, "echo > /tmp/hold");
 }
 
-/// M6: look before, for where nothing is on top it is the only one that goes.
+/// M6: look before you unmount: if nothing is on top, umount takes the only
+/// /proc away.
 #[test]
 #[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
 fn umount_with_nothing_on_top_takes_the_only_proc_away() {
@@ -248,13 +251,14 @@ fn umount_with_nothing_on_top_takes_the_only_proc_away() {
     machine.sh(Root, "mount -t proc proc /proc");
     assert_eq!(machine.sh(Root, look), "1\n");
 
-    // On top of the original is a dead one: /proc/self says so, and what has
-    // to be read from /proc cannot. On top of that, a repair: two too many.
+    // Now a dead /proc is on top of the original: there is no /proc/self, and
+    // mountinfo cannot be read. The usual repair adds a third mount, and then
+    // there are two too many.
     machine.sh(Root, &format!("{EXPERIMENT}; {DEAD}"));
     machine.root(["sh", "-c", look]).assert().failure().stdout("");
     machine.sh(Root, "mount -t proc proc /proc");
     assert_eq!(machine.sh(Root, look), "3\n");
-    // What the page says to type: until one is left.
+    // The repair that the page shows: umount until one is left.
     let repair =
         "until [ \"$(grep -sc ' / /proc ' /proc/self/mountinfo)\" = 1 ]
         do umount /proc; done";
@@ -286,8 +290,8 @@ fn usual_repair_buries_the_dead_proc_under_a_third() {
     let listed = listed.lines().filter(|it| it.starts_with("proc on /proc "));
     assert_eq!(listed.count(), 7);
 
-    // Below the last repair is a /proc without processes, and below that one
-    // a /proc with processes.
+    // Below the last repair is a dead /proc, and below that the repair of the
+    // round before, which shows processes.
     let script = format!("umount /proc; {DEAD}; umount /proc; {ALIVE}");
     machine.sh(Root, &script);
 }
@@ -317,7 +321,7 @@ fn what_keeps_a_new_proc_inside() {
     let before = machine.sh(Root, MOUNTS);
     for (namespaces, first, kept) in [
         ("", ":", false),
-        ("", "mount --make-private /", false), // Not recursive: / alone.
+        ("", "mount --make-private /", false), // Not recursive: only /.
         ("", "mount --make-private /proc", true),
         ("", "mount --make-rprivate /", true),
         ("", "mount --make-rslave /", true),
@@ -425,8 +429,8 @@ fn report_of_mount_demo_is_what_the_tools_say() {
              echo $$; exec mount-demo",
         );
         let mut lines = seen.lines();
-        let told: Vec<&str> = lines.by_ref().take(3).collect();
-        let [namespace, kind, pid] = told[..] else { panic!("{seen}") };
+        let printed: Vec<&str> = lines.by_ref().take(3).collect();
+        let [namespace, kind, pid] = printed[..] else { panic!("{seen}") };
         let rows = rows(lines);
         assert_eq!(rows[0], ["outside", "inside", "outside again"]);
         let inside = rows[1][2];
@@ -443,7 +447,7 @@ fn report_of_mount_demo_is_what_the_tools_say() {
     }
 }
 
-/// The examples, and what each prints: a regular expression.
+/// The examples, and for each a regular expression of what it prints.
 const EXAMPLES: [(&str, &str); 3] = [
     (
         "propagation",

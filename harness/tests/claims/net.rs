@@ -51,7 +51,7 @@ fn there_is_only_lo_inside() {
 fn net_report_agrees_with_the_tools() {
     let look = "readlink /proc/self/ns/net; ip -o link show up; ip -o address";
     let facts = ["net namespace", "interfaces up", "lo", "other addresses"];
-    let say = |seen: &str| {
+    let values = |seen: &str| {
         let up = links(seen).join(" ");
         let all = addresses(seen).into_iter();
         let (lo, others) = all.partition::<Vec<_>, _>(|it| it[0] == "lo");
@@ -61,10 +61,10 @@ fn net_report_agrees_with_the_tools() {
         [namespace, up, lo, others.len().to_string()]
     };
     let machine = fresh_machine();
-    let outside = say(&machine.sh(Root, look));
+    let outside = values(&machine.sh(Root, look));
     for user in USERS {
         let inside = machine.sh_with(user, INSIDE, &[look]);
-        let inside = say(&inside);
+        let inside = values(&inside);
         let report = report(&machine, user, "net-demo");
         for (i, fact) in facts.into_iter().enumerate() {
             let row = &report[fact];
@@ -130,9 +130,9 @@ fn there_is_no_address_but_los_and_no_route_elsewhere() {
 #[cfg_attr(ground_here, ignore = "needs the guest's outside: dummy0")]
 fn listener_outside_does_not_answer_inside() {
     let machine = fresh_machine();
-    // The demo's report listens on 127.0.0.1. Its output is a pipe that is
-    // full, so it cannot go on, and continues to listen. /proc/net/tcp has the
-    // listener in its second line, below the headings.
+    // The demo's report listens on 127.0.0.1. Its output is a full pipe, so its
+    // write blocks, and it continues to listen. /proc/net/tcp has the listener
+    // in its second line, below the headings.
     let script = format!(
         "{SOON} listens() {{ {{ read title; read line; }} < /proc/net/tcp; }}
         mkfifo full; exec 3<> full; printf %65536s '' >&3

@@ -6,11 +6,11 @@ use predicates::prelude::*;
 use crate::report::rows;
 use crate::target::{Machine, Root, SOON, USERS, User, fresh_machine};
 
-/// For scripts, whose processes wait for each other: they write a word into the
-/// fifo `ready`, and read one from `hold`.
+/// For scripts whose processes wait for each other: they write a word into the
+/// FIFO `ready`, and read one from `hold`.
 const STEPS: &str = r#"
     [ -p ready ] || mkfifo ready hold never
-    exec 3<> ready 4<> hold # Open all the time, so that no word is lost.
+    exec 3<> ready 4<> hold # Kept open, so that no word is lost.
 
     # `inside SCRIPT` starts `pid-demo sh -c SCRIPT` and waits until SCRIPT has
     # written a word. $demo is pid-demo's PID, and $child is COMMAND's PID in
@@ -21,12 +21,12 @@ const STEPS: &str = r#"
         child=$(child_of $demo)
     }
 
-    # `. ./stay &` is a process that writes its PID, as /proc shows it, into
-    # the fifo, and does not end.
+    # `. ./sleeper &` is a process that writes its PID, as /proc shows it, into
+    # `ready`, and then sleeps until it is killed.
     echo 'read pid rest < /proc/self/stat; echo $pid > ready
-          read end < never' > stay
+          read end < never' > sleeper
 
-    # Read from /proc, whose list of children ends without a newline.
+    # In /proc the list of children has no newline, and so `read` fails.
     child_of() {
         read pid < /proc/$1/task/$1/children || echo $pid
     }
@@ -41,7 +41,7 @@ const STEPS: &str = r#"
             case $name in NSpid:) echo $numbers; esac
         done < /proc/$1/status
     }
-    # A zombie still counts as there.
+    # A zombie counts as there, too.
     there() {
         for pid; do if [ -e /proc/$pid ]; then echo there; else echo gone; fi
         done
@@ -61,7 +61,7 @@ impl Machine {
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn command_is_pid_1_and_has_no_parent() {
     let machine = fresh_machine();
-    // The PID and the parent by the shell's variables, and by /proc.
+    // The PID and the parent's PID, from the shell's variables and from /proc.
     let script = "echo $$ $PPID
         read pid name state parent rest < /proc/self/stat; echo $pid $parent";
     for user in USERS {
@@ -142,7 +142,8 @@ fn pid_1_cannot_be_killed_from_inside() {
         let seen = machine.with_steps(
             user,
             r#"
-            # PID 1 by itself, and by a child. Another process can be killed.
+            # PID 1 sends itself a signal, and then its child sends it one.
+            # Another process can be killed.
             inside 'for signal in KILL TERM STOP; do
                         kill -$signal 1; echo $?
                         sh -c "kill -$signal 1; echo \$?"
@@ -151,7 +152,7 @@ fn pid_1_cannot_be_killed_from_inside() {
                     echo > ready; read go < hold
                     echo answer > ready; read end < hold'
 
-            # From outside SIGTERM is ignored too, and SIGKILL kills.
+            # A SIGTERM from outside is ignored, too. A SIGKILL kills.
             kill -TERM $child
             echo > hold; read word <&3; echo $word
             kill -KILL $child; wait $demo || echo $?"#,
@@ -170,7 +171,7 @@ fn nobody_inside_outlives_pid_1() {
             user,
             r#"
             family() {
-                "$@" sh -c '. ./stay & sh -c ". ./stay &"
+                "$@" sh -c '. ./sleeper & sh -c ". ./sleeper &"
                             read end < hold; exit 7' & first=$!
                 read child <&3; read grandchild <&3
                 there $child $grandchild
@@ -178,7 +179,7 @@ fn nobody_inside_outlives_pid_1() {
                 there $child $grandchild
             }
             family pid-demo
-            # Without the namespace they live on.
+            # Without the namespace they survive.
             family
             kill $child $grandchild"#,
         );
@@ -225,10 +226,10 @@ fn where_pid_1_is_dead_fork_says_no_memory() {
 #[cfg_attr(ground_here, ignore = "leaves processes behind on purpose")]
 fn orphan_is_adopted_by_pid_1_of_its_namespace() {
     let machine = fresh_machine();
-    // A shell ends, and the process that it has started continues.
+    // A shell ends, and its child does not.
     let orphan = format!(
         "{STEPS}
-        sh -c '. ./stay & read end < hold' & shell=$!
+        sh -c '. ./sleeper & read end < hold' & shell=$!
         read orphan <&3
         [ $(parent_of $orphan) -eq $shell ]
         echo > hold; wait $shell
@@ -245,7 +246,7 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace() {
         let seen = machine.with_steps(
             user,
             r#"
-            inside 'sh -c ". ./stay &"; read go < hold
+            inside 'sh -c ". ./sleeper &"; read go < hold
                     echo > ready; read end < hold'
             orphan=$word
             echo > hold; read word <&3 # The orphan's parent has ended.
@@ -273,7 +274,7 @@ fn zombie_stays_until_pid_1_waits_for_it() {
             # PID 1 is stopped, because a shell may wait for its children at the
             # end of any command, also of the one that has just answered.
             inside_with_zombie() {
-                inside "sh -c '. ./stay &'; $1"
+                inside "sh -c '. ./sleeper &'; $1"
                 orphan=$word
                 ask orphan
                 if zombie; then echo already; fi
@@ -300,7 +301,7 @@ fn zombie_stays_until_pid_1_waits_for_it() {
         machine.with_steps(
             user,
             r#"
-            sh -c '. ./stay &'; read orphan <&3
+            sh -c '. ./sleeper &'; read orphan <&3
             [ $(there $orphan) = there ]
             kill -KILL $orphan
             gone() { [ $(there $orphan) = gone ]; }
@@ -365,13 +366,13 @@ fn signal_sent_to_pid_demo_reaches_command() {
             user,
             r#"
             for signal in TERM HUP USR1 USR2 ALRM WINCH; do
-                inside "trap 'echo heard $signal; exit 9' $signal
-                        . ./stay & wait"
+                inside "trap 'echo caught $signal; exit 9' $signal
+                        . ./sleeper & wait"
                 kill -$signal $demo; wait $demo || echo $?
             done
-            # Through a second one, too.
-            pid-demo pid-demo sh -c "trap 'echo heard TERM; exit 9' TERM
-                                     . ./stay & wait" & demo=$!
+            # Through a second pid-demo, too.
+            pid-demo pid-demo sh -c "trap 'echo caught TERM; exit 9' TERM
+                                     . ./sleeper & wait" & demo=$!
             read word <&3
             kill -TERM $demo; wait $demo || echo $?
             # COMMAND is stopped, and pid-demo is not.
@@ -380,16 +381,16 @@ fn signal_sent_to_pid_demo_reaches_command() {
             kill -STOP $child; soon stopped
             kill -CONT $demo; echo > hold; wait $demo || echo $?"#,
         );
-        // A shell's background ignores INT and QUIT.
+        // Not INT and QUIT: a shell's background processes ignore them.
         let signals = ["TERM", "HUP", "USR1", "USR2", "ALRM", "WINCH"];
-        let heard = signals.iter().chain(&["TERM"]);
-        let heard = heard.map(|signal| format!("heard {signal}\n9\n"));
-        assert_eq!(seen, heard.collect::<String>() + "5\n");
+        let caught = signals.iter().chain(&["TERM"]);
+        let caught = caught.map(|signal| format!("caught {signal}\n9\n"));
+        assert_eq!(seen, caught.collect::<String>() + "5\n");
     }
 }
 
-/// P9: to PID 1 the kernel delivers no signal that it has no handler for. So
-/// pid-demo does what the signal does to a process without a namespace.
+/// P9: the kernel delivers to PID 1 only signals that it has a handler for. For
+/// the others pid-demo does what they do to any other process.
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn signal_that_command_has_no_handler_for_ends_it_all() {
@@ -400,12 +401,13 @@ fn signal_that_command_has_no_handler_for_ends_it_all() {
             r#"
             for signal in TERM HUP USR1; do
                 for chain in '' pid-demo 'pid-demo pid-demo'; do
-                    $chain sh -c '. ./stay; :' & demo=$!
+                    $chain sh -c '. ./sleeper; :' & demo=$!
                     read command <&3
                     kill -$signal $demo; status=0; wait $demo || status=$?
                     echo $status $(there $command)
                 done
-                # One that is ignored or does nothing by default: no end.
+                # A signal that COMMAND ignores, and signals that do nothing by
+                # default, end nothing.
                 (trap '' $signal; exec pid-demo sh -c \
                     'echo > ready; read end < hold; exit 5') & demo=$!
                 read word <&3
@@ -419,8 +421,8 @@ fn signal_that_command_has_no_handler_for_ends_it_all() {
     }
 }
 
-/// P9: a signal in the first millisecond of a pid-demo ends it or reaches
-/// COMMAND, and never gets lost between the two.
+/// P9: a signal in the first milliseconds of pid-demo ends it or reaches
+/// COMMAND, and is never lost between the two.
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn signal_at_any_moment_of_the_beginning_is_not_lost() {
@@ -453,7 +455,7 @@ fn nobody_inside_outlives_pid_demo() {
         let seen = machine.with_steps(
             user,
             r#"
-            inside '. ./stay & wait'
+            inside '. ./sleeper & wait'
             there $child $word
             kill -KILL $demo; wait $demo || echo $?
             gone() { case $(there $child $word) in *there*) false; esac; }
@@ -463,8 +465,8 @@ fn nobody_inside_outlives_pid_demo() {
     }
 }
 
-/// P9: the kernel does not kill with its parent a process that has changed its
-/// ids. So PID 1 had better keep them, and leave that to a child.
+/// P9: when a process changes its ids, the kernel clears its parent-death
+/// signal. So PID 1 should keep its ids, and let a child change them.
 #[test]
 #[cfg_attr(ground_here, ignore = "leaves a process behind on purpose")]
 fn command_with_other_ids_goes_with_pid_demo_as_a_child_of_pid_1() {
@@ -475,11 +477,11 @@ fn command_with_other_ids_goes_with_pid_demo_as_a_child_of_pid_1() {
         other='setpriv --reuid=1 --regid=1 --clear-groups sleep 1000'
         other_ids() { [ "$(stat -c %u /proc/$1)" = 1 ]; }
         asleep() { read name < /proc/$1/comm; [ $name = sleep ]; }
-        pid-demo sh -c ". ./stay & $other; exit" & demo=$!
-        read sign <&3
+        pid-demo sh -c ". ./sleeper & $other; exit" & demo=$!
+        read word <&3
         grandchild() {
-            for all in $(cat /proc/$1/task/$1/children); do
-                if asleep $all; then echo $all; fi
+            for pid in $(cat /proc/$1/task/$1/children); do
+                if asleep $pid; then echo $pid; fi
             done
         }
         child=$(child_of $demo)
@@ -509,7 +511,7 @@ fn status_of_command_comes_back() {
             ("exit 0", 0),
             ("exit 7", 7),
             ("exit 255", 255),
-            // A signal that the kernel sends for a fault kills PID 1 too.
+            // A signal that the kernel sends for a fault kills PID 1, too.
             ("ulimit -s 200; f() { f; }; f", 128 + 11),
         ] {
             let argv = ["pid-demo", "sh", "-c", script];
@@ -551,7 +553,7 @@ fn interrupt_at_a_terminal_goes_to_command_alone() {
                     until read word; do :; done
                     echo $word, $n interrupt; exit 7' > handler
                 type_into 'pid-demo sh handler'
-                # A process without a handler is killed, but not as PID 1.
+                # Without a handler a process is killed, unless it is PID 1.
                 echo 'BEGIN {{ print "ready"; fflush(); getline; print }}' \
                     > none
                 type_into 'pid-demo awk -f none'
@@ -570,8 +572,8 @@ fn interrupt_at_a_terminal_goes_to_command_alone() {
 }
 
 /// For scripts: `at_a_terminal JOB CHAIN` runs the bash script JOB as the
-/// leader of a terminal of its own, and is the one who sits at it. `see WORD`
-/// waits for a line with this word, and leaves it in $line; `keys` types.
+/// session leader of a terminal of its own. `see WORD` waits for a line with
+/// this word there, and leaves the line in $line. `keys TEXT` types.
 const AT_A_TERMINAL: &str = r#"
     [ -p in ] || mkfifo in out
     at_a_terminal() {
@@ -581,14 +583,15 @@ const AT_A_TERMINAL: &str = r#"
     }
     see() {
         until read -r line <&6; [ "${line#*$1}" != "$line" ]; do :; done
-        line=$1${line#*$1} # Before it stands what was typed.
-        line=${line%?} # A terminal ends its lines with two characters.
+        line=$1${line#*$1} # Without the echo of what was typed.
+        line=${line%?} # Without the carriage return before the newline.
     }
     keys() { printf "$1" >&5; }
 "#;
 
 impl Machine {
-    /// Runs a script with all the words, and these as `$1`, `$2` and so on.
+    /// Runs a script that begins with all these functions, with `args` as `$1`,
+    /// `$2` and so on.
     #[track_caller]
     fn at_a_terminal(&self, user: User, script: &str, args: &[&str]) -> String {
         let script = format!("{SOON}{STEPS}{AT_A_TERMINAL}{script}");
@@ -603,7 +606,7 @@ fn job_control_stops_and_continues_command_with_pid_demo() {
     let job = [
         STEPS,
         r#"set +e -m
-        say() {
+        report() {
             process=$(jobs -p) states=
             while [ $process ]; do
                 states="$states $(state_of $process)"
@@ -612,10 +615,10 @@ fn job_control_stops_and_continues_command_with_pid_demo() {
             echo $*$states
         }
         "$@" sh command
-        say stopped $?
+        report stopped $?
         # In the background it must not read from the terminal.
         bg > /dev/null
-        wait %1 || say background $?
+        wait %1 || report background $?
         fg > /dev/null
         echo ended $?"#,
     ]
@@ -626,10 +629,10 @@ fn job_control_stops_and_continues_command_with_pid_demo() {
             ("env", "T"),
             ("pid-demo", "T T"),
             ("user-demo pid-demo", "T T"),
-            // The second is PID 1, who cannot stop himself. He only waits.
+            // The second pid-demo is PID 1, which cannot stop itself: it waits.
             ("pid-demo pid-demo", "T S T"),
         ] {
-            // The second is an editor, which stops its process group itself.
+            // The second COMMAND stops its process group itself, as editors do.
             for (suspend, keys) in
                 [("", r"\032"), ("trap - TSTP; kill -TSTP 0; trap : TSTP", "")]
             {
@@ -654,8 +657,8 @@ fn job_control_stops_and_continues_command_with_pid_demo() {
     }
 }
 
-/// COMMAND, which counts how often the signal `$1` comes, and says so when its
-/// parent has no more signals to read.
+/// A COMMAND that counts how often it gets the signal `$1`. It writes the count
+/// into a file when its parent sleeps and has no signals pending.
 const COUNT: &str = r#"
     read pid name state parent rest < /proc/self/stat
     settled() {
@@ -675,10 +678,10 @@ const COUNT: &str = r#"
     echo $1 $n > count
 "#;
 
-/// P9: a signal that COMMAND sends to its process group, or a terminal to the
-/// processes in front, is not sent to COMMAND again. That the terminal is gone
-/// the kernel tells the leader of the session alone: so if that is pid-demo,
-/// it sends this on.
+/// P9: COMMAND gets a signal only once if it sends it to its own process group,
+/// or if a terminal sends it to the foreground process group. When a terminal is
+/// closed, the kernel sends SIGHUP only to the session leader: if that is
+/// pid-demo, it passes the signal on.
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn signal_to_the_process_group_comes_to_command_once() {
@@ -709,7 +712,7 @@ fn signal_to_the_process_group_comes_to_command_once() {
     }
 }
 
-/// P9: a terminal that is closed ends what runs at it, and what is stopped.
+/// P9: when a terminal is closed, the processes at it end, also stopped ones.
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn nobody_outlives_the_terminal() {
@@ -729,7 +732,8 @@ fn nobody_outlives_the_terminal() {
         {
             let seen = machine.at_a_terminal(
                 user,
-                r#"                gone() { case $(there $all) in *there*) false; esac; }
+                r#"
+                gone() { case $(there $all) in *there*) false; esac; }
                 for stopped in no yes; do
                     at_a_terminal "$1" "$2"
                     see ready
@@ -750,7 +754,7 @@ fn nobody_outlives_the_terminal() {
                 done"#,
                 &[&job, chain],
             );
-            // bash, COMMAND, and the links that stay.
+            // bash, COMMAND, and one for each pid-demo.
             let there = 2 + chain.matches("pid-demo").count();
             let expected = "there\n".repeat(there) + "gone\n";
             assert_eq!(seen, expected.repeat(2), "{user}: {chain}");
@@ -768,8 +772,8 @@ fn report_of_pid_demo_is_what_the_tools_say() {
     for user in USERS {
         let seen = machine.sh(user, script);
         let mut lines = seen.lines();
-        let told: Vec<&str> = lines.by_ref().take(3).collect();
-        let [namespace, pid, parent] = told[..] else { panic!("{seen}") };
+        let printed: Vec<&str> = lines.by_ref().take(3).collect();
+        let [namespace, pid, parent] = printed[..] else { panic!("{seen}") };
         let rows = rows(lines);
         assert_eq!(rows[0], ["outside", "inside", "outside again"]);
         let inside = rows[1][2];
@@ -846,7 +850,7 @@ Learned: a process has a PID in each namespace around it\.",
     }
 }
 
-/// An example that is refused says so as the demos do.
+/// An example that is refused prints the error and the advice as a demo does.
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
 fn examples_that_are_refused_name_the_call_and_the_way_out() {

@@ -1,5 +1,5 @@
-//! V7: what of the reader's own goes into the machine: programs that the
-//! command line names, and files that `$HARNESS_FILES` does.
+//! V7: the reader's own files that go into the machine: those that the command
+//! line names, and those that `$HARNESS_FILES` names.
 
 use std::fs;
 use std::io::Read;
@@ -17,9 +17,9 @@ use tempfile::TempDir;
 
 use crate::common;
 use crate::target::{Reader, Root, fresh_machine, patience};
-use crate::vm::{executable, harness, seated};
+use crate::vm::{executable, harness, start_at_terminal};
 
-/// A folder with an executable script `own`, and where it keeps its machines.
+/// A folder with an executable script `own`, and a cache of its own.
 struct Readers {
     dir: TempDir,
     cache: TempDir,
@@ -56,8 +56,8 @@ impl Readers {
     }
 }
 
-/// V7: anywhere in the line, with what it needs: COMMAND by its name, a script
-/// behind other links, its interpreter, and a file that is no program.
+/// V7: what goes in: COMMAND by its name, a script behind other links, the
+/// script's interpreter, and a file that is no program.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn readers_program_goes_in_wherever_the_line_names_it() {
@@ -78,13 +78,13 @@ fn readers_program_goes_in_wherever_the_line_names_it() {
         .success()
         .stdout("by name\ninterpreter: ./own\na text\n")
         .stderr("");
-    // The control: what no word names does not go in.
+    // The control: a file that no word names does not go in.
     let elsewhere = format!("cat {}", interpreter.display());
     harness().args(["sh", "-c", &elsewhere]).assert().failure().stdout("");
 }
 
-/// V6, V7: a folder, with a script that reads another file, and a link. The
-/// machine is made once, whatever the paths hold.
+/// V6, V7: a folder, with a script that reads another file, and a symbolic
+/// link. The machine is made only once, also if a path has a newline in it.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn readers_files_go_in_where_the_variable_names_them() {
@@ -127,15 +127,15 @@ fn program_that_would_be_covered_is_refused() {
     let program = dir.path().join("program");
     fs::copy(env!("CARGO_BIN_EXE_harness"), &program).expect("a copy");
     let says = format!(
-        "harness: {}: the machine has its own /dev: copy it to \
-                        another folder\n",
+        "harness: {}: the machine has its own /dev: copy it to another \
+         folder\n",
         program.display()
     );
     harness().arg(&program).assert().code(125).stdout("").stderr(says);
 }
 
-/// V7: a script whose interpreter is missing is no failure of KVM's or of the
-/// machine's.
+/// V7: if a script's interpreter is missing, the error names it, and does not
+/// blame KVM or the machine.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn missing_interpreter_is_named() {
@@ -145,8 +145,8 @@ fn missing_interpreter_is_named() {
     );
 }
 
-/// V8: it does not depend on where the reader stands, nor on what Cargo is
-/// told there.
+/// V8: the harness does not depend on the reader's current directory, nor on
+/// Cargo's settings there.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn readers_folder_is_none_of_cargos() {
@@ -161,7 +161,7 @@ fn readers_folder_is_none_of_cargos() {
     here.assert().success().stderr("");
     assert!(!dir.path().join("relative").exists());
 
-    // In a folder that is gone.
+    // In a directory that was removed.
     let gone = "mkdir gone; cd gone; rmdir ../gone; exec \"$0\" true";
     let harness = env!("CARGO_BIN_EXE_harness");
     let mut shell = Command::new("sh");
@@ -169,7 +169,7 @@ fn readers_folder_is_none_of_cargos() {
     shell.assert().success().stderr("");
 }
 
-/// V8: what the caller of the harness ignores does no harm.
+/// V8: the harness works if its caller ignores SIGCHLD.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn ignored_sigchld_does_no_harm() {
@@ -179,7 +179,7 @@ fn ignored_sigchld_does_no_harm() {
     shell.assert().code(7).stderr("");
 }
 
-/// V8: an empty variable is as good as none, and a relative path is one.
+/// V8: an empty variable counts as not set, and a path may be relative.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn variables_may_be_empty_or_relative_paths() {
@@ -209,7 +209,7 @@ fn variables_may_be_empty_or_relative_paths() {
         .stderr(predicate::str::contains("a number from 1"));
 }
 
-/// V8: where nobody reads on, it ends as `yes | head -n 1` does.
+/// V8: if nobody reads its output any more, it ends as `yes | head -n 1` does.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn harness_ends_quietly_when_nobody_reads_its_output() {
@@ -235,8 +235,8 @@ fn harness_ends_quietly_when_nobody_reads_its_output() {
     }
 }
 
-/// V5: the root is a mount as others are: pivot_root(2) works, and a container
-/// of the book's chapter 4 with it. The kernel's own modules are at hand.
+/// V5: the root is an ordinary mount, so pivot_root(2) works, and a container
+/// as in the book's chapter 4. The kernel's modules can be loaded.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn container_of_a_later_chapter_runs_in_the_machine() {
@@ -257,15 +257,16 @@ fn container_of_a_later_chapter_runs_in_the_machine() {
         modprobe loop; cd /sys/module; ls -d overlay veth bridge loop";
     assert_eq!(machine.sh(Root, modules), "bridge\nloop\noverlay\nveth\n");
     assert_eq!(machine.sh(Root, container), "1\ninside\ninside\nnot outside\n");
-    // The control: where the new root is no mount, it is refused.
+    // The control: pivot_root is refused if the new root is no mount point.
     let no_mount = "mkdir -p /tmp/none/old; cd /tmp/none; pivot_root . old";
     machine.root(["sh", "-euc", no_mount]).assert().failure();
-    // What the kernel was built with.
+    // The kernel's build options are in the machine, too.
     let config = format!("grep -c ^CONFIG_NAMESPACES=y /boot/config-{release}");
     assert_eq!(machine.sh(Root, &config), "1\n");
 }
 
-/// V5: a program that changes its user's ids says nothing of its own.
+/// V5: the dynamic linker prints no warning when it loads a set-user-ID
+/// program, although libc is preloaded.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn program_with_other_ids_is_loaded_without_complaint() {
@@ -276,12 +277,13 @@ fn program_with_other_ids_is_loaded_without_complaint() {
     machine.run(Reader, ["id", "-u"], b"").assert().stdout("1000\n");
 }
 
-/// V1: input goes through QEMU's memory, and where that cannot be written,
-/// over the serial port.
+/// V1: input goes through QEMU's memory, or over the serial port if that
+/// memory cannot be written.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn input_is_whole_by_either_way() {
-    // Where QEMU is not the harness's own child, its memory is not looked for.
+    // With this script the harness's child is a shell, in whose memory the
+    // guest's is not found.
     let dir = tempfile::tempdir().expect("a folder");
     let qemu = dir.path().join("qemu");
     executable(
@@ -292,7 +294,7 @@ fn input_is_whole_by_either_way() {
         wait $!\n",
     );
     let input: Vec<u8> = (0..40_000_u32).flat_map(u32::to_le_bytes).collect();
-    // A failure does not show the input.
+    // Not by `assert`, which would print all of the input on failure.
     let run = |command: Command| {
         let mut run = assert_cmd::Command::from_std(command);
         run.timeout(2 * patience()).write_stdin(input.clone());
@@ -305,7 +307,7 @@ fn input_is_whole_by_either_way() {
     usual.arg("md5sum");
     let (status, sum, errors) = run(usual);
     assert_eq!((status, &*errors), (Some(0), ""));
-    // Not the sum of nothing.
+    // It is not the checksum of empty input.
     assert!(sum.ends_with("  -\n") && !sum.starts_with("d41d8cd9"), "{sum}");
 
     let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
@@ -319,8 +321,8 @@ fn input_is_whole_by_either_way() {
     assert_eq!((status, other), (Some(0), sum), "{errors}");
 }
 
-/// V4: while it boots it has no terminal to set right, and a signal ends it at
-/// once, as it ends any program.
+/// V4: while the machine boots there are no terminal settings to restore, and
+/// a signal ends the harness at once, as it ends any program.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn harness_that_boots_ends_with_a_signal() {
@@ -328,8 +330,8 @@ fn harness_that_boots_ends_with_a_signal() {
     let cache = readers.cache.path();
     let mut command = harness();
     command.arg("true").env("HARNESS_CACHE", cache);
-    let (mut child, _shown, _) = seated(None, command);
-    // It packs, and then boots, while this folder is there.
+    let (mut child, _shown, _) = start_at_terminal(None, command);
+    // This folder exists while the harness packs and boots.
     while !cache.join("new").exists() {
         assert_eq!(child.try_wait().expect("a child"), None);
         std::thread::yield_now();

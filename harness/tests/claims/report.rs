@@ -1,4 +1,4 @@
-//! What a demo prints without COMMAND, to be compared with other tools.
+//! Reads what a demo prints without COMMAND.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use assert_cmd::assert::OutputAssertExt;
 
 use crate::target::{Machine, User};
 
-/// The report's rows, by the fact that each begins with: its value outside,
+/// The report's rows, by the fact with which each begins: the values outside,
 /// inside, and outside again.
 pub fn report(
     machine: &Machine,

@@ -1,4 +1,4 @@
-//! V6: the saved machine, from which each command and each claim starts.
+//! V6: the saved machine from which each command and each claim starts.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -9,16 +9,16 @@ use std::time::Duration;
 use crate::common::harness;
 use crate::vm::{executable, kills};
 
-/// V1, V6: the command is a program of the reader's own, which is packed into
-/// the machine with the libraries that it needs.
+/// V1, V6: the command is a script of the reader's own, which is packed into
+/// the machine.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn killed_or_damaged_saved_machine_is_made_anew() {
-    // Other tests save their machines elsewhere.
+    // No other test uses this cache.
     let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
     let cache = cache.expect("a folder");
     let kernel = harness().kernel();
-    // Readers try out programs below /tmp, so the guest must have that path.
+    // Readers try out programs below /tmp, so that path must work in the guest.
     let dir = tempfile::tempdir().expect("a folder");
     let script = dir.path().join("own");
     executable(&script, "#!/bin/sh\necho own: \"$0\" \"$@\"; hostname\n");
@@ -42,7 +42,7 @@ fn killed_or_damaged_saved_machine_is_made_anew() {
         })
     };
 
-    // Killed while the machine is made: as soon as there is a file, and later.
+    // Killed while the machine is made: after its first file, and later.
     let cache = cache.path();
     let half = cache.join("new/initramfs");
     let rounds = kills().map_or(1, |kills| kills.div_ceil(10));
@@ -61,7 +61,7 @@ fn killed_or_damaged_saved_machine_is_made_anew() {
     assert_eq!(two_at_once(), ["", ""]);
     assert!(!cache.join("new").exists());
 
-    // Damaged: other bytes, in a file of the same length and age.
+    // Damaged: other bytes in a file of the same length and time.
     let states = fs::read_dir(cache).expect("a folder").flatten();
     let saved = states.map(|entry| entry.path().join("state"));
     let saved: Vec<PathBuf> = saved.filter(|path| path.exists()).collect();
@@ -77,7 +77,7 @@ fn killed_or_damaged_saved_machine_is_made_anew() {
     // The second may start after the first has made the machine anew.
     let mut complaints = two_at_once().to_vec();
     complaints.retain(|complaint| !complaint.is_empty());
-    assert!(!complaints.is_empty(), "nobody has noticed");
+    assert!(!complaints.is_empty(), "the damage was not noticed");
     for complaint in complaints {
         let damaged = "harness: the saved machine does not go on, ";
         assert!(complaint.starts_with(damaged), "{complaint}");

@@ -19,18 +19,18 @@ use nix::unistd::geteuid;
 use crate::common::{NO_VERDICT, harness, name_broken_claims};
 pub use crate::common::{Reader, Root};
 
-/// The users who try a claim. They share its machine, and the one with the
-/// fewer rights comes first.
+/// The users who try a claim. They share its machine, and the one without
+/// privilege comes first.
 pub const USERS: [User; 2] = [Reader, Root];
 
-/// How long a command of a claim may take. None takes a tenth of this, however
-/// busy the machine is.
+/// How long a command of a claim may take. Even on a busy machine none takes a
+/// tenth of this.
 pub fn patience() -> Duration {
     harness::patience(Duration::from_secs(60))
 }
 
 /// For scripts: `soon COMMAND` repeats COMMAND until it succeeds, and fails
-/// when it has not after half a minute.
+/// after half a minute.
 pub const SOON: &str = r#"
     soon() {
         read now rest < /proc/uptime; end=$((${now%.*} + 30))
@@ -54,24 +54,25 @@ static PATH: LazyLock<OsString> = LazyLock::new(|| {
     path.expect("no colon in the target directory's name")
 });
 
-/// The machine a claim is tried on, seen from outside of any namespace.
+/// The machine on which a claim is tried. Its commands run in the initial
+/// namespaces, "outside".
 pub struct Machine {
     /// `None`: this machine.
     vm: Option<Mutex<Vm>>,
-    /// The commands so far, for the report of a failure.
-    story: Mutex<String>,
+    /// The commands so far and their results, for the report of a failure.
+    history: Mutex<String>,
 }
 
-/// A machine that nobody has touched.
+/// A machine in which nothing has run yet.
 pub fn fresh_machine() -> Machine {
     name_broken_claims();
-    let story = Mutex::default();
+    let history = Mutex::default();
     if cfg!(ground_here) {
         assert!(geteuid().is_root(), "HARNESS_GROUND=here: only as root");
-        return Machine { vm: None, story };
+        return Machine { vm: None, history };
     }
     match harness().start() {
-        Ok(vm) => Machine { vm: Some(Mutex::new(vm)), story },
+        Ok(vm) => Machine { vm: Some(Mutex::new(vm)), history },
         Err(failure) => panic!("{NO_VERDICT}{failure}"),
     }
 }
@@ -85,7 +86,7 @@ impl Machine {
         self.run(Root, argv, b"")
     }
 
-    /// Runs a command as uid 1000, who has no privilege.
+    /// Runs a command as uid 1000, without privilege.
     pub fn reader<A: AsRef<OsStr>>(
         &self,
         argv: impl IntoIterator<Item = A>,
@@ -93,7 +94,7 @@ impl Machine {
         self.run(Reader, argv, b"")
     }
 
-    /// Runs a shell script, which ends at its first failure, and gives what
+    /// Runs a shell script, which ends at its first failure, and returns what
     /// it prints. It must succeed.
     #[track_caller]
     pub fn sh(&self, user: User, script: &str) -> String {
@@ -114,11 +115,10 @@ impl Machine {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// Runs a command, behind these links, and returns how its last system
-    /// call of this name and with this in its arguments ended: `done`, or the
-    /// name of the error. strace(1) reads that from the kernel. What the
-    /// command says of an error are the words of its tool, which differ
-    /// between distributions.
+    /// Runs a command behind these links. Returns how its last system call of
+    /// this name, with this text in its arguments, ended: `done`, or the name
+    /// of the error. strace(1) gets that from the kernel. The tools' own error
+    /// messages differ between distributions.
     #[track_caller]
     pub fn end_of_call(
         &self,
@@ -153,8 +153,8 @@ impl Machine {
                 .output(user, argv, input, patience())
                 .unwrap_or_else(|failure| match begun.elapsed() < patience() {
                     true => panic!("{NO_VERDICT}{failure}"),
-                    // The machine runs, and the command waits for something
-                    // that the claim says will happen.
+                    // The machine works, but the command still waits for what
+                    // the claim says will happen: the claim is broken.
                     false => {
                         panic!("{user}: no end after {:?}: {line}", patience())
                     }
@@ -162,7 +162,7 @@ impl Machine {
             None => here(user, argv, input),
         };
         let _ = write!(
-            unpoisoned(&self.story),
+            unpoisoned(&self.history),
             "{user}: {line}\n  {}\n  stdout: {}\n  stderr: {}\n",
             output.status,
             String::from_utf8_lossy(&output.stdout),
@@ -200,17 +200,17 @@ fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Machine {
     /// The commands so far, their results, and the machine: a bug report.
-    pub fn story(&self) -> String {
-        let story = unpoisoned(&self.story);
+    pub fn bug_report(&self) -> String {
+        let history = unpoisoned(&self.history);
         let Some(vm) = &self.vm else {
-            return format!("what was done here:\n{story}");
+            return format!("what was done here:\n{history}");
         };
         let machine = harness().describe();
         let console = unpoisoned(vm).console();
         let last = console.lines().rev().take(10).collect::<Vec<_>>();
         let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
         format!(
-            "what was done on {}:\n{story}the console's end:\n{last}\n\
+            "what was done on {}:\n{history}the console's end:\n{last}\n\
              a shell in such a machine: cargo run -p harness",
             machine,
         )
@@ -220,7 +220,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("{}", self.story());
+            eprintln!("{}", self.bug_report());
         }
     }
 }

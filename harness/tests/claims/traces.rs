@@ -7,13 +7,14 @@ use harness::DEMOS;
 use crate::target::{Root, USERS, fresh_machine, patience};
 use crate::vm::kills;
 
-/// Demos as the links of a chain.
+/// Chains of demos.
 const CHAINS: [&str; 2] = [
     "user-demo uts-demo ipc-demo pid-demo mount-demo net-demo sleep 1000",
     "user-demo pid-demo pid-demo sh -c 'sleep 1000 & sleep 1000'",
 ];
 
-/// The examples, which take too long to be killed in each run.
+/// The examples. They are killed only if `HARNESS_KILLS` is set, because that
+/// takes long.
 fn examples() -> Vec<String> {
     let built = harness::build_demos().expect("the demos");
     let names = built.iter().filter_map(|path| path.file_name()?.to_str());
@@ -27,8 +28,8 @@ fn examples() -> Vec<String> {
 }
 
 /// Starts the programs together, waits, and kills them together with SIGKILL,
-/// `$1` times: at first at once, and each time a step later, until at the last
-/// most have ended. Prints how each ended.
+/// `$1` times: at first at once, and then each time a little later. At the last
+/// time most have ended by themselves. Prints how each ended.
 const KILL: &str = r#"
 rounds=$1
 shift
@@ -48,7 +49,7 @@ while [ $round -lt $rounds ]; do
         started=${started#* }
         echo "$status $program"
     done
-    # Another program is the first one next time.
+    # The next round starts with the next program.
     first=$1; shift; set -- "$@" "$first"
     round=$((round + 1))
 done
@@ -69,7 +70,8 @@ const PROCESSES: &str = "
         case $name in kworker*) ;; *) echo $comm: $name ;; esac
     done 2> /dev/null";
 
-/// G5. `HARNESS_KILLS` times each, and the examples too, if that is set.
+/// G5: each is killed `HARNESS_KILLS` times, and the examples too, if that is
+/// set.
 #[test]
 #[cfg_attr(ground_here, ignore = "compares the whole machine")]
 fn killed_at_any_moment_a_program_leaves_no_trace() {
@@ -87,7 +89,7 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
     let processes = || machine.sh(Root, PROCESSES);
     let (before, running) = (look(), processes());
     for user in USERS {
-        // When more start together, the first end before the last start.
+        // If more are started together, the first ends before the last starts.
         let groups = programs.chunks(8).map(|group| {
             let mut args = vec![&*rounds];
             args.extend(group.iter().map(String::as_str));
@@ -97,7 +99,7 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
         let killed = ends.lines().filter(|end| end.starts_with("137 "));
         let (killed, all) = (killed.count(), ends.lines().count());
         println!("{user}: {killed} of {all} were killed while they ran");
-        // Otherwise nothing is proven: most had ended before.
+        // If most had ended by themselves, nothing would be proven.
         assert!(killed >= all / 3, "{user}: {ends}");
 
         // The children of a killed program end some time after it.

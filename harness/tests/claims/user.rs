@@ -82,8 +82,8 @@ fn file_made_inside_belongs_to_the_caller_outside() {
 /// S1, S2: compares the demo's report with what the tools print.
 #[test]
 fn user_report_agrees_with_the_tools() {
-    // The file that belongs to the caller is a pipe here. The demo's file has
-    // no name either.
+    // The file that belongs to the caller is a pipe. Like the demo's file it
+    // has no name.
     let look = ": | stat -L -c '%i %u' /proc/self/ns/user /proc/self/fd/0
         cat /proc/self/uid_map /proc/self/gid_map /proc/self/status";
     let machine = fresh_machine();
@@ -172,7 +172,7 @@ fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
             strace -qq -o calls -e trace=write dd bs=4096 \\
                 < text > /proc/$pid/$1 2> /dev/null || :
             while read -r call; do
-                # To standard error dd writes how much it was.
+                # dd also writes a summary, to standard error.
                 case $call in 'write(2,'*) ;; *) end=$call ;; esac
             done < calls
         }\n"
@@ -196,14 +196,14 @@ fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
 const EPERM: &str = "EPERM";
 const EINVAL: &str = "EINVAL";
 
-/// S3: since Linux 3.19, and only if the writer is not root outside.
+/// S3: since Linux 3.19, and only if the writer has no CAP_SETGID outside.
 #[test]
 fn gid_map_needs_setgroups_to_be_denied_first() {
     let machine = fresh_machine();
     let readers = [
         ("gid_map 0 1000 1", EPERM),
         ("setgroups deny; gid_map 0 1000 1", "done"),
-        // What was denied cannot be allowed again.
+        // A denial cannot be undone.
         ("setgroups deny; setgroups allow", EPERM),
     ];
     assert_ends(&machine, Reader, &readers);
@@ -225,14 +225,15 @@ fn without_a_map_no_id_can_be_set() {
         };
         let new = &["unshare", "--user"][..];
         assert_eq!(end(new, "setgroups", &groups), EPERM, "{user}");
-        // To deny it first is no cure, and the next call would be refused.
+        // Denying setgroups first does not help, and the next call of the
+        // listing would be refused, too.
         let deny = [new, &["--setgroups=deny"]].concat();
         assert_eq!(end(&deny, "setgroups", &groups), EPERM, "{user}");
         assert_eq!(end(&deny, "setresgid", &gid), EINVAL, "{user}");
-        // One cure is to set none: then every id reads as the overflow id.
+        // One solution is to set no id: then all read as the overflow id.
         let id = [new, &["id", "-u"]].concat();
         machine.run(user, id, b"").assert().success().stdout("65534\n");
-        // The other is a map: then the ids that it has can be set.
+        // The other is a map: then the ids in it can be set.
         let gid = ["setpriv", "--regid=0", "--keep-groups", "true"];
         assert_eq!(end(&["user-demo"], "setresgid", &gid), "done", "{user}");
         let id = ["user-demo", "id", "-u"];
@@ -250,7 +251,7 @@ fn without_a_map_no_id_can_be_set() {
 #[test]
 fn uid_map_takes_one_line_for_oneself_once() {
     let table = [
-        // One line, for the writer's own uid. The number inside is free.
+        // One line, for the writer's own uid. Any number inside is allowed.
         ("uid_map 0 1000 1", "done", "done"),
         ("uid_map 5 1000 1", "done", "done"),
         // The uid of another user, and that of root.
@@ -276,7 +277,7 @@ fn uid_map_takes_one_line_for_oneself_once() {
 }
 
 /// S3, S4: the example's table. The process that writes is inside, and so has
-/// no privilege outside, also when root started it.
+/// no privilege outside, even if root started it.
 #[test]
 fn refused_maps_have_their_errors() {
     let table = [
@@ -376,7 +377,7 @@ fn process_of_two_threads_may_not_enter() {
     }
 }
 
-/// S6: when they are used up, and when they are switched off.
+/// S6: when user namespaces are used up, and when they are switched off.
 #[test]
 #[cfg_attr(ground_here, ignore = "takes the machine's user namespaces away")]
 fn refusal_names_the_sysctl_that_limits_user_namespaces() {
@@ -406,8 +407,8 @@ fn refusal_names_the_sysctl_that_limits_user_namespaces() {
     limit_to("1");
     for user in USERS {
         refused(user, &two);
-        // One is allowed, as soon as the kernel has freed the last one. It
-        // does so in a work queue, some time after the last process ended.
+        // One is allowed as soon as the kernel has freed the one before. It
+        // does that in a work queue, some time after the last process ended.
         let deadline = Instant::now() + patience();
         while !machine.run(user, one, b"").status.success() {
             assert!(Instant::now() < deadline, "{user}: not even one");
@@ -420,11 +421,11 @@ fn refusal_names_the_sysctl_that_limits_user_namespaces() {
     }
 }
 
-/// S6: by the man page 32 levels are allowed.
+/// S6: the man page says that 32 levels are allowed.
 #[test]
 fn nesting_of_user_namespaces_has_a_clear_end() {
     let machine = fresh_machine();
-    // A look at level 32, and then eight levels more.
+    // `id` at level 32, and then eight levels more.
     let at_32 = ["sh", "-c", "id -u; exec \"$@\"", "sh"];
     let demos = ["user-demo"; 40];
     let chain = [&demos[..32], &at_32, &demos[32..], &["id", "-u"]].concat();

@@ -8,7 +8,7 @@ use crate::target::{Reader, Root, USERS, fresh_machine};
 /// Not every distribution has domainname(1).
 const DOMAIN: &str = "cat /proc/sys/kernel/domainname";
 
-/// A script for root.
+/// A script that sets both names; for root.
 fn rename(host: &str, domain: &str) -> String {
     format!("hostname {host}; echo {domain} > /proc/sys/kernel/domainname")
 }
@@ -84,8 +84,7 @@ fn new_namespace_starts_as_a_copy_of_the_callers_names() {
         format!("unshare --map-root-user --uts sh -c 'hostname; {DOMAIN}'");
     let copies = || USERS.map(|user| machine.sh(user, &script));
     assert_eq!(copies(), ["outside\n(none)\n"; 2]);
-    // The names are copied at that moment: the next namespace starts with the
-    // new names.
+    // The next namespace starts with the new names.
     machine.sh(Root, &rename("branch", "leaf"));
     assert_eq!(copies(), ["branch\nleaf\n"; 2]);
 }
@@ -150,7 +149,7 @@ fn name_over_64_bytes_is_refused_and_nothing_changes() {
     }
 }
 
-/// U4: the same of both names.
+/// U4: the same for both names.
 #[test]
 fn longest_name_has_64_bytes() {
     let machine = fresh_machine();

@@ -1,4 +1,4 @@
-//! V: what the other claims take for granted of the machine.
+//! V: properties of the machine on which the other claims rely.
 
 use std::env;
 use std::fs::{self, File};
@@ -25,29 +25,29 @@ use crate::target::{Reader, Root, fresh_machine, patience};
 
 /// The `harness` program, as a reader starts it.
 pub fn harness() -> Command {
-    // Makes the saved machine, if there is none, so that no deadline of a test
-    // must include that.
+    // Makes the saved machine, if there is none, so that no test's deadline
+    // has to allow for that.
     common::harness();
     let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-/// A program of these words, a script above all.
+/// Writes a file with this text, a script, and makes it executable.
 pub fn executable(path: &Path, text: &str) {
     fs::write(path, text).expect("a file");
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
         .expect("chmod");
 }
 
-/// The same with these arguments, to be run to its end within a deadline.
+/// The `harness` program with these arguments and a deadline.
 pub fn typed(argv: &[&str]) -> assert_cmd::Command {
     let mut command = assert_cmd::Command::from_std(harness());
     command.args(argv).timeout(patience());
     command
 }
 
-/// A harness that ends with its test, also when the test fails.
+/// A harness that is killed when this is dropped, also if the test fails.
 pub struct Running(pub Child);
 
 impl Drop for Running {
@@ -74,14 +74,14 @@ impl DerefMut for Running {
 /// Starts the harness at a terminal of this size. Returns the other end of
 /// the terminal, and its settings. Only the harness has the terminal open, so
 /// that the other end reads an error when the harness has ended.
-pub fn seated(
+pub fn start_at_terminal(
     size: Option<&Winsize>,
     mut harness: Command,
 ) -> (Running, File, Termios) {
     let OpenptyResult { master, slave } =
         openpty(size, None).expect("a terminal");
-    // Unlike the settings of a new terminal, which it could get back without
-    // the harness.
+    // Not the settings of a new terminal, which would prove nothing: they have
+    // to be restored.
     let mut settings = tcgetattr(&slave).expect("a terminal");
     settings.local_flags.remove(LocalFlags::ECHOCTL);
     tcsetattr(&slave, SetArg::TCSANOW, &settings).expect("a terminal");
@@ -100,7 +100,7 @@ fn verdict_is_the_commands_own() {
         ("true", Some(0), None),
         ("exit 7", Some(7), None),
         ("exit 255", Some(255), None),
-        ("read it || exit 3", Some(3), None), // There is no input.
+        ("read it || exit 3", Some(3), None), // Standard input is empty.
         ("kill -9 $$", None, Some(9)),
         ("kill -SEGV $$", None, Some(11)), // Dumps core.
     ] {
@@ -108,7 +108,7 @@ fn verdict_is_the_commands_own() {
         let verdict = (status.code(), status.signal());
         assert_eq!(verdict, (code, signal), "{script}");
     }
-    // A command that cannot be run has the status that a shell gives it.
+    // A command that cannot be run has the status that a shell reports.
     machine
         .root(["nosuch"])
         .assert()
@@ -151,10 +151,10 @@ fn a_mebibyte_that_is_no_text_comes_back_whole() {
     let noise = (0..66 * 1024).map(|n: u32| hasher.hash_one(n) as u8);
     let noise: Vec<u8> = noise.collect();
     let output = machine.run(Root, ["cat"], &noise);
-    assert!(output.stdout == noise, "echoed otherwise");
+    assert!(output.stdout == noise, "other bytes came back");
 }
 
-/// V1: also when a process is left behind that holds the streams open.
+/// V1: also if it leaves a process behind that holds the streams open.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn command_has_ended_when_it_has_ended() {
@@ -174,14 +174,14 @@ fn failed_claim_is_a_complete_bug_report() {
     let release = machine.sh(Root, "uname -r");
     machine.reader(["sh", "-c", "echo out; echo err >&2; exit 7"]);
     machine.root(["sh", "-c", "echo last words > /dev/console"]);
-    // The console is another serial port, and may be a little later.
+    // The console is another serial port, and its text may come a little later.
     let deadline = Instant::now() + patience();
-    let story = loop {
-        let story = machine.story();
-        if story.contains("\nlast words\n") {
-            break story;
+    let report = loop {
+        let report = machine.bug_report();
+        if report.contains("\nlast words\n") {
+            break report;
         }
-        assert!(Instant::now() < deadline, "{story}");
+        assert!(Instant::now() < deadline, "{report}");
         thread::yield_now();
     };
     let machine = format!("on Linux {} under ", release.trim_end());
@@ -192,7 +192,7 @@ fn failed_claim_is_a_complete_bug_report() {
         "\nthe console's end:\n",
         "\na shell in such a machine: cargo run -p harness",
     ] {
-        assert!(story.contains(part), "{part}: {story}");
+        assert!(report.contains(part), "{part}: {report}");
     }
 }
 
@@ -210,15 +210,15 @@ fn fresh_machine_knows_nothing_of_the_last_one() {
     assert_eq!(fresh_machine().root(["sh", "-c", look]).stdout, fresh.stdout);
 }
 
-/// V4: when a signal ends the laboratory, the reader's terminal gets its
-/// settings back.
+/// V4: when a signal ends the laboratory, it restores the settings of the
+/// reader's terminal.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn laboratory_that_is_ended_gives_the_terminal_back() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP] {
-        let (mut child, mut shown, before) = seated(None, harness());
+        let (mut child, mut shown, before) = start_at_terminal(None, harness());
         read_until(&mut shown, b"# ");
-        // While the laboratory runs, the terminal passes each key on.
+        // While the laboratory runs, the terminal is in raw mode.
         assert_ne!(tcgetattr(&shown).expect("a terminal"), before);
         kill(Pid::from_raw(child.id() as i32), signal).expect("kill");
         let status = child.wait().expect("an end");
@@ -227,13 +227,14 @@ fn laboratory_that_is_ended_gives_the_terminal_back() {
     }
 }
 
-/// V1: at a terminal, whose size inside follows the size outside.
+/// V1: the size of the terminal inside follows that of the terminal outside.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 #[expect(unsafe_code, reason = "nix has no wrapper for TIOCSWINSZ")]
 fn terminal_inside_has_the_size_of_the_one_outside() {
-    // bash reads the size after each program that it has run. `exit` needs a
-    // status: in a trap bash 5.3 would take that of the interrupted `wait`.
+    // bash sets LINES and COLUMNS after each program that it has run. `exit`
+    // needs a status: in a trap bash 5.3 would use that of the interrupted
+    // `wait`.
     let script = "trap 'id > /dev/null; echo $LINES $COLUMNS; exit 0' WINCH; \
                   id > /dev/null; echo $LINES $COLUMNS; sleep 30 & wait";
     let size = |rows, columns| Winsize {
@@ -244,10 +245,11 @@ fn terminal_inside_has_the_size_of_the_one_outside() {
     };
     let mut command = harness();
     command.args(["bash", "-c", script]);
-    let (mut child, mut shown, _) = seated(Some(&size(31, 101)), command);
+    let (mut child, mut shown, _) =
+        start_at_terminal(Some(&size(31, 101)), command);
     read_until(&mut shown, b"31 101\r\n");
     let new = size(17, 67);
-    // SAFETY: the kernel reads the size, which lives as long as that.
+    // SAFETY: the kernel reads the size, which lives as long as the call.
     let done =
         unsafe { libc::ioctl(shown.as_raw_fd(), libc::TIOCSWINSZ, &new) };
     assert_eq!(done, 0);
@@ -300,7 +302,7 @@ fn harness_killed_at_any_moment_leaves_nothing() {
             .args(["sleep", "1000"])
             .spawn()
             .expect("harness");
-        // From the start until some time after the command has begun.
+        // From the harness's start until some time after the command's.
         thread::sleep(Duration::from_millis(500) * round / kills);
         child.kill().expect("kill");
         child.wait().expect("wait");
@@ -309,28 +311,27 @@ fn harness_killed_at_any_moment_leaves_nothing() {
     typed(&["true"]).assert().success().stderr("");
 }
 
-/// How often to kill at any moment, if `$HARNESS_KILLS` says so.
+/// `$HARNESS_KILLS`: how often each program is killed at any moment.
 pub fn kills() -> Option<u32> {
     let kills = env::var("HARNESS_KILLS").ok()?;
     Some(kills.parse().expect("HARNESS_KILLS: a number"))
 }
 
-/// A mark for a process and its children, which no other run of the suite on
-/// this machine uses.
+/// A value for the environment of a process and its children. No other run of
+/// the suite on this machine uses it.
 fn mark(what: &str) -> String {
     format!("{what}, by {}", std::process::id())
 }
 
-/// The processes that have this mark in their environment, which they inherit
-/// from the process that started them.
+/// The processes that have this mark in their environment.
 fn marked(mark: &str) -> Vec<PathBuf> {
     let mark = format!("KILLED={mark}\0");
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     processes
         .map(|process| process.path())
         .filter(|process| {
-            // A process that has ended, or is another user's, has none that
-            // can be read.
+            // The environment of a process that has ended, or that is another
+            // user's, cannot be read.
             let environ = fs::read(process.join("environ"));
             let environ = environ.unwrap_or_default();
             memchr::memmem::find(&environ, mark.as_bytes()).is_some()
@@ -342,7 +343,7 @@ fn wait_for_the_end_of(mark: &str) {
     let deadline = Instant::now() + patience();
     while let [process, ..] = &*marked(mark) {
         let who = fs::read_to_string(process.join("cmdline"));
-        assert!(Instant::now() < deadline, "{mark}: {who:?} lives on");
+        assert!(Instant::now() < deadline, "{mark}: {who:?} still runs");
         thread::yield_now();
     }
 }
@@ -368,10 +369,10 @@ fn guest_has_no_file_of_this_machine_but_what_was_packed() {
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn guest_has_no_network_card() {
     let machine = fresh_machine();
-    // QEMU names each card in the kernel's command line, also one for which
-    // the kernel has no driver.
-    let told = machine.sh(Root, "cat /proc/cmdline");
-    assert!(!told.contains("virtio_mmio"), "{told}");
+    // A microvm's QEMU names each card in the kernel's command line, also one
+    // for which the kernel has no driver.
+    let cmdline = machine.sh(Root, "cat /proc/cmdline");
+    assert!(!cmdline.contains("virtio_mmio"), "{cmdline}");
     let devices = machine.sh(Root, "ls -l /sys/class/net");
     let cards = devices.lines().filter(|line| line.contains("->"));
     let cards: Vec<&str> =
@@ -380,14 +381,14 @@ fn guest_has_no_network_card() {
     assert!(devices.contains("/virtual/net/dummy0"), "{devices}");
 }
 
-/// V5: what the other claims take for granted of the outside.
+/// V5: properties of the outside on which the other claims rely.
 #[test]
 #[cfg_attr(ground_here, ignore = "is about the VM")]
 fn outside_is_realistic() {
     let machine = fresh_machine();
     let shared = machine.sh(Root, "findmnt -n -o PROPAGATION | sort -u");
     assert_eq!(shared, "shared\n");
-    // As on a machine that systemd has started, also in a new PID namespace.
+    // As on a machine with systemd, also in a new PID namespace.
     let pid_max = ["cat", "/proc/sys/kernel/pid_max"];
     machine.root(pid_max).assert().success().stdout("4194304\n");
     let inside = [&["pid-demo", "mount-demo"], &pid_max[..]].concat();
@@ -404,8 +405,8 @@ pub fn wait_for_a_line(child: &mut Child) {
     read_until(child.stdout.as_mut().expect("a pipe"), b"\n");
 }
 
-/// Reads up to and with `end`, and not a byte more. When nothing more comes
-/// it fails, and says what came instead.
+/// Reads up to and including `end`, and not a byte more. If that does not come
+/// in time, it panics with what came instead.
 #[track_caller]
 fn read_until(shown: &mut (impl Read + AsFd), end: &[u8]) {
     let deadline = Instant::now() + patience();

@@ -1,5 +1,5 @@
-//! What the claims and the pages have in common: the machine that they start
-//! from, and the users who type in it.
+//! What the claims and the pages have in common: the saved machine that they
+//! start from, and its users.
 
 use std::path::Path;
 use std::sync::{LazyLock, Once};
@@ -8,16 +8,16 @@ use std::{panic, thread};
 pub use harness::User::{Reader, Root};
 use harness::{Failure, Harness};
 
-/// Made once for all tests of this process.
+/// One for all tests of this process.
 static HARNESS: LazyLock<Result<Harness, Failure>> = LazyLock::new(|| {
     name_broken_claims();
     Harness::new(Path::new(env!("CARGO_BIN_EXE_harness")), &[])
 });
 
-/// What starts machines. Makes the saved machine first, if there is none.
+/// Starts machines. Makes the saved machine first, if there is none.
 ///
 /// # Panics
-/// If that is not possible: then there is no verdict on any claim.
+/// If it cannot be made: then no claim has a verdict.
 #[track_caller]
 pub fn harness() -> &'static Harness {
     match &*HARNESS {
@@ -26,12 +26,11 @@ pub fn harness() -> &'static Harness {
     }
 }
 
-/// The beginning of a panic's message where the machine failed, and not the
-/// claim.
+/// The start of a panic's message if the machine failed, and not the claim.
 pub const NO_VERDICT: &str = "the VM failed: ";
 
-/// From now on a failure prints, before the backtrace and all the rest, one
-/// line: which claim is broken, and how.
+/// From now on a failure first prints one line, before the backtrace: which
+/// claim is broken, and how.
 pub fn name_broken_claims() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -41,7 +40,7 @@ pub fn name_broken_claims() {
             let message = payload.downcast_ref::<String>().map(String::as_str);
             let message = message.or(payload.downcast_ref::<&str>().copied());
             let message = message.unwrap_or_default();
-            // The threads of libtest have the names of their tests.
+            // libtest names each thread after its test.
             let thread = thread::current();
             let name = thread.name().unwrap_or("a thread of a claim");
             let at = info.location().map(|at| format!(" ({at})"));
@@ -64,7 +63,7 @@ fn one_line(name: &str, at: &str, message: &str) -> String {
 }
 
 #[test]
-fn failure_is_told_in_one_line() {
+fn failure_is_reported_in_one_line() {
     let how =
         "assertion `left == right` failed: reader\n  left: 1\n right: 2\n";
     assert_eq!(

@@ -1,11 +1,12 @@
-//! The exercises fit the present source, and name claims that exist. Whether
-//! exactly these fail is what `harness/exercises` tries, which takes minutes.
+//! The exercises fit the present source, and name claims that exist. The script
+//! `harness/exercises` checks that exactly these claims fail; it takes minutes.
 
 use std::fs;
 
 use super::workspace;
 
-/// One of `harness/exercises.d`: its lines, by their first word.
+/// The lines of a file of `harness/exercises.d` that begin with this word,
+/// without it.
 fn field(text: &str, word: &str) -> Vec<String> {
     let lines = text.lines().filter_map(|line| line.split_once(' '));
     let lines = lines.filter(|(first, _)| *first == word);
@@ -17,7 +18,7 @@ fn read(path: &str) -> String {
     text.unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What is wrong with an exercise: a line each.
+/// What is wrong with an exercise: a line for each fault.
 fn complaints(number: usize, text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let page = read("EXERCISES.md");
@@ -78,7 +79,7 @@ fn each_exercise_fits_the_source_and_names_claims() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// The control: each thing that may be out of date is noticed.
+/// The control: each part of an exercise that is out of date is noticed.
 #[test]
 fn exercise_that_is_out_of_date_is_noticed() {
     let text = read("harness/exercises.d/1");

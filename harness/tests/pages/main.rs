@@ -1,10 +1,11 @@
-//! Every page of this repository is typed, and what comes is compared.
+//! The commands of every page are typed at a terminal, and the page is compared
+//! with what that shows.
 //!
-//! A page is a README or the tour. It has a fresh machine for itself, and each of its
-//! `console` blocks is a session at a terminal there: of `reader` where it
-//! begins with `$ `, of root where it begins with `# `. What stands behind a
-//! prompt is typed, everything else is what the terminal showed.
-//! `HARNESS_BLESS=1` writes into the pages what it shows now.
+//! A page is a README or the tour. Each page has a fresh machine. Each of its
+//! `console` blocks is a session at a terminal there: `reader`'s if it begins
+//! with `$ `, root's if it begins with `# `. The text behind a prompt is typed,
+//! and everything else is what the terminal showed. `HARNESS_BLESS=1` writes
+//! into the pages what it shows now.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -21,7 +22,7 @@ use std::{env, fs, thread};
 use same::Same;
 use text::{Block, Kind, Page};
 
-/// Blocks that no machine runs: page, first line, and why not.
+/// Blocks that are not run: page, first line, and the reason.
 const NOT_RUN: &[(&str, &str, &str)] = &[
     (
         "README.md",
@@ -40,8 +41,8 @@ fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace")
 }
 
-/// All pages that are typed, by their paths from the workspace. What a
-/// translation shows is its page's.
+/// All pages that are typed, by their paths from the workspace. A translation
+/// is not among them: it has the sessions of its page.
 fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
     let mut dirs = vec![workspace().to_path_buf()];
@@ -69,13 +70,13 @@ fn read(path: &Path) -> Page {
     page.unwrap_or_else(|why| panic!("{}:{why}", path.display()))
 }
 
-/// What a reader types is what he gets, on every page.
+/// A reader who types what a page shows gets what the page shows.
 #[test]
 #[cfg_attr(ground_here, ignore = "pages are typed on throw-away machines only")]
 fn pages_show_what_a_terminal_shows() {
     let bless = env::var_os("HARNESS_BLESS").is_some_and(|it| it == "1");
     let mut left = pages();
-    // The longest is the last, and so is the first to be taken.
+    // The longest page is the last, which is taken first.
     left.sort_by_key(|path| read(path).sessions().count());
     let left = Mutex::new(left);
     let wrong = Mutex::new(String::new());
@@ -98,7 +99,7 @@ fn pages_show_what_a_terminal_shows() {
             }
         }
     };
-    // One for each processor.
+    // One worker for each processor.
     let workers = thread::available_parallelism().map_or(1, |n| n.get());
     thread::scope(|scope| {
         for _ in 0..workers {
@@ -113,8 +114,8 @@ fn pages_show_what_a_terminal_shows() {
     );
 }
 
-/// Types a page's sessions. Returns them as they went, and what is wrong.
-/// After a session that does not come to its end there is no further one.
+/// Types a page's sessions. Returns them as the terminal showed them, and a
+/// description of what differs. A session that fails is the last one.
 fn typed(path: &Path, page: &Page) -> (Vec<Block>, String) {
     let mut machine = None;
     let mut complaint = String::new();
@@ -132,7 +133,7 @@ fn typed(path: &Path, page: &Page) -> (Vec<Block>, String) {
                 if let Some(difference) = &difference {
                     complaint += &format!("\n{path}:{line}: {difference}");
                 }
-                // What is the same is not written anew, with other PIDs.
+                // A session that is the same keeps its PIDs on the page.
                 seen.push(if difference.is_some() {
                     real
                 } else {
@@ -148,7 +149,7 @@ fn typed(path: &Path, page: &Page) -> (Vec<Block>, String) {
     (seen, complaint)
 }
 
-/// A page with nothing to type cannot be wrong, and so is worth nothing.
+/// A page without a session could not fail, and so would prove nothing.
 #[test]
 fn every_page_has_a_session() {
     let pages = pages();
@@ -163,7 +164,7 @@ fn every_page_has_a_session() {
     }
 }
 
-/// What is not run is known, and each has a reason.
+/// Each block that is not run is in the list, with a reason.
 #[test]
 fn blocks_that_are_not_run_are_listed() {
     for (page, block, why) in NOT_RUN {
@@ -199,7 +200,8 @@ $ echo $$
 ```
 ";
 
-/// The control: the page is typed once, and is wrong in one place only.
+/// The control: the page is typed once, and each variant of it that is wrong in
+/// one place differs from that.
 #[test]
 #[cfg_attr(ground_here, ignore = "pages are typed on throw-away machines only")]
 fn page_that_is_wrong_in_one_place_is_noticed() {
@@ -223,7 +225,7 @@ fn page_that_is_wrong_in_one_place_is_noticed() {
     }
 }
 
-/// The control: who goes away too early does not see the rest.
+/// The control: a session that ends before the page's last line is an error.
 #[test]
 #[cfg_attr(ground_here, ignore = "pages are typed on throw-away machines only")]
 fn session_that_ends_too_early_is_noticed() {
@@ -234,7 +236,7 @@ fn session_that_ends_too_early_is_noticed() {
     assert!(complaint.contains("and ends, before"), "{complaint}");
 }
 
-/// What a page calls a claim is one.
+/// Each claim that a page names as `module::name` exists.
 #[test]
 fn every_claim_that_a_page_names_exists() {
     let claims = workspace().join("harness/tests/claims");
@@ -255,11 +257,11 @@ fn every_claim_that_a_page_names_exists() {
     assert!(named > 0, "no claim at all");
 }
 
-/// Nobody runs what no page names.
+/// Each example is named on its page and on the front page, says what is to be
+/// learned, and is short.
 #[test]
 fn every_example_is_named_on_its_page() {
     let mut named = 0;
-    // On the front page it has its place on the way.
     let front = fs::read_to_string(workspace().join("README.md"));
     let front = front.expect("the front page");
     for path in pages() {

@@ -1,34 +1,35 @@
-//! When two sessions are the same: up to the numbers that the machine makes
-//! up. What is equal in the one is equal in the other: the same PID twice is
-//! not the same as two PIDs.
+//! Compares two sessions. They are the same if they differ only in values that
+//! the machine chooses, such as PIDs. Values that are equal in one session must
+//! be equal in the other: one PID twice is not the same as two PIDs.
 
 use std::collections::HashMap;
 
 use super::text::{Block, Turn};
 
-/// What the machine makes up.
+/// The kinds of values that the machine chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
-    /// `sh(48)`, `/proc/48`, a column PID, what `echo $$` says. 0 and 1 are
-    /// not made up.
+    /// In `sh(48)`, `/proc/48`, a column PID, the output of `echo $$`. Only
+    /// numbers above 1: 0 and 1 are compared as they are.
     Pid,
-    /// `uts:[4026532190]`, a column NS.
+    /// In `uts:[4026532190]`, a column NS.
     Namespace,
-    /// Of a mount, its parent or its peer group: mountinfo, `shared:5`.
+    /// The id of a mount, its parent or its peer group: mountinfo, `shared:5`.
     Mount,
     /// `0x8990b7ae`, from ipcmk.
     Key,
-    /// Of a network device.
+    /// The address of a network device.
     Address,
-    /// A number of all processes.
+    /// The number of all processes.
     Count,
-    /// Of the day, or of the processor.
+    /// A time of day, or processor time.
     Time,
-    /// Of the kernel.
+    /// The kernel's release.
     Release,
 }
 
-/// Which keys the page has, and which the machine, in the same order.
+/// The keys that the page has, and those that the machine has, in the same
+/// order.
 #[derive(Debug, Default)]
 pub struct Same {
     page: Vec<String>,
@@ -47,8 +48,8 @@ impl Same {
         Turn { typed, ..turn.clone() }
     }
 
-    /// The same turn as it went.
-    pub fn really(&mut self, turn: &Turn) {
+    /// Notes the keys of the same turn, as the machine showed them.
+    pub fn record(&mut self, turn: &Turn) {
         collect(turn, &mut self.real);
     }
 }
@@ -83,7 +84,7 @@ pub fn difference(page: &Block, real: &Block) -> Option<String> {
     Some(head + &before + &rest(&page, "-") + &rest(&real, "+"))
 }
 
-/// Each line as it is, and with names for what the machine makes up.
+/// Each line as it is, and with names for the values that the machine chose.
 fn plain(block: &Block) -> Vec<(String, String)> {
     let mut names = Names::default();
     let mut lines = Vec::new();
@@ -91,11 +92,11 @@ fn plain(block: &Block) -> Vec<(String, String)> {
         let pids = ["$$", "$!"].iter().any(|it| turn.typed.contains(it));
         let mut heads = Vec::new();
         for (number, line) in turn.lines().into_iter().enumerate() {
-            if number > 0 && turn.typed == "exit" && is_farewell(&line) {
+            if number > 0 && turn.typed == "exit" && is_exit_message(&line) {
                 continue;
             }
             let words: Vec<&str> = line.split_whitespace().collect();
-            // A row of a report may hold such a word, but has numbers too.
+            // A row of a report may have such a word, too, but it has digits.
             let is_heading = !line.contains(|it: char| it.is_ascii_digit());
             if is_heading && (words.contains(&"PID") || words.contains(&"ID")) {
                 heads = words.iter().map(|it| it.to_string()).collect();
@@ -105,9 +106,8 @@ fn plain(block: &Block) -> Vec<(String, String)> {
                 _ => names.line(&line, &heads, pids),
             };
             if number > 0 && !heads.is_empty() {
-                // The widest number that there may be decides where its
-                // column and the heading begin, and that depends on the
-                // machine.
+                // The largest possible number decides how wide its column is,
+                // and it depends on the machine.
                 let words: Vec<&str> = plain.split_whitespace().collect();
                 plain = words.join(" ");
             }
@@ -117,16 +117,16 @@ fn plain(block: &Block) -> Vec<(String, String)> {
     lines
 }
 
-/// What a shell says of its own end when `exit` is typed: bash repeats the
-/// word, and dash complains that the process group which had the terminal
-/// before is outside of its PID namespace. Which of them is `sh` depends on
-/// the distribution.
-fn is_farewell(line: &str) -> bool {
+/// Whether a shell prints this line when `exit` is typed. bash repeats the
+/// word. dash complains if the process group that had the terminal before is
+/// outside of its PID namespace. Which of them is `sh` depends on the
+/// distribution.
+fn is_exit_message(line: &str) -> bool {
     let complaint = "Cannot set tty process group (No such process)";
     line == "exit" || (line.starts_with("sh: ") && line.ends_with(complaint))
 }
 
-/// What was made up so far, in the order it was met.
+/// The machine's values so far, each with its number among those of its kind.
 #[derive(Debug, Default)]
 struct Names(HashMap<(Kind, String), usize>);
 
@@ -143,12 +143,12 @@ impl Names {
         format!("{kind:?}{number}")
     }
 
-    /// A line with names in it; the columns are gone then, since a longer
-    /// number moves them.
+    /// The line with names for the machine's values. If there are any, single
+    /// spaces replace the columns, which a longer number would move.
     fn line(&mut self, line: &str, heads: &[String], pids: bool) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
         let plain: Vec<String> = (0..words.len())
-            .map(|at| match whole(&words, at, heads, pids) {
+            .map(|at| match kind_of_word(&words, at, heads, pids) {
                 Some(kind) => self.name(kind, words[at]),
                 None => self.parts(words[at]),
             })
@@ -159,7 +159,7 @@ impl Names {
         }
     }
 
-    /// The numbers within a word.
+    /// The same for the numbers within a word.
     fn parts(&mut self, word: &str) -> String {
         let mut plain = String::new();
         let mut rest = word;
@@ -186,8 +186,8 @@ impl Names {
     }
 }
 
-/// What a whole word is, if it is made up.
-fn whole(
+/// The kind of a word, if all of it is a value that the machine chose.
+fn kind_of_word(
     words: &[&str],
     at: usize,
     heads: &[String],
@@ -242,7 +242,7 @@ fn whole(
         Some("PID" | "PPID") => Some(Kind::Pid),
         Some("NS") => Some(Kind::Namespace),
         Some("ID" | "PARENT") => Some(Kind::Mount),
-        Some("C") => Some(Kind::Time), // How busy a process is.
+        Some("C") => Some(Kind::Time), // Processor use, in percent.
         _ => None,
     }
 }
@@ -309,17 +309,17 @@ mod tests {
     )]
     #[case::another_complaint("", "sh: 1: Cannot fork", false)]
     #[case::more_than_that("", "exit\nexit status", false)]
-    fn farewell_of_a_shell_is_its_own_matter(
+    fn exit_message_of_a_shell_is_not_compared(
         #[case] page: &str,
         #[case] real: &str,
         #[case] same: bool,
     ) {
         assert_sameness("exit", page, real, same);
-        // It is one where `exit` was typed, and nowhere else.
+        // Only if `exit` was typed.
         assert_sameness("x", page, real, false);
     }
 
-    /// Compares two sessions in which the same is typed.
+    /// Compares two sessions with the same typed line.
     #[track_caller]
     fn assert_sameness(typed: &str, page: &str, real: &str, same: bool) {
         let block = |shown: &str| {

@@ -14,14 +14,14 @@ use super::same::Same;
 use super::text::{Block, Ends, Turn};
 use crate::common::{Reader, Root, harness};
 
-/// For a session.
+/// The deadline of a session.
 fn patience() -> Duration {
     harness::patience(Duration::from_secs(60))
 }
 
-/// What each shell reads at its start: a prompt is the shell's own, `$ ` or
-/// `# ` (bash says more), behind a mark that nobody else prints. No shell
-/// edits its lines, so that each is echoed just as it is typed.
+/// The file that each shell reads at its start. The prompt is the shell's own,
+/// `$ ` or `# ` (bash's would be longer), behind a mark that no program prints.
+/// Line editing is off, so that each line is echoed as it is typed.
 const PROMPT: &str = r#"set +o emacs +o vi
 case $PS1 in *'\$ ') PS1='\$ ' ;; esac
 PS1="MARK$PS1"
@@ -33,11 +33,11 @@ const SHELL: [&str; 3] = ["sh", "-c", "ENV=/run/prompt exec sh"];
 /// The machine of a page.
 pub struct Machine {
     vm: Vm,
-    /// Of its prompts.
+    /// The mark of its prompts.
     mark: String,
-    /// The other pane, as long as there is one.
+    /// The other pane, if there is one.
     pane: Option<Pane>,
-    /// How many there were.
+    /// How many panes there were.
     panes: usize,
 }
 
@@ -46,11 +46,11 @@ pub struct Machine {
 struct Pane {
     number: usize,
     user: User,
-    /// How much of what it shows was read.
+    /// How many bytes of what it has shown are handled.
     read: usize,
 }
 
-/// Types a block, on the page's machine, which is started for the first.
+/// Types a block, on the page's machine, which is started for the first block.
 pub fn session(
     machine: &mut Option<Machine>,
     block: &Block,
@@ -70,7 +70,7 @@ pub fn session(
         same,
         page: block.turns.iter(),
         shown: Vec::new(),
-        now: None,
+        current: None,
         done: Vec::new(),
     };
     let request = Request {
@@ -102,26 +102,26 @@ pub fn session(
     Ok(real)
 }
 
-/// Who opens the terminal.
+/// The user of a block's terminal.
 fn user(block: &Block) -> User {
     if block.turns[0].prompt == '#' { Root } else { Reader }
 }
 
-/// A terminal in the background, of this number: what is written to its keys
-/// is typed there, and what it shows is a file.
+/// Starts the terminal number `$1` in the background. What is written to
+/// /tmp/keys$1 is typed there, and /tmp/pane$1 has what it shows.
 const PANE: &str = "
     mkfifo -m 600 /tmp/keys$1
     TERM=dumb ENV=/run/prompt script -qefc sh /dev/null \\
         <> /tmp/keys$1 > /tmp/pane$1 2>&1 &";
 
-/// What it has shown.
+/// Prints what it has shown.
 const SHOWN: &str = "cat /tmp/pane$1";
 
-/// Types a line there: the number, the line.
+/// Types the line `$2` there.
 const TYPE: &str = "printf '%s\\n' \"$2\" > /tmp/keys$1";
 
 impl Machine {
-    /// Types a block in the other pane, which stays open behind it.
+    /// Types a block in the other pane, which stays open after it.
     fn other_pane(
         &mut self,
         block: &Block,
@@ -141,21 +141,21 @@ impl Machine {
             let expected = same.expect(turn);
             *turn = Turn { prompt, output: Vec::new(), ..expected };
             let line = turn.translated();
-            // What is shown from now on is this turn's.
+            // What is shown from now on belongs to this turn.
             pane.read = self.sh(Root, SHOWN, &[&number])?.len();
             self.sh(pane.user, TYPE, &[&number, &line])?;
             let (shown, next) = self.shown(pane)?;
             prompt = next;
             let shown = shown.strip_prefix(&line).unwrap_or(&shown);
             turn.output = lines(shown.strip_prefix("\r\n").unwrap_or(shown));
-            same.really(turn);
+            same.record(turn);
         }
         self.pane = Some(pane);
         Ok(real)
     }
 
-    /// What the other pane has shown since the last turn, as soon as it shows
-    /// a prompt, and the prompt.
+    /// Waits for the other pane's prompt. Returns what the pane has shown since
+    /// the last turn, and the prompt.
     fn shown(&mut self, pane: Pane) -> Result<(String, char), String> {
         let deadline = Instant::now() + patience();
         loop {
@@ -189,7 +189,7 @@ impl Machine {
     }
 }
 
-/// A machine, and the mark of its prompts.
+/// Starts a page's machine.
 fn start() -> Result<Machine, String> {
     let mut nonce = [0; 8];
     File::open("/dev/urandom")
@@ -209,38 +209,39 @@ struct Typist<'a, Page> {
     keys: PipeWriter,
     same: &'a mut Same,
     page: Page,
-    /// Since the last prompt.
+    /// What the terminal has shown since the last prompt.
     shown: Vec<u8>,
-    /// What was typed there.
-    now: Option<Turn>,
+    /// What was typed at that prompt.
+    current: Option<Turn>,
     done: Vec<Turn>,
 }
 
 impl<'a, Page: Iterator<Item = &'a Turn>> Typist<'_, Page> {
-    /// Ends the turn with what was shown.
+    /// Ends the current turn: what was shown is its output.
     fn finish(&mut self) {
         let shown = mem::take(&mut self.shown);
-        if let Some(mut turn) = self.now.take() {
+        if let Some(mut turn) = self.current.take() {
             let text = String::from_utf8_lossy(&shown);
             let echo = turn.translated() + "\r\n";
             let text = text.strip_prefix(&echo).unwrap_or(&text);
             turn.output = lines(text);
-            self.same.really(&turn);
+            self.same.record(&turn);
             self.done.push(turn);
         }
     }
 
+    /// At a prompt: types the page's next line.
     fn prompted(&mut self, prompt: char) -> io::Result<()> {
         self.finish();
         let Some(turn) = self.page.next() else {
-            return self.keys.write_all(b"\x04"); // The end, of every shell.
+            return self.keys.write_all(b"\x04"); // ^D ends every shell.
         };
-        // What the machine has made up in this session has another name in
-        // the page's: a reader copies it from his own terminal.
+        // A key that the machine has chosen differs from the one on the page.
+        // Like a reader, this types the key that its own terminal has shown.
         let mut turn = Turn { prompt, ..self.same.expect(turn) };
         turn.output.clear();
         self.keys.write_all((turn.translated() + "\n").as_bytes())?;
-        self.now = Some(turn);
+        self.current = Some(turn);
         Ok(())
     }
 }
@@ -259,7 +260,7 @@ impl<'a, Page: Iterator<Item = &'a Turn>> Write for Typist<'_, Page> {
             let later = self.shown.split_off(at + length + 2);
             self.shown.truncate(at);
             self.prompted(prompt)?;
-            self.shown = later; // From what runs in the background.
+            self.shown = later; // Output of a background process.
         }
         Ok(bytes.len())
     }
@@ -269,8 +270,8 @@ impl<'a, Page: Iterator<Item = &'a Turn>> Write for Typist<'_, Page> {
     }
 }
 
-/// Types a block of nothing but the harness: each line is a machine of its
-/// own, as it is for a reader.
+/// Runs a block whose lines all start the harness, on this machine: each line
+/// has a machine of its own, as it has for a reader.
 pub fn here(block: &Block) -> Result<Block, String> {
     let harness = Path::new(env!("CARGO_BIN_EXE_harness"));
     let dir = env!("CARGO_TARGET_TMPDIR");
@@ -294,15 +295,15 @@ pub fn here(block: &Block) -> Result<Block, String> {
     Ok(block)
 }
 
-/// What a reader sees of this: without colours, in columns.
+/// The lines as a reader sees them, but without colours.
 fn lines(text: &str) -> Vec<String> {
     plain(text).lines().map(column).collect()
 }
 
-/// The text without what only decorates it: colours, the terminal's title,
-/// links, modes. `NO_COLOR` and `TERM=dumb` are not enough: iproute2 has
-/// printed colours at any terminal since 6.15. What moves the cursor stays,
-/// because it changes what is to be seen.
+/// The text without decoration: colours, the terminal's title, links, modes.
+/// `NO_COLOR` and `TERM=dumb` are not enough: iproute2 has printed colours at
+/// any terminal since 6.15. Sequences that move the cursor are kept, because
+/// they change what is seen.
 fn plain(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
@@ -318,8 +319,7 @@ fn plain(text: &str) -> String {
     plain + rest
 }
 
-/// The length of the decoration that a text begins with: see
-/// console_codes(4).
+/// The length of the decoration at the start of a text: console_codes(4).
 fn decoration(text: &str) -> Option<usize> {
     let sequence = text.strip_prefix('\x1b')?;
     let is_end = |letter: char| ('@'..='~').contains(&letter);
@@ -346,8 +346,7 @@ fn decoration(text: &str) -> Option<usize> {
     }
 }
 
-/// A line as it is to be seen: tabs lead to columns, what is blank at the end
-/// is nothing.
+/// A line as it is seen: tabs become spaces, and spaces at the end are removed.
 fn column(line: &str) -> String {
     let mut seen = String::new();
     let mut width = 0;
@@ -372,7 +371,7 @@ fn colours_are_not_compared_and_the_cursor_is() {
         ("\x1b]0;title\x07x", "x"),
         ("\x1b]8;;file:///mine\x1b\\mine\x1b]8;;\x1b\\", "mine"),
         ("\x1b(Bx", "x"),
-        // What moves or erases, and what is cut off.
+        // Sequences that move or erase, and sequences that are cut off.
         ("a\x1b[1Db", "a\\u{1b}[1Db"),
         ("a\x1b[1Kb", "a\\u{1b}[1Kb"),
         ("\x1b", "\\u{1b}"),

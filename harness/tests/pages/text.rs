@@ -1,34 +1,34 @@
-//! A page as text: its blocks, what is typed in them, what is shown.
+//! A page as text: its blocks, and what is typed and shown in them.
 
-/// A page, and what can be run of it.
+/// A page, and its blocks.
 #[derive(Debug)]
 pub struct Page {
     lines: Vec<String>,
-    /// In their order.
+    /// In the order of the page.
     pub blocks: Vec<Block>,
 }
 
-/// What a block is for.
+/// The kind of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A session: run and compared.
     Console(Ends),
-    /// Commands that are not run, because they cannot be.
+    /// Commands that cannot be run by a test.
     Shell,
     /// A drawing.
     Text,
 }
 
-/// When a session begins and ends. `console stays` is a terminal that is left
-/// open at the end of its block: the other pane, in which something goes on
-/// while the next blocks are typed. `console again` goes on typing there.
+/// When a session begins and ends. `console stays` is a terminal that stays
+/// open at the end of its block: the other pane, in which a program runs while
+/// the next blocks are typed. `console again` types more lines there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ends {
-    /// With its block.
+    /// It begins and ends with its block.
     Here,
-    /// Later: a block that begins the other pane.
+    /// The block opens the other pane, and leaves it open.
     Stays,
-    /// Later: a block that goes on in the other pane.
+    /// The block types in the other pane, and leaves it open.
     Again,
 }
 
@@ -36,12 +36,12 @@ pub enum Ends {
 #[derive(Debug, Clone)]
 pub struct Block {
     pub kind: Kind,
-    /// Of the opening fence, counted from 1.
+    /// The number of the opening fence's line, counted from 1.
     pub line: usize,
     /// How many lines are between the fences.
     length: usize,
     first: String,
-    /// Of a session.
+    /// Empty if the block is no session.
     pub turns: Vec<Turn>,
 }
 
@@ -56,7 +56,7 @@ pub struct Turn {
 
 impl Page {
     /// # Errors
-    /// What is wrong, after the number of the line where it is.
+    /// The number of the line that is wrong, and what is wrong there.
     pub fn parse(text: &str) -> Result<Page, String> {
         let lines: Vec<String> = text.lines().map(String::from).collect();
         let mut blocks = Vec::new();
@@ -132,7 +132,7 @@ impl Block {
         self.first.clone()
     }
 
-    /// Whether the harness itself is what is typed, and nothing besides.
+    /// Whether each typed line starts the harness.
     pub fn is_for_this_machine(&self) -> bool {
         let harness = "cargo run -q -p harness -- ";
         self.turns.iter().all(|turn| turn.typed.starts_with(harness))
@@ -140,7 +140,7 @@ impl Block {
 }
 
 impl Turn {
-    /// What a line that begins with a prompt says.
+    /// The turn that a line begins, if the line begins with a prompt.
     fn begin(line: &str) -> Option<Turn> {
         let mut chars = line.chars();
         let prompt = chars.next().filter(|it| ['$', '#'].contains(it))?;
@@ -148,14 +148,14 @@ impl Turn {
         Some(Turn { prompt, typed, output: Vec::new() })
     }
 
-    /// As they stand on a page.
+    /// The turn's lines as a page has them.
     pub fn lines(&self) -> Vec<String> {
         let first = format!("{} {}", self.prompt, self.typed);
         std::iter::once(first).chain(self.output.iter().cloned()).collect()
     }
 
-    /// What is really typed: there is no Cargo in the guest, but all that it
-    /// would build is on PATH.
+    /// The line that is typed. The guest has no Cargo, but the programs that
+    /// Cargo would build are on PATH.
     pub fn translated(&self) -> String {
         let mut parts = self.typed.split("cargo run -q -p ");
         let mut line = parts.next().unwrap_or_default().to_string();

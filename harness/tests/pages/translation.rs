@@ -2,12 +2,12 @@
 //! and drawings, byte for byte, and the same headings, rows, links and
 //! examples. Sessions are typed once, from the English page.
 //!
-//! Below each heading of the translation stands a comment with the hash of
-//! the English section that it translates: `<!-- en: 1a2b3c4d -->`. Where the
-//! English prose has changed since, the section is out of date, and a test
-//! says which it is. Whoever has translated it anew writes the new hashes
-//! with `HARNESS_TRANSLATED=X.zh-CN.md`; nothing else writes them. A section
-//! of the English page with the comment `<!-- English only -->` has none.
+//! Below each heading of the translation is a comment with the hash of the
+//! English section that it translates: `<!-- en: 1a2b3c4d -->`. If the English
+//! prose has changed since, the section is out of date, and a test names it.
+//! After it is translated anew, `HARNESS_TRANSLATED=X.zh-CN.md` writes the new
+//! hashes; nothing else writes them. A section of the English page with the
+//! comment `<!-- English only -->` has no translation.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -17,7 +17,7 @@ use super::workspace;
 
 const CHINESE: &str = ".zh-CN.md";
 
-/// A heading, and what stands below it up to the next one.
+/// A heading, and everything below it up to the next one.
 #[derive(Debug, Default)]
 struct Section {
     /// The heading's line, without the `#`s.
@@ -27,11 +27,11 @@ struct Section {
     /// The hash in the comment below the heading.
     translates: Option<String>,
     english_only: bool,
-    /// Heading and all.
+    /// All of it, with the heading.
     text: String,
-    /// Without the heading, the comment and the blocks.
+    /// Its lines without the heading, the comment and the blocks.
     prose: Vec<String>,
-    /// From fence to fence.
+    /// Its blocks, each from fence to fence.
     blocks: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ fn sections(text: &str) -> Vec<Section> {
             }
         } else if fence {
             block = Some(format!("{line}\n"));
-            // Where it stands in the prose is part of the page.
+            // The block's place in the prose counts, too.
             section.prose.push("```".into());
         } else if let Some(hash) = marker(line) {
             section.translates = Some(hash.into());
@@ -68,7 +68,7 @@ fn sections(text: &str) -> Vec<Section> {
     sections
 }
 
-/// Those that have a translation.
+/// The sections that have a translation.
 fn translated(text: &str) -> Vec<Section> {
     let mut sections = sections(text);
     sections.retain(|section| !section.english_only);
@@ -81,8 +81,8 @@ fn marker(line: &str) -> Option<&str> {
 }
 
 impl Section {
-    /// Of the heading and the prose: FNV-1a. What a session shows is compared
-    /// in another way, and is no reason to translate anew.
+    /// The hash (FNV-1a) of the heading and the prose. The blocks are compared
+    /// themselves, and a change in them needs no new translation.
     fn hash(&self) -> String {
         let words = self.prose.iter().flat_map(|line| line.split_whitespace());
         let mut hash: u32 = 0x811c_9dc5;
@@ -98,7 +98,7 @@ impl Section {
         self.prose.iter().filter(|line| line.starts_with('|')).count()
     }
 
-    /// The names in code spans that are an example's.
+    /// The examples that the section names in code spans.
     fn examples(&self, all: &BTreeSet<String>) -> Vec<String> {
         let text = self.prose.join(" ");
         let code = text.split('`').skip(1).step_by(2);
@@ -112,8 +112,8 @@ impl Section {
         parts.filter_map(|part| part.split(')').next()).collect()
     }
 
-    /// A line that the screen would join to the one before it, with a space
-    /// between them that Chinese does not have.
+    /// A line that continues the paragraph of the one before it. The browser
+    /// would join the two with a space, which Chinese does not have.
     fn wrapped(&self) -> Option<&String> {
         let begins = |line: &str| {
             line.is_empty()
@@ -159,7 +159,7 @@ fn read(root: &Path, page: &Path) -> String {
     fs::read_to_string(root.join(page)).expect("a page")
 }
 
-/// The English page, for either.
+/// The English page of a page in either language.
 fn english(page: &Path) -> PathBuf {
     page.to_string_lossy().replace(CHINESE, ".md").into()
 }
@@ -180,8 +180,8 @@ fn examples() -> BTreeSet<String> {
     names.collect()
 }
 
-/// Where a link leads: a page, as the English one, and which of its headings;
-/// or a file, or an address.
+/// The target of a link: an address, a file, or a page, for which it is the
+/// English page and the number of the heading.
 fn target(root: &Path, page: &Path, link: &str) -> Result<String, String> {
     if link.starts_with("https://") {
         return Ok(link.into());
@@ -212,13 +212,13 @@ fn target(root: &Path, page: &Path, link: &str) -> Result<String, String> {
         }
         at += &match translated(&text).iter().position(is_it) {
             Some(heading) => format!("#{heading}"),
-            None => format!("#{anchor}"), // In English only.
+            None => format!("#{anchor}"), // A section in English only.
         };
     }
     Ok(at)
 }
 
-/// A heading as GitHub makes an address of it.
+/// The anchor that GitHub makes of a heading.
 fn slug(heading: &str) -> String {
     let letters = heading.chars().flat_map(char::to_lowercase);
     letters
@@ -227,7 +227,7 @@ fn slug(heading: &str) -> String {
         .collect()
 }
 
-/// What of a translation differs from its page: a line each.
+/// The differences between a translation and its page: a line for each.
 fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
     let [ours, theirs] =
         [page, translation].map(|it| translated(&read(root, it)));
@@ -274,7 +274,7 @@ fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
         }
         let links = |from: &Path, section: &Section| {
             let links = section.links().into_iter();
-            // A wrong one has a test of its own.
+            // Another test finds broken links.
             let links = links.filter_map(|it| target(root, from, it).ok());
             let mut links: Vec<_> = links.filter(|it| *it != own).collect();
             links.sort();
@@ -302,8 +302,7 @@ fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
     wrong
 }
 
-/// The translation with the hashes of the page as it is now. Where there is
-/// no translation yet, the page itself is what is to be translated.
+/// The translation with the hashes of the page as it is now.
 fn with_hashes(page: &str, translation: &str) -> String {
     let hashes: Vec<String> =
         translated(page).iter().map(Section::hash).collect();
@@ -325,7 +324,7 @@ fn with_hashes(page: &str, translation: &str) -> String {
     text
 }
 
-/// The translation with the blocks of its page, if there are as many.
+/// The translation with the blocks of its page, if both have the same number.
 pub fn with_blocks(page: &str, translation: &str) -> Option<String> {
     let blocks = |text| -> Vec<String> {
         translated(text).into_iter().flat_map(|it| it.blocks).collect()
@@ -345,7 +344,7 @@ pub fn with_blocks(page: &str, translation: &str) -> Option<String> {
     Some(text + rest)
 }
 
-/// Each translation says what its page says, and no section is out of date.
+/// Each translation has what its page has, and no section is out of date.
 #[test]
 fn each_translation_follows_its_page() {
     if let Some(done) = env::var_os("HARNESS_TRANSLATED") {
@@ -371,7 +370,7 @@ fn each_translation_follows_its_page() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// On any page, translated or not.
+/// On every page, in both languages.
 #[test]
 fn every_link_leads_somewhere() {
     let mut wrong = String::new();
@@ -390,8 +389,8 @@ fn every_link_leads_somewhere() {
     assert!(count > 20, "{count} links");
 }
 
-/// A small page and its translation, and the control: each thing that may
-/// differ, and is noticed.
+/// The control, with a small page and its translation: each difference is
+/// noticed.
 #[test]
 fn translation_that_differs_in_one_place_is_noticed() {
     let page = "# a\nOne [b](#f), `orphan`.\n\n\
@@ -399,14 +398,14 @@ fn translation_that_differs_in_one_place_is_noticed() {
     let chinese = page.replace("One", "一").replace("\ng\n", "\n七\n");
     let right = with_hashes(page, &chinese);
     let dir = tempfile::tempdir().expect("a folder");
-    let told = |page: &str, translation: &str| {
+    let compare = |page: &str, translation: &str| {
         let [english, chinese] = ["X.md", "X.zh-CN.md"].map(Path::new);
         for (path, text) in [(english, page), (chinese, translation)] {
             fs::write(dir.path().join(path), text).expect("a page");
         }
         complaints(dir.path(), english, chinese)
     };
-    assert_eq!(told(page, &right), [""; 0]);
+    assert_eq!(compare(page, &right), [""; 0]);
     for (what, from, to, part) in [
         ("a heading less", "## f\n", "", "its headings"),
         ("another block", "\ne\n", "\nE\n", "another block"),
@@ -418,21 +417,21 @@ fn translation_that_differs_in_one_place_is_noticed() {
         ("two lines", "七", "七\n八", "one line"),
     ] {
         assert!(right.contains(from), "{what}: {right}");
-        let complaints = told(page, &right.replacen(from, to, 1));
+        let complaints = compare(page, &right.replacen(from, to, 1));
         let [complaint] = &complaints[..] else { panic!("{complaints:?}") };
         assert!(complaint.contains(part), "{what}: {complaint}");
     }
-    // A section more, that is in English only.
+    // One more section, in English only.
     let more = format!("{page}## h\n<!-- English only -->\nwhatever\n");
-    assert_eq!(told(&more, &right), [""; 0]);
-    assert_eq!(told(&more.replace("only", "too"), &right).len(), 1);
-    // The English has changed; and only its session has.
-    let complaints = told(&page.replace("\ng\n", "\nG\n"), &right);
+    assert_eq!(compare(&more, &right), [""; 0]);
+    assert_eq!(compare(&more.replace("only", "too"), &right).len(), 1);
+    // The English prose has changed; and then only a session has.
+    let complaints = compare(&page.replace("\ng\n", "\nG\n"), &right);
     assert_eq!(
         complaints,
         ["\"f\" (f): the English has changed: translate it anew"]
     );
     let blessed = page.replace("\ne\n", "\nE\n");
     let copied = with_blocks(&blessed, &right).expect("as many blocks");
-    assert_eq!(told(&blessed, &copied), [""; 0]);
+    assert_eq!(compare(&blessed, &copied), [""; 0]);
 }
