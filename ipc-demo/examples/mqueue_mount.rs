@@ -1,5 +1,5 @@
-//! A mounted `mqueue` file system shows the IPC namespace that it was mounted
-//! in, whoever looks; mq_open(3) goes by the caller's.
+//! A `mqueue` file system shows the IPC namespace in which it was mounted, to
+//! every process. mq_open(3) uses the caller's IPC namespace.
 //!
 //!     cargo run -p ipc-demo --example mqueue_mount
 //!
@@ -20,10 +20,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Failure> {
-    // These two play the outside: queues and mounts go with this process.
+    // These two namespaces are the outside here: queues and mounts in them
+    // vanish with this process.
     let flags = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNS;
     user_demo::unshare(flags)?;
-    // Mounts are shared as a rule: without this, ours would be the machine's.
+    // Mounts are usually shared: without this, ours would propagate outside.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
     let (none, create) = (MQ_OFlag::empty(), MQ_OFlag::O_CREAT);
@@ -49,13 +50,13 @@ fn run() -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(!held)))
 }
 
-/// Prints what was measured. True if it is what the fact says.
+/// Prints what was measured. True if that is what the fact says.
 fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
     println!("{what:18}  {:18}  {}", measured[0], measured[1]);
     measured == fact
 }
 
-/// A new file system of this kind, in a directory that may have to be made.
+/// Mounts a new file system of this type, in a directory that it makes.
 fn new(at: &str, kind: &str) -> Result<(), Failure> {
     fs::create_dir_all(at).map_err(failed(format!("mkdir {at}")))?;
     mount(Some(kind), at, Some(kind), MsFlags::empty(), NONE)

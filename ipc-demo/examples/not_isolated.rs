@@ -24,10 +24,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Failure> {
-    // These two play the outside: objects and mounts go with this process.
+    // These two namespaces are the outside here: objects and mounts in them
+    // vanish with this process.
     let flags = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNS;
     user_demo::unshare(flags)?;
-    // Mounts are shared as a rule: without this, ours would be the machine's.
+    // Mounts are usually shared: without this, ours would propagate outside.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
     let (at, kind) = ("/dev/shm", Some("tmpfs"));

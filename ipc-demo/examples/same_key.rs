@@ -1,5 +1,5 @@
 //! The same key names two different queues: a message sent to one does not
-//! arrive in the other. Their ids are the same too, and say nothing.
+//! arrive in the other. That both have the same id means nothing.
 //!
 //!     cargo run -p ipc-demo --example same_key
 //!
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Failure> {
-    // This one plays the outside: what is made in it goes with this process.
+    // This namespace is the outside here: it vanishes with this process.
     user_demo::unshare(CloneFlags::CLONE_NEWIPC)?;
     let outside = File::open("/proc/self/ns/ipc").map_err(failed("open"))?;
     let made = queue(IPC_CREAT | 0o600);
@@ -31,7 +31,7 @@ fn run() -> Result<ExitCode, Failure> {
     send(2);
     let here = receive() + ", then " + &receive();
 
-    // One queue would have no message left by now.
+    // If both were one queue, it would have no message left now.
     setns(outside, CloneFlags::CLONE_NEWIPC).map_err(failed("setns"))?;
     let got = [receive() + ", then " + &receive(), here];
 
@@ -45,7 +45,7 @@ fn run() -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(!held)))
 }
 
-/// Prints what was measured. True if it is what the fact says.
+/// Prints what was measured. True if that is what the fact says.
 fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
     println!("{what:18}  {:18}  {}", measured[0], measured[1]);
     measured == fact
@@ -58,7 +58,7 @@ fn queue(flags: i32) -> String {
     id.map_or_else(|error| format!("{error:?}"), |id| format!("id {id}"))
 }
 
-/// A message may be a type, any number above 0, and no text at all.
+/// Sends a message without text: only its type, which is a number above 0.
 fn send(kind: c_long) {
     // SAFETY: the kernel reads the type, and no text.
     unsafe { msgsnd(0, (&raw const kind).cast(), 0, 0) };

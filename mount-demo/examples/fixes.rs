@@ -1,4 +1,4 @@
-//! What keeps a new /proc inside: six ways, tried on trees of their own.
+//! What keeps a new /proc inside: six ways, each in its own mount namespace.
 //!
 //!     cargo run -p mount-demo --example fixes
 //!
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 
 fn run() -> Status {
     if inside(|| Ok(0)).is_err() {
-        // Not root: a user namespace needs no privilege, and gives it.
+        // Not root. Making a user namespace needs no privilege, and gives all.
         user_demo::enter()?;
     }
     println!("before /proc is mounted inside  /proc/self outside, afterwards");
@@ -42,13 +42,13 @@ fn run() -> Status {
     Ok(worst)
 }
 
-/// A machine to be broken: all mounts are shared, and /proc is its own.
+/// A machine that may be broken: its mounts are shared, and /proc is its own.
 fn outside((name, fix, enough): Fix) -> Status {
-    set("/", Ms::MS_REC | Ms::MS_PRIVATE)?; // Nothing leaves it.
+    set("/", Ms::MS_REC | Ms::MS_PRIVATE)?; // Nothing propagates out of it.
     set("/proc", Ms::empty())?;
     set("/", Ms::MS_REC | Ms::MS_SHARED)?;
-    // In a copy of its mounts, and in a copy of that: a user namespace makes
-    // slaves of shared mounts, but only of those that are copied in it.
+    // In a copy of its mounts, and then in a copy of that: shared mounts become
+    // slaves only when a new user namespace's mount namespace copies them.
     let proc = || set("/proc", Ms::empty());
     let status = inside(|| fix().and_then(|_| inside(proc)))?;
     let gone = fs::read_link("/proc/self").is_err();
@@ -57,7 +57,7 @@ fn outside((name, fix, enough): Fix) -> Status {
     Ok(status.max(u8::from(gone == enough)))
 }
 
-/// Changes the propagation, or else mounts a /proc.
+/// Changes the propagation; with empty flags it mounts a new /proc.
 fn set(path: &str, how: Ms) -> Status {
     let done = mount(Some("proc"), path, Some("proc"), how, None::<&str>);
     done.map_err(failed(format!("mount {path}"))).map(|()| 0)

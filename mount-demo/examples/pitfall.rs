@@ -16,30 +16,30 @@ type Status = Result<u8, Failure>;
 
 fn main() -> ExitCode {
     link::example("pitfall", || {
-        // Not root: a user namespace needs no privilege, and gives it.
+        // Not root. Making a user namespace needs no privilege, and gives all.
         inside(|| Ok(0)).or_else(|_| user_demo::enter().map(|()| 0))?;
         inside(outside)
     })
 }
 
-/// A machine to be broken: all mounts are shared, and /proc is its own.
+/// A machine that may be broken: its mounts are shared, and /proc is its own.
 fn outside() -> Status {
-    set("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // Nothing leaves it.
+    set("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // Nothing gets out.
     set("/proc", MsFlags::empty())?;
     set("/", MsFlags::MS_REC | MsFlags::MS_SHARED)?;
     let before = works("ps")?;
 
-    // When this returns, its PID namespace has ended. The mount is here too.
+    // When this returns, its PID namespace has ended. The mount is here, too.
     inside(|| set("/proc", MsFlags::empty()))?;
     println!("\n# a new /proc was mounted inside");
     let after = works("ps")? || works("mount")?;
 
-    // It replaces nothing: a line's second number is the mount below it.
+    // It replaces nothing: a line's second number is the id of the mount below.
     println!("\n# the usual repair");
     let usual = works("mount -t proc proc /proc")? && works("ps")?;
     works("grep ' / /proc ' /proc/self/mountinfo | tail -n 3")?;
 
-    // To take the dead one away. Done at once it takes one, and now two.
+    // Unmount the dead one. At first one umount was enough; now it takes two.
     println!("\n# the right repair");
     let once = works("umount /proc")? && works("ps")?;
     let twice = works("umount /proc")? && works("ps")?;
@@ -58,7 +58,7 @@ fn works(line: &str) -> Result<bool, Failure> {
     end.map(|status| status.success()).map_err(failed("exec sh"))
 }
 
-/// A new /proc, or another propagation of what is mounted there.
+/// Changes the propagation; with empty flags it mounts a new /proc.
 fn set(path: &str, how: MsFlags) -> Status {
     let done = mount(Some("proc"), path, Some("proc"), how, None::<&str>);
     done.map_err(failed(format!("mount {path}"))).map(|()| 0)

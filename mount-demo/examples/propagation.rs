@@ -12,8 +12,8 @@ use user_demo::{Failure, failed, link};
 
 const NEWNS: CloneFlags = CloneFlags::CLONE_NEWNS;
 const TMP: Option<&str> = Some("/tmp");
-/// What a copy is made, and whether mounts then propagate out, and in, and
-/// whether it can be bind mounted.
+/// The propagation type of a copy: whether mounts propagate out of it, and into
+/// it, and whether it can be bind mounted.
 const KINDS: [(&str, MsFlags, [bool; 3]); 4] = [
     ("shared", MsFlags::MS_SHARED, [true, true, true]),
     ("private", MsFlags::MS_PRIVATE, [false, false, true]),
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(NEWNS)?;
-    set("none", "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // None leaves.
+    set("none", "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // None gets out.
     set("tmpfs", "/tmp", MsFlags::empty())?;
     for path in ["/tmp/in", "/tmp/out", "/tmp/bind"] {
         fs::create_dir(path).map_err(failed("mkdir"))?;
@@ -36,7 +36,7 @@ fn run() -> Result<u8, Failure> {
     println!("is made     is outside     is in it         mount of it");
     let mut held = true;
     for (name, kind, travels) in KINDS {
-        // A copy, and its copy. One process is in both, by turns.
+        // A copy, and a copy of it. This process is in both, by turns.
         let start = unshared()?;
         set("none", "/tmp", MsFlags::MS_SHARED)?;
         let outside = unshared()?;
@@ -63,7 +63,7 @@ fn run() -> Result<u8, Failure> {
     Ok(u8::from(!held))
 }
 
-/// Enters a copy, and gives the way back.
+/// Enters a copy of the mount namespace. Returns the old one, for setns(2).
 fn unshared() -> Result<File, Failure> {
     let old = File::open("/proc/self/ns/mnt").map_err(failed("open"))?;
     unshare(NEWNS).map_err(failed("unshare(CLONE_NEWNS)")).map(|()| old)

@@ -1,5 +1,5 @@
-//! Abstract unix sockets belong to a network namespace. Those with a path do
-//! not: they are found where their file is found.
+//! Abstract unix sockets belong to a network namespace. Sockets with a path do
+//! not: every process that sees the file can connect.
 //!
 //!     cargo run -p net-demo --example abstract_socket
 //!
@@ -21,10 +21,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Failure> {
-    // These two play the outside: names and mounts go with this process.
+    // These two namespaces are the outside here: names and mounts in them
+    // vanish with this process.
     let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
     user_demo::unshare(flags)?;
-    // Mounts are shared as a rule: without this, ours would be the machine's.
+    // Mounts are usually shared: without this, ours would propagate outside.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
     mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), NONE)

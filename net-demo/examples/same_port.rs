@@ -1,5 +1,5 @@
-//! Each network namespace has its own 127.0.0.1, and its own ports: who
-//! listens outside is not there inside, and the port is free.
+//! Each network namespace has its own 127.0.0.1 and its own ports: inside,
+//! nothing listens on the port that is in use outside, and the port is free.
 //!
 //!     cargo run -p net-demo --example same_port
 //!
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Failure> {
-    // Any port that is free outside; it is free again when this process goes.
+    // Any port that is free outside. It is free again when this process ends.
     let listener = TcpListener::bind("127.0.0.1:0");
     let listener = listener.map_err(failed("bind 127.0.0.1"))?;
     let port = listener.local_addr().map_err(failed("getsockname"))?;
@@ -39,7 +39,7 @@ fn run() -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(!held)))
 }
 
-/// Prints what was measured. True if it is what the fact says.
+/// Prints what was measured. True if that is what the fact says.
 fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
     println!("{what:18}  {:18}  {}", measured[0], measured[1]);
     measured == fact

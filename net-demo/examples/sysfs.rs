@@ -1,10 +1,10 @@
-//! /proc/net follows the caller into a new network namespace. /sys/class/net
-//! shows that of who mounted /sys, until it is mounted anew.
+//! /proc/net shows the caller's network namespace. /sys/class/net shows that
+//! of the process that mounted /sys, until /sys is mounted anew.
 //!
 //!     cargo run -p net-demo --example sysfs
 //!
-//! Man pages: network_namespaces(7), sysfs(5). There must be more than `lo`
-//! outside, or there is no difference to see.
+//! Man pages: network_namespaces(7), sysfs(5). The outside must have another
+//! interface than `lo`, or no difference is seen.
 
 use std::{collections::BTreeSet, fs, process::ExitCode};
 
@@ -21,12 +21,12 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode, Failure> {
     let outside = [proc()?, sys()?];
 
-    // With a mount namespace: the machine keeps its /sys.
+    // With a mount namespace, so that the machine keeps its /sys.
     let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
     user_demo::unshare(flags)?;
     let inside = [proc()?, sys()?];
 
-    // Mounts are shared as a rule: without this, ours would be the machine's.
+    // Mounts are usually shared: without this, ours would propagate outside.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE)

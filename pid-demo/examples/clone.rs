@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         let mut inside = || inside(&pipe, &outside, command.take());
         let mut child = start(&mut inside);
         if child == Err(Errno::EPERM) {
-            user_demo::enter()?; // Not root: that gives the right.
+            user_demo::enter()?; // Not root: this gives all capabilities.
             child = start(&mut inside);
         }
         let child = child.map_err(failed("clone"))?;
@@ -39,25 +39,25 @@ fn main() -> ExitCode {
     })
 }
 
-/// One call makes the namespaces and the process in them: in the new PID
-/// namespace, too, where unshare(2) could only put its next child.
+/// One call makes the namespaces and a process in them, also in the new PID
+/// namespace: after unshare(2) only the next child would be in that.
 #[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
 fn start(run: &mut dyn FnMut() -> Status) -> nix::Result<Pid> {
     let two = CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
     let four = two | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
     let mut stack = vec![0; 256 * 1024];
     let run = || run().unwrap_or_else(|it| it.print("clone")).into();
-    // SAFETY: it has a copy of all our memory, the stack too, and one thread.
+    // SAFETY: it has a copy of our memory and stack, and there is one thread.
     unsafe { clone(Box::new(run), &mut stack, four, Some(SIGCHLD)) }
 }
 
 /// PID 1 of the new PID namespace.
 fn inside(pipe: &Pipe, old: &[PathBuf], command: Option<Command>) -> Status {
-    // To end with the parent. If it has ended already, this write fails.
+    // To end with the parent. If that has ended already, this write fails.
     set_pdeathsig(Signal::SIGKILL).map_err(failed("prctl"))?;
     let _ = close(pipe.0.as_raw_fd());
     nix::unistd::write(&pipe.1, b"1").map_err(failed("write"))?;
-    // Unlike in the book, where mounts stay shared: mount-demo's `pitfall`.
+    // In the book the mounts stay shared: see mount-demo's example `pitfall`.
     let (none, how) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
     mount(none, "/", none, how, none).map_err(failed("mount /"))?;
     if let Some(command) = command {

@@ -1,5 +1,5 @@
 //! fork(2) copies no memory: parent and child share each page until one of
-//! them writes to it, and only then the kernel copies that page.
+//! them writes to it. Only then does the kernel copy that page.
 //!
 //!     cargo run -p pid-demo --example copy_on_write
 //!
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<u8, Failure> {
-    // Pages of the usual size, not one of 2 MiB in place of 512.
+    // Pages of the usual size: not one huge page of 2 MiB in place of 512.
     set_thp_disable(true).map_err(failed("prctl(PR_SET_THP_DISABLE)"))?;
     let size = sysconf(SysconfVar::PAGE_SIZE).map_err(failed("sysconf"))?;
     let size = size.unwrap_or(4096) as usize;
@@ -51,7 +51,7 @@ fn run() -> Result<u8, Failure> {
 }
 
 /// A row of the table, printed by the child that it is about. True if there
-/// were few page faults: less than one for ten pages.
+/// were few page faults: fewer than one for ten pages.
 #[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
 fn faults(what: &str, mut touch: impl FnMut()) -> Result<bool, Failure> {
     let count = || {
@@ -59,7 +59,7 @@ fn faults(what: &str, mut touch: impl FnMut()) -> Result<bool, Failure> {
         usage.map_or(0, |it| it.minor_page_faults())
     };
     let child = || {
-        count(); // Its own pages are not what is counted.
+        count(); // Its own page faults happen here, and are not counted.
         let before = count();
         touch();
         let faults = count() - before;
@@ -68,8 +68,8 @@ fn faults(what: &str, mut touch: impl FnMut()) -> Result<bool, Failure> {
     };
     let mut stack = vec![0; 64 * 1024];
     let (none, signal) = (CloneFlags::empty(), Some(SIGCHLD));
-    // SAFETY: as fork: the child has a copy of all our memory, the stack too,
-    // and there is one thread only.
+    // SAFETY: as with fork the child has a copy of all our memory, also of the
+    // stack, and there is one thread only.
     let child = unsafe { clone(Box::new(child), &mut stack, none, signal) };
     let child = child.map_err(failed("clone"))?;
     let end = waitpid(child, None).map_err(failed("waitpid"))?;

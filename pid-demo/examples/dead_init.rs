@@ -1,9 +1,9 @@
-//! Where PID 1 is dead, no process can be started: fork(2) says ENOMEM.
+//! When PID 1 is dead, no process can be started: fork(2) fails with ENOMEM.
 //!
 //!     cargo run -p pid-demo --example dead_init
 //!
-//! It is what `unshare --pid sh`, without --fork, ends in: the first command
-//! is PID 1, and every later one fails. Man page: pid_namespaces(7).
+//! This is what happens after `unshare --pid sh`, without --fork: the first
+//! command is PID 1, and every later one fails. Man page: pid_namespaces(7).
 
 use std::fs;
 use std::process::ExitCode;
@@ -28,8 +28,8 @@ fn run() -> Result<u8, Failure> {
     println!("fork(2)             result");
     println!("first child         made: it is PID 1, and it has ended");
 
-    // A PID namespace does not get another PID 1. The kernel has no errno of
-    // its own for that: the memory that is missing is a PID.
+    // A PID namespace does not get another PID 1. There is no errno for that:
+    // ENOMEM means here that no PID could be allocated.
     let second = child();
     let error = match second {
         Ok(None) => return Ok(0),

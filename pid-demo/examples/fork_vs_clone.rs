@@ -2,8 +2,8 @@
 //!
 //!     cargo run -p pid-demo --example fork_vs_clone
 //!
-//! Its flags say whether memory is copied or shared, and whose child the new
-//! process is. Man page: clone(2). Book: chapter 2, 1.2.
+//! clone's flags say whether memory is copied or shared, and whose child the
+//! new process is. Man page: clone(2). Book: chapter 2, 1.2.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
@@ -23,17 +23,17 @@ fn main() -> ExitCode {
 
 fn run() -> Result<u8, Failure> {
     println!("flags            the child writes  the parent reads");
-    // As fork: each has a memory of its own. See the example copy_on_write.
+    // As with fork each has its own memory. See the example copy_on_write.
     let copied = memory("none", CloneFlags::empty())? == [1, 0];
-    // CLONE_VFORK: the parent sleeps meanwhile. With one memory for two they
-    // could not both run, unless the child were set up as a thread.
+    // CLONE_VFORK: the parent waits meanwhile. Two processes that share memory
+    // could not both run here, unless the child were set up as a thread.
     let vm = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
     let shared = memory("CLONE_VM", vm)? == [1, 1];
 
     println!("\nmade with flags  PID     its parent");
     show("(this process)");
     let child = start(CloneFlags::empty(), family)?;
-    // Only a parent can wait for a process: the other is our child, too.
+    // Only a parent can wait for a process. So the sibling is our child, too.
     let ends = [Some(child), None].map(|process| waitpid(process, None));
     let well = |end| matches!(end, Ok(WaitStatus::Exited(_, 0)));
     if !(copied && shared && ends.into_iter().all(well)) {
@@ -43,7 +43,7 @@ fn run() -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// A row of the first table: what the child has after writing, and we.
+/// A row of the first table: what the child has after writing, and the parent.
 fn memory(name: &str, flags: CloneFlags) -> Result<[isize; 2], Failure> {
     MEMORY.store(0, Relaxed);
     let child = start(flags, || MEMORY.fetch_add(1, Relaxed) + 1)?;
@@ -73,8 +73,8 @@ fn family() -> isize {
 #[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
 fn start(flags: CloneFlags, f: impl FnMut() -> isize) -> Result<Pid, Failure> {
     let mut stack = vec![0; 64 * 1024];
-    // SAFETY: the child has a copy of the stack, or with CLONE_VFORK has left
-    // it when this call returns. There is one thread only.
+    // SAFETY: the child has a copy of the stack, or with CLONE_VFORK no longer
+    // uses it when this call returns. There is one thread only.
     unsafe { clone(Box::new(f), &mut stack, flags, Some(SIGCHLD)) }
         .map_err(failed("clone"))
 }

@@ -21,18 +21,18 @@ fn main() -> ExitCode {
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     let (mut question, mut ask) = io::pipe().map_err(failed("pipe"))?;
-    let (mut answer, mut tell) = io::pipe().map_err(failed("pipe"))?;
+    let (mut answer, mut reply) = io::pipe().map_err(failed("pipe"))?;
     let Some(init) = child()? else {
-        // PID 1: answers each question, until nobody asks any more.
+        // PID 1 answers each question, until the other end is closed.
         drop((ask, answer));
-        let _ = tell.write_all(&[kill_with_sigkill(1)]);
+        let _ = reply.write_all(&[kill_with_sigkill(1)]);
         while question.read(&mut [0]).map_err(failed("read"))? == 1 {
-            let _ = tell.write_all(b"!");
+            let _ = reply.write_all(b"!");
         }
         return Ok(0);
     };
-    // The other end of the questions stays open: to ask the dead is no error.
-    drop(tell);
+    // `question` stays open, so that a write after PID 1's death is no EPIPE.
+    drop(reply);
 
     println!("kill(1, SIGKILL)  returned  PID 1 then");
     let mut returned = [0];
@@ -51,7 +51,7 @@ fn run() -> Result<u8, Failure> {
     let WaitStatus::Exited(_, returned) = end else { return Ok(125) };
     let by_another = lives("by PID 2", returned as u8);
 
-    // Outside it has another PID, and is a process like others.
+    // Outside it has another PID, and is a process like any other.
     let returned = kill_with_sigkill(init.as_raw());
     waitpid(init, None).map_err(failed("waitpid"))?;
     if lives("from outside", returned) || !by_itself || !by_another {

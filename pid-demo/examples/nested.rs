@@ -1,8 +1,8 @@
-//! PID namespaces in one another: a process has a PID in each around it.
+//! Nested PID namespaces: a process has a PID in each one around it.
 //!
 //!     cargo run -p pid-demo --example nested
 //!
-//! Goes down until the kernel refuses, which it does below 32 levels. Man
+//! Nests them until the kernel refuses, which it does below 32 levels. Man
 //! page: pid_namespaces(7), "Nesting PID namespaces".
 
 use std::fs;
@@ -18,7 +18,8 @@ fn main() -> ExitCode {
     link::example("nested", run)
 }
 
-/// Each round is a level further down, and a process further on.
+/// Each round makes a namespace one level below, and a process in it, which
+/// does the next round.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;

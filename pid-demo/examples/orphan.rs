@@ -2,8 +2,8 @@
 //!
 //!     cargo run -p pid-demo --example orphan
 //!
-//! A process whose parent has ended gets another one, since somebody has to
-//! wait for it. Man page: pid_namespaces(7), "The namespace init process".
+//! A process whose parent has ended gets another one, which has to wait for
+//! it. Man page: pid_namespaces(7), "The namespace init process".
 
 use std::io::{self, Read};
 use std::process::ExitCode;
@@ -17,34 +17,34 @@ fn main() -> ExitCode {
     link::example("orphan", run)
 }
 
-/// Each process starts the next one: this one, which stays outside, PID 1,
-/// the parent, and the one that becomes an orphan and says what it sees.
+/// Each process starts the next one: this one, which stays outside; PID 1; the
+/// parent; and the one that becomes an orphan and prints what it sees.
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     if let Some(init) = child()? {
         return status(Some(init));
     }
 
-    let (mut looked, looks) = io::pipe().map_err(failed("pipe"))?;
-    let (mut ended, ends) = io::pipe().map_err(failed("pipe"))?;
+    let (mut looked, looked_writer) = io::pipe().map_err(failed("pipe"))?;
+    let (mut ended, ended_writer) = io::pipe().map_err(failed("pipe"))?;
     if let Some(parent) = child()? {
-        drop(looks);
+        drop(looked_writer);
         status(Some(parent))?;
-        drop(ends); // Now the orphan is one.
-        return status(None); // Only a parent can wait: it is ours.
+        drop(ended_writer); // Now the orphan is one.
+        return status(None); // Only a parent can wait: so it is our child.
     }
-    drop(ends);
+    drop(ended_writer);
     if let Some(_orphan) = child()? {
-        drop(looks);
+        drop(looked_writer);
         let _ = looked.read(&mut [0]); // Until it has looked.
-        return Ok(0); // And to wait for it is left to another.
+        return Ok(0); // Without waiting for it.
     }
 
     let before = getppid();
     println!("its parent  PID  parent's PID");
     println!("lives       {:<3}  {before}", getpid());
-    drop(looks);
-    let _ = ended.read(&mut [0]);
+    drop(looked_writer);
+    let _ = ended.read(&mut [0]); // Until its parent has ended.
     println!("has ended   {:<3}  {}", getpid(), getppid());
     if before.as_raw() == 1 || getppid().as_raw() != 1 {
         return Ok(1);
@@ -53,7 +53,7 @@ fn run() -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Waits for a child, or for any.
+/// Waits for this child, or for any.
 fn status(child: Option<Pid>) -> Result<u8, Failure> {
     match waitpid(child, None).map_err(failed("waitpid"))? {
         WaitStatus::Exited(_, status) => Ok(status as u8),

@@ -1,8 +1,9 @@
-//! A zombie stays until its parent waits for it: inside, that is PID 1.
+//! A zombie stays until its parent waits for it. For an orphan inside, the
+//! parent is PID 1.
 //!
 //!     cargo run -p pid-demo --example zombie
 //!
-//! What is left of it until then is its status, and its PID: wait(2), NOTES.
+//! Until then its status and its PID are kept: wait(2), NOTES.
 
 use std::fs::{read_link, read_to_string};
 use std::io::{self, Read, Write};
@@ -17,32 +18,33 @@ fn main() -> ExitCode {
     link::example("zombie", run)
 }
 
-/// Outside, PID 1, its child, and the child's child, the orphan.
+/// Four processes: the one outside, PID 1, its child, and that one's child,
+/// which becomes the orphan.
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     if let Some(init) = child()? {
         let end = waitpid(init, None).map_err(failed("waitpid"))?;
         return Ok(u8::from(end != WaitStatus::Exited(init, 0)));
     }
-    let (told, mut tell) = io::pipe().map_err(failed("pipe"))?;
-    let (mut stay, end) = io::pipe().map_err(failed("pipe"))?;
+    let (pid_reader, mut pid_writer) = io::pipe().map_err(failed("pipe"))?;
+    let (mut end, end_writer) = io::pipe().map_err(failed("pipe"))?;
     let Some(parent) = child()? else {
-        drop(end);
+        drop(end_writer);
         if child()?.is_none() {
-            // In the old /proc it stands under its PID of the outside.
+            // The old /proc shows it under its PID outside.
             let this = read_link("/proc/self").map_err(failed("proc"))?;
-            let _ = write!(tell, "{}", this.display());
-            drop(tell);
-            let _ = stay.read(&mut [0]); // Until the other end is closed.
+            let _ = write!(pid_writer, "{}", this.display());
+            drop(pid_writer);
+            let _ = end.read(&mut [0]); // Until the other end is closed.
         }
         return Ok(0);
     };
-    drop((tell, stay));
-    let orphan = io::read_to_string(told).map_err(failed("read"))?;
+    drop((pid_writer, end));
+    let orphan = io::read_to_string(pid_reader).map_err(failed("read"))?;
     waitpid(parent, None).map_err(failed("waitpid"))?;
     let before = state(&orphan);
-    drop(end);
-    // WNOWAIT: to learn that it has ended, and to leave it as it is.
+    drop(end_writer);
+    // WNOWAIT: waits until it has ended, and leaves the zombie.
     waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
         .map_err(failed("waitid"))?;
     let ended = state(&orphan);

@@ -1,5 +1,5 @@
-//! A new user namespace gives all capabilities at once, and no ids: those
-//! come with the map. A program started before that has no capability at all.
+//! A new user namespace gives all capabilities at once, but no ids: those come
+//! with the map. A program started before that has no capability at all.
 //!
 //!     cargo run -p user-demo --example before_the_map
 //!
@@ -23,16 +23,17 @@ fn run() -> Result<ExitCode, Failure> {
 
     unshare(CloneFlags::CLONE_NEWUSER)
         .map_err(failed("unshare(CLONE_NEWUSER)"))?;
-    // No id means anything here yet, so each is seen as "overflowuid".
-    let nobody = fs::read_to_string("/proc/sys/kernel/overflowuid");
-    let nobody = nobody.map_err(failed("read overflowuid"))?;
+    // Until a map is written, every id reads as the overflow id, 65534.
+    let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid");
+    let overflow = overflow.map_err(failed("read overflowuid"))?;
+    let overflow = overflow.trim();
     let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap");
     let last = last.map_err(failed("read cap_last_cap"))?;
     let all = u64::MAX >> (63 - last.trim().parse().unwrap_or(63));
     let (all, none) = (format!("{all:016x}"), "0".repeat(16));
-    let mut held = row("before the map", this()?, nobody.trim(), &all);
-    // execve(2) leaves capabilities to uid 0 only, and this is not 0.
-    held &= row("  and a program", program()?, nobody.trim(), &none);
+    let mut held = row("before the map", this()?, overflow, &all);
+    // Only for uid 0 does execve(2) keep the capabilities, and this is not 0.
+    held &= row("  and a program", program()?, overflow, &none);
 
     for (file, text) in [
         ("setgroups", "deny".into()),
@@ -50,7 +51,7 @@ fn run() -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(!held)))
 }
 
-/// Prints what was measured. True if it is what the fact says.
+/// Prints what was measured. True if that is what the fact says.
 fn row(when: &str, status: String, id: &str, capabilities: &str) -> bool {
     // "Uid:" and "Gid:" have four numbers: real, effective, saved, fsuid.
     let word = |name: &str, n: usize| {
@@ -67,7 +68,7 @@ fn this() -> Result<String, Failure> {
     fs::read_to_string("/proc/self/status").map_err(failed("read status"))
 }
 
-/// The same of a program that this process has started.
+/// The same for a program that this process starts.
 fn program() -> Result<String, Failure> {
     let output = Command::new("cat").arg("/proc/self/status").output();
     let text = output.and_then(|it| io::read_to_string(&*it.stdout));

@@ -1,11 +1,11 @@
-//! A process that enters a user namespace leaves all privilege outside behind,
-//! root too. So it may map one id: its own, in one line of length one, once;
-//! and its group only after setgroups(2) is denied.
+//! A process that enters a user namespace loses all privilege outside, root
+//! too. So it may map one uid: its own, in one line of length one, once. It may
+//! map its gid in the same way, but only after setgroups(2) is denied.
 //!
 //!     cargo run -p user-demo --example map_rules
 //!
-//! Each row is written to the files of that name in /proc/self of a process
-//! in a new user namespace. Man page: user_namespaces(7).
+//! In each row a process in a new user namespace writes to the files of these
+//! names in /proc/self. Man page: user_namespaces(7).
 
 use std::{fs, io, process::ExitCode};
 
@@ -16,7 +16,7 @@ use nix::unistd::{ForkResult, fork, getgid, getuid, setgroups};
 use user_demo::{Failure, failed, link};
 
 /// What is written, step by step, and how the last step ends. UID and GID are
-/// one's own ids, and UID+1 is another's.
+/// the process's own ids, and UID+1 is another user's.
 const ROWS: &[(&str, &str)] = &[
     ("uid_map 0 UID 1; setgroups deny; gid_map 0 GID 1", "done"),
     ("uid_map 0 UID 1; gid_map 0 GID 1", "EPERM"), // Since Linux 3.19.
@@ -43,7 +43,7 @@ fn run() -> Result<ExitCode, Failure> {
         let fork = unsafe { fork() }.map_err(failed("fork"))?;
         let ForkResult::Parent { child } = fork else { return attempt(steps) };
         let Ok(WaitStatus::Exited(_, n @ 0..125)) = waitpid(child, None) else {
-            return Ok(ExitCode::from(125)); // The child has said why.
+            return Ok(ExitCode::from(125)); // The child has printed why.
         };
         let error = format!("{:?}", Errno::from_raw(n));
         let end = if n == 0 { "done" } else { &error };
@@ -56,7 +56,8 @@ fn run() -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(!held)))
 }
 
-/// In a user namespace of its own. The status is the last step's error.
+/// Does the steps in a user namespace of its own. The exit status is the errno
+/// of the last one.
 fn attempt(steps: &str) -> Result<ExitCode, Failure> {
     let (uid, gid) = (getuid().as_raw(), getgid().to_string());
     let steps = steps.replace("UID+1", &(uid + 1).to_string());

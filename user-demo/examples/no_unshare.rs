@@ -3,9 +3,9 @@
 //!
 //!     cargo run -p user-demo --example no_unshare [COMMAND [ARG]...]
 //!
-//! "EPERM, although I am root" is what readers meet most in containers. No
-//! capability is missing: the filter ends the call before it is checked for
-//! one. Without COMMAND: a table that shows it. Man page: seccomp(2).
+//! "EPERM, although I am root" is the most common error in containers. No
+//! capability is missing: the filter refuses the call before the kernel checks
+//! for one. Without COMMAND: a table that shows it. Man page: seccomp(2).
 
 use std::{fs, process::ExitCode};
 
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Tries it, and prints what happens.
+/// Tries unshare(2), and prints what happens.
 fn row(when: &str) -> nix::Result<()> {
     let done = unshare(CloneFlags::CLONE_NEWUTS);
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -44,15 +44,15 @@ fn row(when: &str) -> nix::Result<()> {
     done
 }
 
-/// There is no way back from here, for COMMAND and all its children.
+/// Installs the filter. COMMAND and all its children cannot remove it.
 #[expect(unsafe_code, reason = "seccomp(2) has no safe wrapper")]
 fn enter() -> Result<(), Failure> {
     // Without privilege a process may set a filter only if it can never gain
-    // any: a set-user-ID program must not run under a filter of its caller.
+    // privilege: a set-user-ID program must not run under its caller's filter.
     set_no_new_privs().map_err(failed("prctl(PR_SET_NO_NEW_PRIVS)"))?;
 
     // A program that the kernel runs for each system call: load the call's
-    // number; is it unshare? Then EPERM. Else allow it.
+    // number; if it is unshare, return EPERM; otherwise allow the call.
     let step = |code: u32, k: u32| libc::sock_filter {
         code: code as u16,
         jt: 0,

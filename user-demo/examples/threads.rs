@@ -1,10 +1,10 @@
 //! A process with more than one thread cannot enter a user namespace: its
-//! threads share their memory, and would differ in what they may do.
+//! threads share memory, and would have different privilege.
 //!
 //!     cargo run -p user-demo --example threads
 //!
-//! Go's runtime starts threads before main(): that is why the book's program
-//! has clone(2) do it. Man page: unshare(2), EINVAL.
+//! Go's runtime starts threads before main(). So the book's program makes the
+//! namespace with clone(2). Man page: unshare(2), EINVAL.
 
 use std::sync::mpsc;
 use std::{fs, process::ExitCode, thread};
@@ -25,7 +25,7 @@ fn run() -> Result<ExitCode, Failure> {
 
     drop(release);
     let _ = second.join();
-    // What join waits for is not quite the thread's last act.
+    // A thread may still be in /proc for a moment after join.
     while threads()? > 1 {
         thread::yield_now();
     }
@@ -36,7 +36,8 @@ fn run() -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(!held)))
 }
 
-/// Tries it, and prints what happens. True if it is what the fact says.
+/// Tries unshare(2), and prints what happens. True if that is what the fact
+/// says.
 fn row(fact: &str) -> Result<bool, Failure> {
     let threads = threads()?;
     let end = match unshare(CloneFlags::CLONE_NEWUSER) {

@@ -1,5 +1,5 @@
-//! A new UTS namespace starts as a copy of the caller's names, and from then
-//! on each goes its own way.
+//! A new UTS namespace starts with a copy of the caller's names. After that a
+//! change in one namespace does not change the other.
 //!
 //!     cargo run -p uts-demo --example copies
 //!
@@ -18,12 +18,12 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Failure> {
-    // This one plays the outside, so that the machine keeps its names.
+    // This namespace is the outside here, so that the machine keeps its names.
     user_demo::unshare(CloneFlags::CLONE_NEWUTS)?;
     let outside = File::open("/proc/self/ns/uts").map_err(failed("open"))?;
     rename("tree", "wood")?;
 
-    // Here the kernel copies both names: now, and never again.
+    // Here the kernel copies both names, and never again.
     unshare(CloneFlags::CLONE_NEWUTS)
         .map_err(failed("unshare(CLONE_NEWUTS)"))?;
     let inside = File::open("/proc/self/ns/uts").map_err(failed("open"))?;
@@ -45,13 +45,13 @@ fn run() -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(!held)))
 }
 
-/// Prints what was measured. True if it is what the fact says.
+/// Prints what was measured. True if that is what the fact says.
 fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
     println!("{what:18}  {:18}  {}", measured[0], measured[1]);
     measured == fact
 }
 
-/// Both names of a namespace, seen from within.
+/// Enters a namespace, and returns both of its names.
 fn names(namespace: &File) -> Result<String, Failure> {
     go_to(namespace)?;
     let it = uname().map_err(failed("uname"))?;

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
 
 #[expect(unsafe_code, reason = "nix has no setdomainname")]
 fn run() -> Result<ExitCode, Failure> {
-    // So that the machine keeps its names.
+    // The machine keeps its names.
     user_demo::unshare(CloneFlags::CLONE_NEWUTS)?;
 
     println!("{:18}  {:18}  65 bytes", "", "64 bytes");
@@ -31,13 +31,14 @@ fn run() -> Result<ExitCode, Failure> {
         libc::setdomainname(name, length)
     });
     if held {
-        // __NEW_UTS_LEN: the kernel keeps a byte more, for the zero.
+        // __NEW_UTS_LEN is 64: the kernel's buffer has one more byte, for the
+        // zero.
         println!("\nLearned: a name has 64 bytes at most.");
     }
     Ok(ExitCode::from(u8::from(!held)))
 }
 
-/// Prints what was measured. True if it is what the fact says.
+/// Prints what was measured. True if that is what the fact says.
 fn row(call: &str, set: impl Fn(usize) -> i32) -> bool {
     let ends = [64, 65].map(|length| match set(length) {
         0 => "done".to_string(),
