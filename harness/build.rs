@@ -1,6 +1,6 @@
-//! Makes `HARNESS_GROUND=here` known to the compiler, so that claims which
-//! only a throw-away machine may try are *ignored* on this one, and counted
-//! as such, instead of passing without having been tried.
+//! Passes `HARNESS_GROUND=here` to the compiler. With it, claims that must run
+//! in a throw-away machine are *ignored*, and counted as ignored, instead of
+//! passing without a try.
 
 use std::env;
 
