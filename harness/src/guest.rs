@@ -255,7 +255,7 @@ impl Wire {
         }
     }
 
-    /// Takes what the port has, or waits for it.
+    /// Reads what has arrived at the port; blocks if there is nothing.
     fn read(&mut self) -> io::Result<()> {
         let mut bytes = [0; 4096];
         let n = self.port.read(&mut bytes)?;
@@ -263,8 +263,8 @@ impl Wire {
         Ok(())
     }
 
-    /// The next message among the bytes that were read. Rubbish is passed
-    /// over: it can only be what the line made of a restored machine.
+    /// The next message among the bytes that were read. Frames that are no
+    /// message are skipped: they can only be noise on the line after a restore.
     fn next(&mut self) -> io::Result<Option<ToGuest>> {
         let mut bytes = std::mem::take(&mut self.inbox).into_iter();
         while let Some(byte) = bytes.next() {
@@ -287,21 +287,21 @@ impl Wire {
     }
 }
 
-/// COMMAND's end of its standard streams, and ours.
+/// Our ends of COMMAND's standard streams.
 struct Streams {
     input: Option<OwnedFd>,
     output: Option<OwnedFd>,
     errors: Option<OwnedFd>,
 }
 
-/// Runs a command to its end, and carries its input and output.
+/// Runs a command to its end, and passes its input and output on.
 fn run(wire: &mut Wire, request: &Request, input: bool) -> io::Result<End> {
     let (command, mut streams) = start(request, input)?;
     let mut pending = Vec::new(); // Input that COMMAND has no room for yet.
     let mut closing = false;
 
     loop {
-        // Before any waiting: the first input may have come with the request.
+        // Before the first wait: input may have arrived with the request.
         while let Some(message) = wire.next()? {
             match message {
                 ToGuest::Input(bytes) => {

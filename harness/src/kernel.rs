@@ -287,7 +287,7 @@ fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
             }
         }
         if installed(&new).is_empty() {
-            return Err("there is no kernel in it".into());
+            return Err("the packages hold no kernel".into());
         }
         // A folder that is there already holds no kernel, or that would have
         // been used.
@@ -296,7 +296,8 @@ fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
     })();
     let _ = fs::remove_dir_all(&new);
     unpacked.map_err(fail)?;
-    installed(&dir).pop().ok_or_else(|| fail("it is gone again".into()))
+    let missing = || fail(format!("no kernel is left in {}", dir.display()));
+    installed(&dir).pop().ok_or_else(missing)
 }
 
 /// The packages with the kernel and the modules on which a meta package

@@ -113,7 +113,8 @@ impl Vm {
                 Err(vm.machine.fail(format!("the guest is unfit: {why}")))
             }
             Some(other) => {
-                Err(vm.machine.fail(format!("the guest says {other:?}")))
+                let what = format!("the guest sends {other:?} at boot");
+                Err(vm.machine.fail(what))
             }
             None => Err(vm.machine.fail("the guest does not come up")),
         }
@@ -340,7 +341,10 @@ impl Vm {
             match self.receive(Some(Instant::now() + wait))? {
                 Some(FromGuest::Hello(_)) => break,
                 _ if Instant::now() < deadline => {}
-                _ => return Err(self.machine.fail("the guest is silent")),
+                _ => {
+                    let what = "the guest does not answer";
+                    return Err(self.machine.fail(what));
+                }
             }
             // A slow guest has to answer each greeting.
             wait = (wait * 2).min(Duration::from_secs(1));

@@ -68,7 +68,7 @@ impl Window {
         }
         match sum(&bytes) == expected {
             true => Ok(bytes),
-            false => Err(io::Error::other("input came through damaged")),
+            false => Err(io::Error::other("input was damaged on its way")),
         }
     }
 }

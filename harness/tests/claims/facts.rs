@@ -1,4 +1,4 @@
-//! Each fact of FACTS.md has a test, and each test belongs to a fact.
+//! Each fact of FACTS.md has a test, and each fact that a test names is there.
 
 use std::collections::BTreeMap;
 use std::path::Path;

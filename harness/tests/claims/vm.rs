@@ -80,8 +80,8 @@ pub fn start_at_terminal(
 ) -> (Running, File, Termios) {
     let OpenptyResult { master, slave } =
         openpty(size, None).expect("a terminal");
-    // Not the settings of a new terminal, which would prove nothing: they have
-    // to be restored.
+    // Not the settings of a new terminal, so that a terminal that has them
+    // again was restored by the harness.
     let mut settings = tcgetattr(&slave).expect("a terminal");
     settings.local_flags.remove(LocalFlags::ECHOCTL);
     tcsetattr(&slave, SetArg::TCSANOW, &settings).expect("a terminal");
