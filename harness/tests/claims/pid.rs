@@ -679,8 +679,8 @@ const COUNT: &str = r#"
 "#;
 
 /// P9: COMMAND gets a signal only once if it sends it to its own process group,
-/// or if a terminal sends it to the foreground process group. When a terminal is
-/// closed, the kernel sends SIGHUP only to the session leader: if that is
+/// or if a terminal sends it to the foreground process group. When a terminal
+/// is closed, the kernel sends SIGHUP only to the session leader: if that is
 /// pid-demo, it passes the signal on.
 #[test]
 #[cfg_attr(ground_here, ignore = "needs the guest's outside")]
