@@ -38,8 +38,8 @@ use nix::unistd::{Pid, chdir, chown, chroot, sethostname, setsid};
 /// Serves until the machine is switched off.
 ///
 /// # Errors
-/// If the wire to the harness is broken. Then PID 1 ends, the kernel panics,
-/// and the machine ends, as it should.
+/// If the wire to the harness is broken, or input was damaged on its way. Then
+/// PID 1 ends, the kernel panics, and the machine ends, as it should.
 pub fn serve() -> io::Result<Infallible> {
     let prepared = prepare();
     let mut wire = Wire::open()?;
@@ -56,14 +56,16 @@ pub fn serve() -> io::Result<Infallible> {
             }
             ToGuest::Run { part, input } => {
                 request.extend(part);
-                let end = match postcard::from_bytes(&request) {
-                    Ok(request) => run(&mut wire, &request, input),
-                    Err(_) => Err(Errno::EBADMSG.into()),
+                let started = postcard::from_bytes(&request)
+                    .map_err(|_| Errno::EBADMSG.into())
+                    .and_then(|request| start(&request, input));
+                let end = match started {
+                    Ok((command, streams)) => run(&mut wire, command, streams)?,
+                    Err(error) => {
+                        let errno = error.raw_os_error();
+                        End::NotStarted(errno.unwrap_or(libc::EIO))
+                    }
                 };
-                let end = end.unwrap_or_else(|error: io::Error| {
-                    let errno = error.raw_os_error();
-                    End::NotStarted(errno.unwrap_or(libc::EIO))
-                });
                 request.clear();
                 wire.send(&FromGuest::End(end))?;
             }
@@ -295,8 +297,7 @@ struct Streams {
 }
 
 /// Runs a command to its end, and passes its input and output on.
-fn run(wire: &mut Wire, request: &Request, input: bool) -> io::Result<End> {
-    let (command, mut streams) = start(request, input)?;
+fn run(wire: &mut Wire, command: Pid, mut streams: Streams) -> io::Result<End> {
     let mut pending = Vec::new(); // Input that COMMAND has no room for yet.
     let mut closing = false;
 

@@ -26,7 +26,7 @@ const DEAD: &str = "[ ! -e /proc/self ]";
 
 /// M1
 #[test]
-#[cfg_attr(ground_here, ignore = "covers /tmp and /run on purpose")]
+#[cfg_attr(target_here, ignore = "covers /tmp and /run on purpose")]
 fn mount_made_inside_is_not_seen_outside() {
     let machine = fresh_machine();
     for user in USERS {
@@ -97,7 +97,7 @@ fn mount_made_inside_is_not_seen_outside() {
 /// M2
 #[test]
 #[cfg_attr(
-    ground_here,
+    target_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn ps_inside_lists_exactly_what_runs_there() {
@@ -127,7 +127,7 @@ fn ps_inside_lists_exactly_what_runs_there() {
 /// M3
 #[test]
 #[cfg_attr(
-    ground_here,
+    target_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn propagation_decides_which_way_mounts_travel() {
@@ -167,7 +167,7 @@ fn propagation_decides_which_way_mounts_travel() {
 
 /// M4. The book's pitfall.
 #[test]
-#[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
+#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn new_proc_on_a_shared_tree_breaks_the_outside() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
@@ -207,7 +207,7 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
 
 /// M4: the book's second shell, while the first one still runs.
 #[test]
-#[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
+#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn outside_is_broken_while_the_experiment_still_runs() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
@@ -240,7 +240,7 @@ fn outside_is_broken_while_the_experiment_still_runs() {
 /// M6: look before you unmount: if nothing is on top, umount takes the only
 /// /proc away.
 #[test]
-#[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
+#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn umount_with_nothing_on_top_takes_the_only_proc_away() {
     let machine = fresh_machine();
     let look = "[ -e /proc/self ] && grep -c ' / /proc ' /proc/self/mountinfo";
@@ -268,7 +268,7 @@ fn umount_with_nothing_on_top_takes_the_only_proc_away() {
 
 /// M5. The book's open question: why /proc is then mounted twice.
 #[test]
-#[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
+#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn usual_repair_buries_the_dead_proc_under_a_third() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
@@ -298,7 +298,7 @@ fn usual_repair_buries_the_dead_proc_under_a_third() {
 
 /// M6
 #[test]
-#[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
+#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn right_repair_is_to_unmount() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
@@ -315,7 +315,7 @@ fn right_repair_is_to_unmount() {
 
 /// M7
 #[test]
-#[cfg_attr(ground_here, ignore = "breaks /proc on purpose")]
+#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn what_keeps_a_new_proc_inside() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
@@ -343,7 +343,7 @@ fn what_keeps_a_new_proc_inside() {
 /// M7: a new user namespace makes shared mounts slaves by itself.
 #[test]
 #[cfg_attr(
-    ground_here,
+    target_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn user_namespace_makes_shared_mounts_slaves() {
@@ -365,7 +365,7 @@ fn user_namespace_makes_shared_mounts_slaves() {
 /// M8
 #[test]
 #[cfg_attr(
-    ground_here,
+    target_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn findmnt_says_shared_outside_and_private_inside() {
@@ -385,7 +385,7 @@ fn findmnt_says_shared_outside_and_private_inside() {
 /// M9
 #[test]
 #[cfg_attr(
-    ground_here,
+    target_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn umount_inside_uncovers_the_old_proc() {
@@ -416,7 +416,7 @@ fn umount_inside_uncovers_the_old_proc() {
 /// M1, M2, M8
 #[test]
 #[cfg_attr(
-    ground_here,
+    target_here,
     ignore = "needs the guest's outside: its mounts are shared"
 )]
 fn report_of_mount_demo_is_what_the_tools_say() {

@@ -58,7 +58,7 @@ impl Machine {
 
 /// P1
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn command_is_pid_1_and_has_no_parent() {
     let machine = fresh_machine();
     // The PID and the parent's PID, from the shell's variables and from /proc.
@@ -79,7 +79,7 @@ fn command_is_pid_1_and_has_no_parent() {
 
 /// P2
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn outside_counts_the_same_process_among_its_own() {
     let machine = fresh_machine();
     for user in USERS {
@@ -107,7 +107,7 @@ fn outside_counts_the_same_process_among_its_own() {
 
 /// P3
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn old_proc_still_shows_the_outside() {
     let machine = fresh_machine();
     for user in USERS {
@@ -135,7 +135,7 @@ fn old_proc_still_shows_the_outside() {
 
 /// P4
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn pid_1_cannot_be_killed_from_inside() {
     let machine = fresh_machine();
     for user in USERS {
@@ -163,7 +163,7 @@ fn pid_1_cannot_be_killed_from_inside() {
 
 /// P5
 #[test]
-#[cfg_attr(ground_here, ignore = "leaves processes behind on purpose")]
+#[cfg_attr(target_here, ignore = "leaves processes behind on purpose")]
 fn nobody_inside_outlives_pid_1() {
     let machine = fresh_machine();
     for user in USERS {
@@ -193,7 +193,7 @@ fn nobody_inside_outlives_pid_1() {
 
 /// P5
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn where_pid_1_is_dead_fork_says_no_memory() {
     let machine = fresh_machine();
     // The first of two processes is PID 1. When the second is to be forked,
@@ -223,7 +223,7 @@ fn where_pid_1_is_dead_fork_says_no_memory() {
 
 /// P6
 #[test]
-#[cfg_attr(ground_here, ignore = "leaves processes behind on purpose")]
+#[cfg_attr(target_here, ignore = "leaves processes behind on purpose")]
 fn orphan_is_adopted_by_pid_1_of_its_namespace() {
     let machine = fresh_machine();
     // A shell ends, and its child does not.
@@ -260,7 +260,7 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace() {
 
 /// P7
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn zombie_stays_until_pid_1_waits_for_it() {
     let machine = fresh_machine();
     for user in USERS {
@@ -312,7 +312,7 @@ fn zombie_stays_until_pid_1_waits_for_it() {
 
 /// P8
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn process_has_a_pid_in_each_namespace_around_it() {
     let machine = fresh_machine();
     for user in USERS {
@@ -333,7 +333,7 @@ fn process_has_a_pid_in_each_namespace_around_it() {
 
 /// P8
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn namespace_below_32_others_is_refused() {
     let machine = fresh_machine();
     // At level 31, as root and as reader: one level more, and two.
@@ -358,7 +358,7 @@ fn namespace_below_32_others_is_refused() {
 
 /// P9
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn signal_sent_to_pid_demo_reaches_command() {
     let machine = fresh_machine();
     for user in USERS {
@@ -392,7 +392,7 @@ fn signal_sent_to_pid_demo_reaches_command() {
 /// P9: the kernel delivers to PID 1 only signals that it has a handler for. For
 /// the others pid-demo does what they do to any other process.
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn signal_that_command_has_no_handler_for_ends_it_all() {
     let machine = fresh_machine();
     for user in USERS {
@@ -424,7 +424,7 @@ fn signal_that_command_has_no_handler_for_ends_it_all() {
 /// P9: a signal in the first milliseconds of pid-demo ends it or reaches
 /// COMMAND, and is never lost between the two.
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn signal_at_any_moment_of_the_beginning_is_not_lost() {
     let machine = fresh_machine();
     for user in USERS {
@@ -448,7 +448,7 @@ fn signal_at_any_moment_of_the_beginning_is_not_lost() {
 
 /// P9
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn nobody_inside_outlives_pid_demo() {
     let machine = fresh_machine();
     for user in USERS {
@@ -468,7 +468,7 @@ fn nobody_inside_outlives_pid_demo() {
 /// P9: when a process changes its ids, the kernel clears its parent-death
 /// signal. So PID 1 should keep its ids, and let a child change them.
 #[test]
-#[cfg_attr(ground_here, ignore = "leaves a process behind on purpose")]
+#[cfg_attr(target_here, ignore = "leaves a process behind on purpose")]
 fn command_with_other_ids_goes_with_pid_demo_as_a_child_of_pid_1() {
     let machine = fresh_machine();
     let seen = machine.with_steps(
@@ -503,7 +503,7 @@ fn command_with_other_ids_goes_with_pid_demo_as_a_child_of_pid_1() {
 
 /// P9
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn status_of_command_comes_back() {
     let machine = fresh_machine();
     for user in USERS {
@@ -540,7 +540,7 @@ const TERMINAL: &str = r#"
 
 /// P9
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn interrupt_at_a_terminal_goes_to_command_alone() {
     let machine = fresh_machine();
     for user in USERS {
@@ -601,7 +601,7 @@ impl Machine {
 
 /// P9
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn job_control_stops_and_continues_command_with_pid_demo() {
     let job = [
         STEPS,
@@ -683,7 +683,7 @@ const COUNT: &str = r#"
 /// is closed, the kernel sends SIGHUP only to the session leader: if that is
 /// pid-demo, it passes the signal on.
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn signal_to_the_process_group_comes_to_command_once() {
     let machine = fresh_machine();
     for user in USERS {
@@ -714,7 +714,7 @@ fn signal_to_the_process_group_comes_to_command_once() {
 
 /// P9: when a terminal is closed, the processes at it end, also stopped ones.
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn nobody_outlives_the_terminal() {
     let job = [
         STEPS,
@@ -764,7 +764,7 @@ fn nobody_outlives_the_terminal() {
 
 /// P1, P2
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn report_of_pid_demo_is_what_the_tools_say() {
     let machine = fresh_machine();
     let script = "readlink /proc/self/ns/pid; echo $$; echo $PPID
@@ -790,7 +790,7 @@ fn report_of_pid_demo_is_what_the_tools_say() {
 
 /// P4 to P8: what the examples print, line by line.
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn examples_print_what_they_measure() {
     let machine = fresh_machine();
     for (example, lines) in [
@@ -850,9 +850,10 @@ Learned: a process has a PID in each namespace around it\.",
     }
 }
 
-/// An example that is refused prints the error and the advice as a demo does.
+/// G6: an example that is refused prints the error and the advice as a demo
+/// does.
 #[test]
-#[cfg_attr(ground_here, ignore = "needs the guest's outside")]
+#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn examples_that_are_refused_name_the_call_and_the_way_out() {
     let machine = fresh_machine();
     machine.sh(Root, "echo 0 > /proc/sys/user/max_user_namespaces");

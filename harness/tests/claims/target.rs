@@ -1,4 +1,4 @@
-//! Where a claim is tried: a fresh VM, or with `HARNESS_GROUND=here` this
+//! Where a claim is tried: a fresh VM, or with `HARNESS_TARGET=here` this
 //! machine.
 
 use std::collections::BTreeSet;
@@ -44,7 +44,7 @@ pub const SOON: &str = r#"
     }
 "#;
 
-/// Where the demos and examples are, for `HARNESS_GROUND=here`.
+/// Where the demos and examples are, for `HARNESS_TARGET=here`.
 static PATH: LazyLock<OsString> = LazyLock::new(|| {
     let programs = harness::build_demos().expect("the demos");
     let dirs = programs.iter().filter_map(|path| path.parent());
@@ -67,8 +67,8 @@ pub struct Machine {
 pub fn fresh_machine() -> Machine {
     name_broken_claims();
     let history = Mutex::default();
-    if cfg!(ground_here) {
-        assert!(geteuid().is_root(), "HARNESS_GROUND=here: only as root");
+    if cfg!(target_here) {
+        assert!(geteuid().is_root(), "HARNESS_TARGET=here: only as root");
         return Machine { vm: None, history };
     }
     match harness().start() {
