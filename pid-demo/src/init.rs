@@ -34,7 +34,7 @@ impl Init {
     /// process group, to which PID 1 belongs: those are not sent again, and
     /// PID 1 alone decides on ^C and ^\. Any other signal that it does not
     /// handle ends or stops it, as it would without the namespace.
-    pub fn forward(&mut self, signal: i32, by_kernel: bool, by_child: bool) {
+    pub fn forward(&mut self, signal: i32, by_kernel: bool, by_pid_1: bool) {
         let stops = matches!(signal, SIGTSTP | SIGTTIN | SIGTTOU);
         let keys = matches!(signal, SIGINT | SIGQUIT | SIGWINCH);
         if signal == SIGCHLD || by_kernel && keys {
@@ -44,7 +44,7 @@ impl Init {
         // That its terminal is gone, only the leader of a session is told.
         let leader = getsid(None) == Ok(getpid());
         let lost = signal == SIGHUP && !leader;
-        let got = by_child || by_kernel && (stops || lost);
+        let got = stops && (by_kernel || by_pid_1) || by_kernel && lost;
         if !got && (takes != Takes::Default || signal == SIGCONT) {
             self.send(signal);
             takes = self.takes(signal); // It may have changed meanwhile.
@@ -53,9 +53,9 @@ impl Init {
             (SIGCONT | SIGURG | SIGWINCH, _) => {} // By default ignored.
             (_, Takes::Default) if stops => self.stop(signal, true),
             (_, Takes::Blocked) if stops => self.stop(signal, false),
-            // An editor stops all its process group, with the default action
-            // for that moment.
-            (_, Takes::Own) if stops && by_child => self.stop(signal, true),
+            // An editor sends it to its process group, with the default action
+            // just for that moment.
+            (_, Takes::Own) if stops && by_pid_1 => self.stop(signal, true),
             (_, Takes::Default) => {
                 self.ended = Some(signal);
                 self.send(SIGKILL);

@@ -91,8 +91,10 @@ impl Supervisor {
                 signals.read_signal().map_err(failed("read signalfd"))?;
             if let Some(info) = info {
                 let by_kernel = info.ssi_code == SI_KERNEL;
-                let by_child = info.ssi_pid as i32 == child.as_raw();
-                init.forward(info.ssi_signo as i32, by_kernel, by_child);
+                // The sender's PID in its own namespace. Our namespace's PID 1
+                // has it, too.
+                let by_pid_1 = info.ssi_pid == 1;
+                init.forward(info.ssi_signo as i32, by_kernel, by_pid_1);
             }
         };
         // A report that nobody reads ends this process, as it ends others.
