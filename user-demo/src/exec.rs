@@ -13,7 +13,6 @@ pub fn advice(name: &str, errno: Errno) -> &'static str {
              `file` of it"
         }
         Errno::ENOENT => "Is the name spelled right, and is it on PATH?",
-        Errno::ENOEXEC => "Is it a program, or does its first line lack #!?",
         _ => "Is it a program, and executable (chmod +x)?",
     }
 }
