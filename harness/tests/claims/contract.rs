@@ -164,11 +164,12 @@ fn report_to_nobody_ends_as_ls_does() {
             $program >&4 2> errors 4>&- && :; echo $? $(wc -l < errors)
             (trap '' PIPE; exec $program >&4 2> errors 4>&-) && :
             echo $? $(wc -l < errors)
+            $program <&- >&- 2>&- && :; echo $?
         done"#;
     let seen = machine.sh_with(Root, script, &["sh -c pwd"]);
-    assert_eq!(seen, "1 1\n141 0\n1 1\n");
+    assert_eq!(seen, "1 1\n141 0\n1 1\n1\n");
     let seen = machine.sh_with(Root, script, &DEMOS);
-    assert_eq!(seen, "125 2\n141 0\n125 2\n".repeat(DEMOS.len()));
+    assert_eq!(seen, "125 2\n141 0\n125 2\n125\n".repeat(DEMOS.len()));
 }
 
 /// G6: COMMAND ignores the signals that the caller ignores. No demo fails
