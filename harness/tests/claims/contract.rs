@@ -181,17 +181,17 @@ fn dispositions_are_handed_on() {
         trap '' PIPE CHLD USR1
         for link; do
             $link grep SigIgn /proc/self/status
-            [ $link = env ] || { $link > /dev/null; echo $?; }
+            [ -z "$link" ] || { $link > /dev/null; echo $?; }
         done"#;
     let bash = |links: &[&str]| {
         let argv = [&["bash", "-c", script, "bash"], links].concat();
         let output = machine.root(argv).assert().success().stderr("");
         String::from_utf8(output.get_output().stdout.clone()).expect("text")
     };
-    let env = bash(&["env"]);
+    let alone = bash(&[""]);
     // A bit for each signal: CHLD is 17, PIPE 13 and USR1 10.
-    assert_eq!(env, "SigIgn:\t0000000000011200\n");
-    assert_eq!(bash(&DEMOS), format!("{env}0\n").repeat(DEMOS.len()));
+    assert_eq!(alone, "SigIgn:\t0000000000011200\n");
+    assert_eq!(bash(&DEMOS), format!("{alone}0\n").repeat(DEMOS.len()));
 }
 
 /// G6: a closed descriptor is closed for COMMAND, too, and no other file
@@ -206,11 +206,13 @@ fn closed_descriptors_stay_closed() {
             $link sh -c '[ -e /proc/self/fd/0 ]; echo $?' <&-
             $link sh -c 'cd -P /proc/self/fd/0; pwd' < /
         done"#;
-    let env = machine.sh_with(Root, script, &["env"]);
-    assert_eq!(env, "1\n/\n");
-    assert_eq!(machine.sh_with(Root, script, &DEMOS), env.repeat(DEMOS.len()));
+    // No link: env(1) is a program in Rust, too, on some machines.
+    let alone = machine.sh_with(Root, script, &[""]);
+    assert_eq!(alone, "1\n/\n");
+    let all = alone.repeat(DEMOS.len());
+    assert_eq!(machine.sh_with(Root, script, &DEMOS), all);
     let script = format!("mount -t tmpfs tmpfs /dev; {script}");
-    assert_eq!(machine.sh_with(Root, &script, &DEMOS), env.repeat(DEMOS.len()));
+    assert_eq!(machine.sh_with(Root, &script, &DEMOS), all);
 }
 
 /// G6: a row that fails because of a limit or a filter is reported as "could
