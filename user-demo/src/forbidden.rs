@@ -104,7 +104,7 @@ fn mapped(file: &str, id: u32) -> bool {
             else {
                 return false;
             };
-            id >= first && id - first < count
+            (first..first.saturating_add(count)).contains(&id)
         })
 }
 

@@ -341,6 +341,21 @@ fn advice_asks_the_kernel_about_what_it_names() {
         assert!(second.contains(advice), "{script}: {text}");
         assert!(!second.to_lowercase().contains("be root"), "{text}");
     }
+    // Only the first call is refused: nothing here shows why.
+    let unknown = "Its reason cannot be seen from here";
+    let refused = "strace -o /dev/null -e inject=unshare:error=EPERM:when=1 \
+        user-demo true";
+    for (user, namespace, advice) in [
+        (Reader, "", unknown),
+        (Root, "", unknown),
+        (Reader, "unshare -U --map-user=5 --map-group=5 ", unknown),
+        (Reader, "unshare -U --map-user=5 ", mapping),
+    ] {
+        let words = format!("{namespace}{refused}");
+        let output = machine.run(user, words.split_whitespace(), b"");
+        let named = predicate::str::contains(advice);
+        output.assert().code(125).stderr(named);
+    }
     // A chroot into a mount point: its root differs from PID 1's.
     let mounted = "mount --bind /tmp/jail /tmp/jail; cd /tmp/jail
         mount --bind /usr usr; mount --bind /proc proc";
@@ -505,6 +520,12 @@ fn advice_is_about_the_call_and_its_error() {
         (
             "clone,clone3:error=ENOMEM",
             "pid-demo true",
+            "fork: ENOMEM: Out of memory",
+            "See the man page of the call",
+        ),
+        (
+            "clone,clone3:error=ENOMEM",
+            "uts-demo",
             "fork: ENOMEM: Out of memory",
             "See the man page of the call",
         ),
