@@ -1,5 +1,5 @@
 //! What an IPC namespace does not isolate: POSIX shared memory and sockets
-//! with a path. These are files, so that is a mount namespace's business.
+//! with a path. These are files, which a mount namespace isolates.
 //!
 //!     cargo run -p ipc-demo --example not_isolated
 //!

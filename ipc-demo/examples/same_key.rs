@@ -1,5 +1,5 @@
 //! The same key names two different queues: a message sent to one does not
-//! arrive in the other. That both have the same id means nothing.
+//! arrive in the other. Both have id 0, because ids restart in each namespace.
 //!
 //!     cargo run -p ipc-demo --example same_key
 //!

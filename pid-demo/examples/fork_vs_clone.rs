@@ -25,8 +25,8 @@ fn run() -> Result<u8, Failure> {
     println!("flags            the child writes  the parent reads");
     // As with fork each has its own memory. See the example copy_on_write.
     let copied = memory("none", CloneFlags::empty())? == [1, 0];
-    // CLONE_VFORK: the parent waits meanwhile. Two processes that share memory
-    // could not both run here, unless the child were set up as a thread.
+    // CLONE_VFORK: the parent waits until the child ends. If both ran at once,
+    // they would use the same thread-local variables.
     let vm = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
     let shared = memory("CLONE_VM", vm)? == [1, 1];
 

@@ -226,9 +226,9 @@ fn no_report_holds_where_unshare_does_nothing() {
         ),
     ] {
         let message = |fact| format!("{demo}: not isolated: {fact}\n");
-        let message: String = facts.split(", ").map(message).collect();
+        let messages: String = facts.split(", ").map(message).collect();
         let seen = machine.root(fake.split(' ').chain([demo]));
-        seen.assert().code(1).stderr(message);
+        seen.assert().code(1).stderr(messages);
     }
     // user-demo fails before its report: the outside has a map already.
     let seen = machine.root(fake.split(' ').chain(["user-demo"]));

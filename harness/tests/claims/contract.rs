@@ -141,14 +141,17 @@ fn report_that_nobody_gets_is_a_failure() {
             $demo $option 2>&1 > /dev/full && :; echo $?
             $demo $option > /dev/full 2>&1 && :; echo $?
         done; done";
-    let message = DEMOS.map(|demo| {
+    let messages = DEMOS.map(|demo| {
         format!(
             "{demo}: write standard output: ENOSPC: No space left on device\n\
              The disk is full\n125\n125\n"
         )
         .repeat(2)
     });
-    assert_eq!(fresh_machine().sh_with(Root, script, &DEMOS), message.concat());
+    assert_eq!(
+        fresh_machine().sh_with(Root, script, &DEMOS),
+        messages.concat()
+    );
 }
 
 /// G6: if standard output is closed, or a pipe that nobody reads, a demo ends
@@ -403,8 +406,8 @@ fn used_up_namespaces_name_their_sysctl() {
             "for kind; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done";
         machine.sh_with(Root, script, &kinds);
         for user in USERS {
-            let message = refusals(&machine, user, &[], &demos);
-            for ((demo, kind), message) in group.iter().zip(message) {
+            let messages = refusals(&machine, user, &[], &demos);
+            for ((demo, kind), message) in group.iter().zip(messages) {
                 assert!(message.starts_with(&format!("{demo}: unshare(")));
                 let sysctl = format!("user.max_{kind}_namespaces");
                 for part in [": ENOSPC: ", &sysctl, "cargo run -p harness -- "]
@@ -423,8 +426,8 @@ fn without_privilege_and_user_namespaces_the_error_says_so() {
     let machine = fresh_machine();
     machine.reader(["uts-demo", "true"]).assert().success();
     machine.sh(Root, "echo 0 > /proc/sys/user/max_user_namespaces");
-    let message = refusals(&machine, Reader, &[], &DEMOS);
-    for (demo, message) in DEMOS.iter().zip(message) {
+    let messages = refusals(&machine, Reader, &[], &DEMOS);
+    for (demo, message) in DEMOS.iter().zip(messages) {
         let error = format!(
             "{demo}: unshare(CLONE_NEWUSER): ENOSPC: \
              No space left on device\n"
@@ -439,8 +442,8 @@ fn without_privilege_and_user_namespaces_the_error_says_so() {
 fn seccomp_filter_is_named_where_it_is_the_reason() {
     let machine = fresh_machine();
     for user in USERS {
-        let message = refusals(&machine, user, &["no_unshare"], &DEMOS);
-        for (demo, message) in DEMOS.iter().zip(message) {
+        let messages = refusals(&machine, user, &["no_unshare"], &DEMOS);
+        for (demo, message) in DEMOS.iter().zip(messages) {
             let error = format!(
                 "{demo}: unshare(CLONE_NEWUSER): EPERM: \
                  Operation not permitted\nA seccomp filter forbids it"
