@@ -447,7 +447,7 @@ mod tests {
         gzip.finish().expect("memory")
     }
 
-    /// The head of a bzImage, as far as it is read.
+    /// The part of a bzImage that is read.
     fn bzimage(version: &str) -> Vec<u8> {
         let mut image = vec![0; 0x202];
         image.extend(b"HdrS\0\0\0\0\0\0\0\0");
@@ -457,7 +457,7 @@ mod tests {
         image
     }
 
-    /// An arm64 kernel, as far as it is read.
+    /// The part of an arm64 kernel that is read.
     fn arm64_image(version: &str) -> Vec<u8> {
         let mut image = b"MZ".to_vec();
         image.resize(0x38, 0);
@@ -484,7 +484,7 @@ mod tests {
         path
     }
 
-    /// A module that needs others, as far as it is read.
+    /// The part of a module that is read: the modules that it needs.
     fn module(depends: &str) -> Vec<u8> {
         let info = format!("license=GPL\0depends={depends}\0name=it\0");
         [&b"\x7fELF .modinfo\0"[..], info.as_bytes()].concat()
@@ -555,7 +555,7 @@ mod tests {
         assert_eq!(found[0].bytes, module(""));
     }
 
-    /// An answer of `apt-cache depends --recurse --important`, as far as it
+    /// The part of an answer of `apt-cache depends --recurse --important` that
     /// is about the kernel.
     #[rstest]
     #[case::debian_13(

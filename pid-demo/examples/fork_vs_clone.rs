@@ -1,4 +1,4 @@
-//! fork(2) is one of the things that clone(2) can do.
+//! fork(2) does one of the things that clone(2) can do.
 //!
 //!     cargo run -p pid-demo --example fork_vs_clone
 //!
