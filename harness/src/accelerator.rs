@@ -32,7 +32,7 @@ impl Accelerator {
 #[derive(Debug)]
 pub struct Accelerators {
     /// `$HARNESS_ACCEL`.
-    wish: Option<Accelerator>,
+    requested: Option<Accelerator>,
     /// `/dev/kvm`.
     device: PathBuf,
     /// Whether the processor says that it can run guests.
@@ -49,7 +49,7 @@ pub struct Accelerators {
 impl Accelerators {
     /// A failure of KVM with this `qemu` is remembered in the folder `cache`.
     pub fn new(cache: &Path, qemu: &str) -> Result<Accelerators, Failure> {
-        let wish = match variable("HARNESS_ACCEL") {
+        let requested = match variable("HARNESS_ACCEL") {
             None => None,
             Some(name) => match name.as_bytes() {
                 b"kvm" => Some(Accelerator::Kvm),
@@ -78,14 +78,14 @@ impl Accelerators {
         let failed = cache.join(format!("no-kvm-{:016x}", hasher.finish()));
         let able = arch.may_have_kvm(&cpuinfo);
         let device = "/dev/kvm".into();
-        Ok(Accelerators { wish, device, able, host, failed })
+        Ok(Accelerators { requested, device, able, host, failed })
     }
 
     /// The accelerator to use now; and, if it is TCG and `$HARNESS_ACCEL` does
     /// not ask for it, the reason.
     pub fn now(&self) -> (Accelerator, Option<String>) {
-        if let Some(wish) = self.wish {
-            return (wish, None);
+        if let Some(accelerator) = self.requested {
+            return (accelerator, None);
         }
         match self.why_not() {
             None => (Accelerator::Kvm, None),
@@ -105,9 +105,9 @@ impl Accelerators {
         failed.map(|file| format!("KVM failed before: see {file}"))
     }
 
-    /// Does the work with the current accelerator. If KVM was our own choice
-    /// and the work fails under it, TCG is tried. If that succeeds, the fault
-    /// was KVM's, and is remembered.
+    /// Does the work with the current accelerator. If it fails under KVM, and
+    /// `$HARNESS_ACCEL` did not ask for KVM, TCG is tried. If that succeeds,
+    /// KVM was at fault, and this is remembered.
     pub fn with<T>(
         &self,
         work: impl Fn(Accelerator) -> Result<T, Failure>,
@@ -115,15 +115,16 @@ impl Accelerators {
         let (accelerator, _) = self.now();
         let failure = match work(accelerator) {
             Err(failure)
-                if accelerator == Accelerator::Kvm && self.wish.is_none() =>
+                if accelerator == Accelerator::Kvm
+                    && self.requested.is_none() =>
             {
                 failure
             }
             end => return end,
         };
         let done = work(Accelerator::Tcg)?;
-        // A /dev/kvm that can no longer be opened need not be remembered: the
-        // next look finds that by itself.
+        // That /dev/kvm can no longer be opened need not be remembered: the
+        // next start notices it anyway.
         if self.now().0 == Accelerator::Kvm {
             self.remember(&failure);
         }
@@ -153,11 +154,11 @@ mod tests {
     use super::*;
 
     /// A machine on which KVM should work.
-    fn kvm(dir: &Path, wish: Option<Accelerator>) -> Accelerators {
+    fn kvm(dir: &Path, requested: Option<Accelerator>) -> Accelerators {
         let (device, failed) = (dir.join("kvm"), dir.join("no-kvm-1"));
         fs::write(&device, "").expect("a file");
         let host = String::new();
-        Accelerators { wish, device, able: true, host, failed }
+        Accelerators { requested, device, able: true, host, failed }
     }
 
     #[test]
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(accelerator, Accelerator::Tcg);
         assert!(why.expect("why").ends_with("(os error 2)"));
 
-        mine.wish = Some(Accelerator::Kvm);
+        mine.requested = Some(Accelerator::Kvm);
         assert_eq!(mine.now(), (Accelerator::Kvm, None));
     }
 
@@ -204,7 +205,7 @@ mod tests {
             Accelerator::Kvm => Err(Failure::new("no guest starts")),
             Accelerator::Tcg => Ok("done"),
         };
-        // If it can no longer be opened, there is nothing to remember.
+        // If /dev/kvm can no longer be opened, there is nothing to remember.
         let end = mine.with(|it| {
             let _ = fs::remove_file(&mine.device);
             without_kvm(it)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::Failure;
 
-/// The machine of an architecture, by QEMU's and by the guest's names.
+/// The machine of an architecture, with the names that QEMU and the guest use.
 #[derive(Debug)]
 pub struct Arch {
     /// As `uname -m` prints it.
@@ -113,19 +113,19 @@ const AARCH64: Arch = Arch {
 /// The frequency of this machine's time stamp counter, in kHz. Under TCG a
 /// guest of the same architecture reads this counter itself.
 fn time_stamp_khz() -> u64 {
-    // The clock is read before and after the counter. Of ten tries the fastest
-    // counts, because another process may get the processor in between.
-    let look = || {
-        let looks = (0..10).map(|_| {
+    // The clock is read before and after the counter. Of ten readings the
+    // fastest is used: another process may get the processor in between.
+    let read = || {
+        let readings = (0..10).map(|_| {
             let before = Instant::now();
             let counter = time_stamp();
             (before.elapsed(), before, counter)
         });
-        looks.min_by_key(|look| look.0).expect("ten")
+        readings.min_by_key(|reading| reading.0).expect("ten")
     };
-    let (_, begun, first) = look();
+    let (_, begun, first) = read();
     thread::sleep(Duration::from_millis(50));
-    let (_, ended, last) = look();
+    let (_, ended, last) = read();
     let micros = (ended - begun).as_micros() as u64;
     (last - first) * 1000 / micros
 }
@@ -139,7 +139,7 @@ fn time_stamp() -> u64 {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn time_stamp() -> u64 {
-    unreachable!("only x86-64 is asked")
+    unreachable!("only x86-64 has this counter")
 }
 
 impl Arch {
@@ -161,9 +161,9 @@ impl Arch {
         })
     }
 
-    /// Whether KVM should work. That `/dev/kvm` can be opened is no proof: on
-    /// some machines without the processor's flag it can, and no guest ever
-    /// starts.
+    /// Whether KVM should work. That `/dev/kvm` can be opened proves nothing:
+    /// on some machines it can be opened although the processor lacks the
+    /// flag, and then no guest ever starts.
     pub fn may_have_kvm(&self, cpuinfo: &str) -> bool {
         let mut words = cpuinfo.split_whitespace();
         self.kvm_flags.is_empty()
@@ -191,7 +191,7 @@ mod tests {
     #[case::intel(X86_64, "flags : fpu vmx sse", true)]
     #[case::amd(X86_64, "flags : fpu svm sse", true)]
     #[case::neither(X86_64, "flags : fpu svme sse", false)]
-    #[case::arm_does_not_tell(AARCH64, "Features : fp asimd", true)]
+    #[case::arm_has_no_such_flag(AARCH64, "Features : fp asimd", true)]
     fn kvm_should_work(
         #[case] arch: Arch,
         #[case] cpuinfo: &str,
@@ -207,8 +207,8 @@ mod tests {
             AARCH64.name
         );
         let error = Arch::of("riscv64").expect_err("none").to_string();
-        let says = "there is no machine for riscv64";
-        assert!(error.starts_with(says), "{error}");
+        let message = "there is no machine for riscv64";
+        assert!(error.starts_with(message), "{error}");
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// Errors that the kernel prints in every machine, also in one that works:
-/// they would lead away from the cause.
+/// they would distract from the cause.
 const NORMAL: [&str; 2] = [
     "ACPI BIOS Error (bug): A valid RSDP was not found",
     "PCI: Fatal: No config space access function found",

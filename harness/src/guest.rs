@@ -188,7 +188,7 @@ impl Wire {
         // for the time of four characters: 4 ms at its initial 9600 baud.
         cfsetspeed(&mut raw, BaudRate::B115200)?;
         tcsetattr(&port, SetArg::TCSANOW, &raw)?;
-        // It interrupts when 14 of its 16 bytes are full, and not at 8 already:
+        // Interrupts when 14 of its 16 bytes are full, instead of at 8 bytes:
         // input takes a quarter less time.
         let _ = fs::write(format!("/sys/class/tty/{name}/rx_trig_bytes"), "14");
         let signals = SigSet::from(Signal::SIGCHLD);
@@ -236,7 +236,7 @@ impl Wire {
 
     /// Reaps all children that have ended, and returns how COMMAND ended if it
     /// is one of them.
-    #[expect(unsafe_code, reason = "nix knows no real-time signals")]
+    #[expect(unsafe_code, reason = "nix has no real-time signals")]
     fn reap(&self, command: Pid) -> io::Result<Option<End>> {
         while self.children.read_signal()?.is_some() {}
         let mut end = None;
@@ -384,7 +384,7 @@ impl Streams {
         match nix::unistd::write(input, pending) {
             Ok(n) => drop(pending.drain(..n)),
             Err(Errno::EAGAIN) => {}
-            // Nobody reads the input any more: what is left is dropped.
+            // No process reads the input any more: what is left is dropped.
             Err(_) => {
                 pending.clear();
                 self.input = None;
@@ -462,7 +462,7 @@ fn start(request: &Request, input: bool) -> io::Result<(Pid, Streams)> {
         });
     }
     let child = command
-        // Only for a terminal: loading the locale takes a quarter of `cat`.
+        // Only for a terminal: loading the locale is a quarter of `cat`'s time.
         .env("LC_CTYPE", "C.UTF-8")
         .env("TERM", term)
         .stdin(slave.try_clone()?)

@@ -196,13 +196,13 @@ fn installed(root: &Path) -> Vec<PathBuf> {
 /// The release that the image names, if it is a kernel for `arch`.
 fn release(image: &[u8], arch: &str) -> Result<String, String> {
     let kernel = arm64(image);
-    let (its, text) = match &kernel {
+    let (its_arch, text) = match &kernel {
         _ if is_bzimage(image) => {
             let at = le32(image, 0x20e).unwrap_or(0) & 0xffff;
             ("x86_64", image.get(at + 0x200..))
         }
         Some(kernel) => {
-            // Its banner. In other strings like it `%s` follows.
+            // The banner. In similar strings, `%s` follows.
             let key = b"Linux version ";
             let found = memchr::memmem::find_iter(kernel, key);
             let mut texts = found.map(|at| &kernel[at + key.len()..]);
@@ -212,8 +212,10 @@ fn release(image: &[u8], arch: &str) -> Result<String, String> {
         }
         None => return Err(format!("not a Linux kernel for {arch}")),
     };
-    if its != arch {
-        return Err(format!("a Linux kernel for {its}, and not for {arch}"));
+    if its_arch != arch {
+        return Err(format!(
+            "a Linux kernel for {its_arch}, and not for {arch}"
+        ));
     }
     let text = text.unwrap_or_default();
     let end = text.iter().position(|byte| b" \0".contains(byte)).unwrap_or(0);
@@ -260,7 +262,7 @@ fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
     let meta = Arch::here()?.kernel_packages;
     let found = meta.into_iter().find_map(packages).ok_or_else(|| {
         Failure::new(format!(
-            "{missing}, and apt knows none: run harness/setup, \
+            "{missing}, and apt has none: run harness/setup, \
              or set HARNESS_KERNEL=/path/to/vmlinuz"
         ))
     })?;
@@ -289,8 +291,7 @@ fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
         if installed(&new).is_empty() {
             return Err("the packages hold no kernel".into());
         }
-        // A folder that is there already holds no kernel, or that would have
-        // been used.
+        // An older folder holds no kernel: otherwise it would have been used.
         let _ = fs::remove_dir_all(&dir);
         fs::rename(&new, &dir).map_err(|error| error.to_string())
     })();
@@ -430,10 +431,10 @@ mod tests {
     )]
     fn each_compression_of_kernels_is_undone(#[case] bytes: &[u8]) {
         let text = b"kernel kernel kernel kernel\n";
-        assert_eq!(decompress(bytes).expect("whole"), text);
+        assert_eq!(decompress(bytes).expect("decompressed"), text);
         // A kernel's size follows.
         let sized = [bytes, &28_u32.to_le_bytes()].concat();
-        assert_eq!(decompress(&sized).expect("whole"), text);
+        assert_eq!(decompress(&sized).expect("decompressed"), text);
         // Half of the bytes are an error.
         let half = decompress(&bytes[..bytes.len() / 2]);
         assert!(half.is_err(), "{half:?}");
@@ -446,7 +447,7 @@ mod tests {
         gzip.finish().expect("memory")
     }
 
-    /// The head of a bzImage, as far as it is read.
+    /// The part of a bzImage that is read.
     fn bzimage(version: &str) -> Vec<u8> {
         let mut image = vec![0; 0x202];
         image.extend(b"HdrS\0\0\0\0\0\0\0\0");
@@ -456,7 +457,7 @@ mod tests {
         image
     }
 
-    /// An arm64 kernel, as far as it is read.
+    /// The part of an arm64 kernel that is read.
     fn arm64_image(version: &str) -> Vec<u8> {
         let mut image = b"MZ".to_vec();
         image.resize(0x38, 0);
@@ -483,7 +484,7 @@ mod tests {
         path
     }
 
-    /// A module that needs others, as far as it is read.
+    /// The part of a module that is read: the modules that it needs.
     fn module(depends: &str) -> Vec<u8> {
         let info = format!("license=GPL\0depends={depends}\0name=it\0");
         [&b"\x7fELF .modinfo\0"[..], info.as_bytes()].concat()
@@ -554,7 +555,7 @@ mod tests {
         assert_eq!(found[0].bytes, module(""));
     }
 
-    /// An answer of `apt-cache depends --recurse --important`, as far as it
+    /// The part of an answer of `apt-cache depends --recurse --important` that
     /// is about the kernel.
     #[rstest]
     #[case::debian_13(
@@ -646,7 +647,10 @@ linux-image-unsigned-6.8.0-31-generic",
     #[case::cut_off(bzimage("6.1")[..0x300].to_vec(), "without a version")]
     #[case::nameless(bzimage("\0"), "without a version")]
     #[case::other(arm64_image("6.1"), "for aarch64, and not for x86_64")]
-    fn what_is_no_kernel_is_refused(#[case] bytes: Vec<u8>, #[case] why: &str) {
+    fn file_without_kernel_is_refused(
+        #[case] bytes: Vec<u8>,
+        #[case] why: &str,
+    ) {
         assert_refused(&bytes, "x86_64", why);
     }
 
@@ -656,7 +660,7 @@ linux-image-unsigned-6.8.0-31-generic",
     #[case::compressed_text(gzip(b"text"), "not a Linux kernel for aarch64")]
     #[case::cut_off(zboot(b"")[..14].to_vec(), "not a Linux")]
     #[case::half(zboot(&arm64_image("6.1"))[..0x1010].to_vec(), "not a Linux")]
-    fn what_is_no_arm64_kernel_is_refused(
+    fn file_without_an_arm64_kernel_is_refused(
         #[case] bytes: Vec<u8>,
         #[case] why: &str,
     ) {
@@ -671,7 +675,7 @@ linux-image-unsigned-6.8.0-31-generic",
     }
 
     #[test]
-    fn newest_kernel_is_the_last_and_a_rescue_image_is_none() {
+    fn newest_kernel_is_last_and_a_rescue_image_is_left_out() {
         let root = tempfile::tempdir().expect("a folder");
         let root = root.path();
         fs::create_dir_all(root.join("usr/lib/modules/none"))

@@ -1,6 +1,5 @@
-//! A throw-away virtual machine of the reader's own kernel and tools. It is
-//! the place to prove what a namespace does, and to try what would wreck a
-//! machine.
+//! A throw-away virtual machine of the reader's own kernel and tools, in which
+//! to prove what a namespace does, and to try what would damage a machine.
 //!
 //! [`Harness::new`] finds a kernel (`kernel.rs`), packs the guest's files
 //! (`pack.rs`) and starts a machine (`machine.rs`), whose state it saves
@@ -54,8 +53,8 @@ fn on_path(name: &OsStr) -> Option<PathBuf> {
     found.find(|path| path.is_file())
 }
 
-/// `$HARNESS_PATIENCE`: the factor by which every deadline is longer than on
-/// a usual machine.
+/// `$HARNESS_PATIENCE`: the factor by which every deadline is multiplied, for
+/// a slow machine.
 static PATIENCE: LazyLock<Result<u32, Failure>> = LazyLock::new(|| {
     let Some(text) = variable("HARNESS_PATIENCE") else { return Ok(1) };
     let number = text.to_str().and_then(|text| text.parse().ok());
@@ -65,7 +64,7 @@ static PATIENCE: LazyLock<Result<u32, Failure>> = LazyLock::new(|| {
     })
 });
 
-/// This machine's deadline, where a usual machine has this one.
-pub fn patience(usual: Duration) -> Duration {
-    usual * *PATIENCE.as_ref().unwrap_or(&1)
+/// This deadline, multiplied by `$HARNESS_PATIENCE`.
+pub fn patience(deadline: Duration) -> Duration {
+    deadline * *PATIENCE.as_ref().unwrap_or(&1)
 }

@@ -130,7 +130,7 @@ impl Machine {
         let mut state = None;
         let (path, share) = match at {
             Start::Boot => {
-                // A file on a disk would take a second more.
+                // A file on a disk would take a second longer.
                 let file = memfd_create(c"memory", MFdFlags::MFD_CLOEXEC)
                     .map_err(|e| Failure::because("memfd_create", e))?;
                 let fd = file.as_raw_fd();
@@ -295,7 +295,7 @@ impl Machine {
                     return Err(self.fail(format!("saving the state: {now}")));
                 }
                 _ if Instant::now() > deadline => {
-                    return Err(self.fail("saving the state: no end"));
+                    return Err(self.fail("saving the state takes too long"));
                 }
                 _ => thread::sleep(Duration::from_millis(5)),
             }
@@ -367,13 +367,13 @@ impl Drop for Machine {
     }
 }
 
-/// A pipe from which the file's bytes can be read. QEMU from 11.1 on takes no
-/// state from the descriptor of a file (`fd:`), and QEMU 7.2 none from a file
-/// that is named (`file:`). Both take it from a pipe.
+/// A pipe from which the file's bytes can be read. QEMU from 11.1 on cannot
+/// read the state from the descriptor of a file (`fd:`), and QEMU 7.2 cannot
+/// read it from a file by its name (`file:`). Both can read it from a pipe.
 fn through_a_pipe(path: &Path) -> io::Result<PipeReader> {
     let mut file = File::open(path)?;
     let (reader, mut writer) = io::pipe()?;
-    // QEMU may end before it has read all: that is noticed elsewhere.
+    // An error means that QEMU has ended, which is noticed elsewhere.
     thread::spawn(move || {
         block_signals();
         io::copy(&mut file, &mut writer)
@@ -381,8 +381,8 @@ fn through_a_pipe(path: &Path) -> io::Result<PipeReader> {
     Ok(reader)
 }
 
-/// In a thread that must not be chosen for a signal. The thread that has a
-/// signalfd(2) blocks them, and then the kernel would deliver them here.
+/// Blocks all signals in this thread. The main thread blocks the signals of its
+/// signalfd(2), and so the kernel would deliver them here.
 fn block_signals() {
     let _ = SigSet::all().thread_block();
 }

@@ -3,7 +3,7 @@
 //!
 //!     usage: harness [COMMAND [ARG]...]
 //!
-//! Without COMMAND: a root shell in the machine, to try out what would wreck
+//! Without COMMAND: a root shell in the machine, to try out what would damage
 //! this one. The machine ends with COMMAND, and nothing is left of it.
 
 mod terminal;
@@ -26,8 +26,7 @@ const USAGE: &str = "usage: harness [COMMAND [ARG]...]\n";
 const VERSION: &str = concat!("harness ", env!("CARGO_PKG_VERSION"), "\n");
 
 fn main() -> ExitCode {
-    // The same program is the guest's PID 1, where the kernel starts it as
-    // /init.
+    // The same program is the guest's PID 1: the kernel starts it as /init.
     if std::process::id() == 1 && env::args_os().next() == Some("/init".into())
     {
         let Err(error) = guest::serve();
@@ -121,7 +120,7 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
 /// status of our children: wait(2).
 #[expect(unsafe_code, reason = "signal has no safe wrapper")]
 fn reset_sigchld() {
-    // SAFETY: the default action is no function of ours.
+    // SAFETY: the default action calls no handler.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
@@ -148,7 +147,7 @@ impl Write for Output {
 /// Ends as `yes | head -n 1` does: killed by SIGPIPE, which Rust ignores.
 #[expect(unsafe_code, reason = "signal has no safe wrapper")]
 fn end_by_sigpipe() -> ExitCode {
-    // SAFETY: the default action is no function of ours.
+    // SAFETY: the default action calls no handler.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
     let _ = raise(Signal::SIGPIPE);
     ExitCode::from(128 + Signal::SIGPIPE as u8)

@@ -21,8 +21,8 @@ const TOOLS: &str = include_str!("../tools");
 const PACKAGERS: usize = 6;
 
 /// Optional files: descriptions of terminals (terminfo), by `$TERM`. Without
-/// them and the locale below `tmux` does not start, and `pstree` draws no
-/// lines.
+/// them, and without the locale below, `tmux` does not start, and `pstree`
+/// draws no lines.
 const TERMINALS: &[&str] = &[
     "dumb",
     "linux",
@@ -43,7 +43,7 @@ const TERMINALS: &[&str] = &[
 const TERMINFO: &[&str] =
     &["/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo"];
 
-/// The locale of UTF-8. And the dynamic linker's cache: the guest has its
+/// The UTF-8 locale, and the dynamic linker's cache: the guest has its
 /// libraries at the same paths, and without the cache each is searched for in
 /// eight folders.
 const MORE: &[&str] = &["/usr/lib/locale/C.utf8/LC_CTYPE", "/etc/ld.so.cache"];
@@ -54,7 +54,7 @@ const PATH: &[&str] =
     &["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/run/current-system/sw/bin"];
 
 /// The prompt of the laboratory's shell shows the user and the hostname, which
-/// is another one behind uts-demo.
+/// uts-demo changes.
 const PROMPT: &str = "PS1='\\u@\\h:\\w\\$ '\n";
 
 /// The guest's own files: path, mode and content.
@@ -186,7 +186,7 @@ fn uncovered(path: &Path) -> Result<(), Failure> {
 }
 
 /// The files that `$HARNESS_FILES` names, separated by `:`, and for a folder
-/// everything in it. Each as its path in the guest and its path here.
+/// everything in it. Each has its path in the guest and its path here.
 pub fn readers_files(list: &OsStr) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
     let mut files = Vec::new();
     for path in env::split_paths(list).filter(|it| !it.as_os_str().is_empty()) {

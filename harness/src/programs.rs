@@ -49,11 +49,11 @@ pub fn build() -> Result<Vec<PathBuf>, Failure> {
 
 /// Cargo's target directory, in which this program was built.
 pub fn target_dir() -> &'static Path {
-    // .../target/debug/build/harness-.../out, and with `--target` one folder
-    // more between them. Cargo marks its target directory with this file, and
-    // from 1.97 on that folder, too.
-    let mut above = Path::new(env!("OUT_DIR")).ancestors().skip(4).take(2);
+    // OUT_DIR is .../target/debug/build/harness-.../out. With `--target` there
+    // is one more folder below `target`. Cargo puts this file into its target
+    // directory, and from 1.97 on also into that folder.
+    let mut parents = Path::new(env!("OUT_DIR")).ancestors().skip(4).take(2);
     let marked = |dir: &&Path| dir.join("CACHEDIR.TAG").is_file();
-    let found = above.clone().filter(marked).last();
-    found.or(above.next()).unwrap_or(Path::new("target"))
+    let found = parents.clone().filter(marked).last();
+    found.or(parents.next()).unwrap_or(Path::new("target"))
 }

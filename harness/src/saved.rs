@@ -49,7 +49,7 @@ pub struct Harness {
     init: PathBuf,
     /// For each program the path in the guest and the path here.
     programs: Vec<(PathBuf, PathBuf)>,
-    /// The same for folders and other files, whose libraries do not go in.
+    /// The same for folders and other files. Their libraries do not go in.
     files: Vec<(PathBuf, PathBuf)>,
     /// Whether anything of the reader's own is among them.
     readers_own: bool,
@@ -88,7 +88,7 @@ impl Harness {
         let readers_own = !own.is_empty() || !files.is_empty();
         programs.extend(own);
         for file in pack::optional_files() {
-            // In place of a symbolic link, its target.
+            // A symbolic link's target is packed in its place.
             files.extend(file.canonicalize().map(|it| (file, it)));
         }
         let kernel = Kernel::find(&cache)?;
@@ -111,7 +111,7 @@ impl Harness {
     /// The kernel's release and the accelerator, in words.
     pub fn describe(&self) -> String {
         let accelerator = self.accelerators.now().0.name();
-        match self.its_kernel() {
+        match self.read_kernel() {
             Ok(it) => format!("Linux {} under {accelerator}", it.release),
             Err(failure) => failure.to_string(),
         }
@@ -122,7 +122,7 @@ impl Harness {
         &self.kernel
     }
 
-    fn its_kernel(&self) -> Result<Kernel, Failure> {
+    fn read_kernel(&self) -> Result<Kernel, Failure> {
         Kernel::at(self.kernel.clone(), Arch::here()?.name)
     }
 
@@ -221,7 +221,7 @@ impl Harness {
 
     fn save(&self, new: &Path, inputs: Inputs) -> Result<Vec<u64>, Failure> {
         let begun = Instant::now();
-        let kernel = self.its_kernel()?;
+        let kernel = self.read_kernel()?;
         let release = &kernel.release;
         let (_, why) = self.accelerators.now();
         let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_file_makes_a_saved_state_worthless() {
+    fn changed_file_makes_a_saved_state_invalid() {
         // A path may hold any byte, also a newline.
         let dir = tempfile::tempdir().expect("a folder");
         let dir = dir.path().join("new");
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn state_that_was_used_last_stays() {
+    fn least_recently_used_state_is_removed() {
         let cache = tempfile::tempdir().expect("a folder");
         let cache = cache.path();
         for (name, age) in

@@ -86,7 +86,7 @@ pub struct Io<'a> {
     pub events: Option<(BorrowedFd<'a>, &'a mut Event<'a>)>,
 }
 
-/// What of a wait can be read now.
+/// What can be read after a wait.
 struct Ready {
     wire: bool,
     input: bool,
@@ -161,7 +161,7 @@ impl Vm {
         let deadline = io.patience.map(|patience| Instant::now() + patience);
         let mut input = Vec::new(); // Read, but not sent yet.
         let mut more = !matches!(io.input, Input::Bytes([])); // To be read.
-        let mut open = more; // Its end has not been sent yet.
+        let mut open = more; // EOF has not been sent yet.
         let mut room = true; // The guest has taken the last message.
         self.request(request, open, deadline, io.patience)?;
         loop {
@@ -392,8 +392,8 @@ impl Vm {
                     }
                 }
                 if self.decoder.inside() {
-                    // The rest arrives byte by byte, and each would wake us up.
-                    // A moment later many of them are read together.
+                    // The rest arrives byte by byte, and each byte would wake
+                    // this thread up. After a moment many are read together.
                     thread::sleep(Duration::from_micros(100));
                 }
                 Ok(())

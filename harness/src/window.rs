@@ -122,14 +122,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn window_of_this_process_is_seen_through_its_view() {
+    fn view_writes_pages_in_the_order_of_the_frames() {
         let mut pages = vec![0_u8; WINDOW];
         let base = pages.as_mut_ptr() as usize;
         // The last page first: the frames may be in any order.
         let places = (0..WINDOW / PAGE).rev().map(|it| base + it * PAGE);
         let view = View { qemu: Pid::this(), pages: places.collect() };
         let bytes: Vec<u8> = (0..PAGE + 5).map(|n| (n / 9) as u8).collect();
-        view.write(&bytes).expect("one's own memory");
+        view.write(&bytes).expect("this process's memory");
         let last = &pages[WINDOW - PAGE..];
         assert_eq!(last, &bytes[..PAGE]);
         let before = WINDOW - 2 * PAGE;
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_found_among_what_qemu_has_mapped() {
+    fn guest_memory_is_found_in_the_maps_of_qemu() {
         let maps = "\
 7f10aa000000-7f10aa021000 rw-p 00000000 00:00 0\n\
 7f10b0000000-7f10c8000000 rw-p 00000000 08:01 9 /x/state-1/memory\n\

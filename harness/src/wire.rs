@@ -98,7 +98,7 @@ mod shorter {
 
     use super::OUTPUT;
 
-    const FEW: usize = 4096;
+    const LEAST: usize = 4096;
 
     pub fn serialize<S>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error>
     where
@@ -106,7 +106,7 @@ mod shorter {
     {
         // Under TCG the port sends a few bytes in less time than compression
         // takes to begin.
-        if bytes.len() >= FEW {
+        if bytes.len() >= LEAST {
             let packed = lz4_flex::block::compress(bytes);
             if packed.len() < bytes.len() {
                 return (true, packed).serialize(to);
@@ -191,7 +191,7 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     frame
 }
 
-/// Makes messages of the bytes, one by one.
+/// Decodes messages, byte by byte.
 #[derive(Debug, Default)]
 pub struct Decoder {
     frame: Vec<u8>,
@@ -205,7 +205,7 @@ impl Decoder {
     }
 
     /// Takes one more byte. `Some` if it completes a frame: the message, or
-    /// `Err` if the frame is none.
+    /// `Err` if the frame is no message.
     pub fn push<T: DeserializeOwned>(
         &mut self,
         byte: u8,
@@ -269,16 +269,16 @@ mod tests {
         }
 
         #[test]
-        fn half_a_message_is_never_another_one(cut in 2..40usize) {
-            let whole = encode(&FromGuest::Out(vec![7; 40]));
-            let mut bytes = whole[..cut].to_vec();
+        fn part_of_a_message_is_never_a_message(cut in 2..40usize) {
+            let message = encode(&FromGuest::Out(vec![7; 40]));
+            let mut bytes = message[..cut].to_vec();
             bytes.push(0);
             prop_assert!(decode(&bytes).iter().all(Result::is_err));
         }
     }
 
     #[test]
-    fn long_output_is_shorter_on_the_wire_and_comes_back_whole() {
+    fn long_output_is_shorter_on_the_wire_and_comes_back_unchanged() {
         let hasher = BuildHasherDefault::<DefaultHasher>::new();
         let noise = (0..OUTPUT).map(|n| hasher.hash_one(n) as u8).collect();
         for (bytes, length) in [
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_frame_takes_no_endless_memory() {
+    fn frame_without_end_takes_limited_memory() {
         let mut decoder = Decoder::default();
         for _ in 0..3 * LONGEST {
             assert_eq!(decoder.push::<FromGuest>(1), None);

@@ -1,4 +1,4 @@
-//! A `mqueue` file system shows the IPC namespace in which it was mounted, to
+//! An `mqueue` file system shows the IPC namespace in which it was mounted, to
 //! every process. mq_open(3) uses the caller's IPC namespace.
 //!
 //!     cargo run -p ipc-demo --example mqueue_mount

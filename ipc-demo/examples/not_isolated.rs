@@ -1,5 +1,5 @@
 //! What an IPC namespace does not isolate: POSIX shared memory and sockets
-//! with a path. These are files, so that is a mount namespace's business.
+//! with a path. These are files, which a mount namespace isolates.
 //!
 //!     cargo run -p ipc-demo --example not_isolated
 //!
@@ -70,6 +70,6 @@ fn show<T, E: Into<io::Error>>(done: Result<T, E>) -> String {
 
 #[expect(unsafe_code, reason = "nix has no System V IPC")]
 fn queue(flags: i32) -> String {
-    // SAFETY: numbers go in, and a number comes out.
+    // SAFETY: it takes and returns numbers, and no pointers.
     show(Errno::result(unsafe { libc::msgget(0x62697264, flags) }))
 }

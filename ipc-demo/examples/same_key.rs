@@ -1,5 +1,5 @@
 //! The same key names two different queues: a message sent to one does not
-//! arrive in the other. That both have the same id means nothing.
+//! arrive in the other. Both have id 0, because ids restart in each namespace.
 //!
 //!     cargo run -p ipc-demo --example same_key
 //!
@@ -53,7 +53,7 @@ fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
 
 /// The queue with our key.
 fn queue(flags: i32) -> String {
-    // SAFETY: numbers go in, and a number comes out.
+    // SAFETY: it takes and returns numbers, and no pointers.
     let id = Errno::result(unsafe { msgget(0x62697264, flags) });
     id.map_or_else(|error| format!("{error:?}"), |id| format!("id {id}"))
 }

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 
 fn run() -> Status {
     if inside(|| Ok(0)).is_err() {
-        // Not root. Making a user namespace needs no privilege, and gives all.
+        // Not root. A user namespace needs no privilege, and gives all of it.
         user_demo::enter()?;
     }
     println!("before /proc is mounted inside  /proc/self outside, afterwards");
@@ -47,8 +47,8 @@ fn outside((name, fix, enough): Fix) -> Status {
     set("/", Ms::MS_REC | Ms::MS_PRIVATE)?; // Nothing propagates out of it.
     set("/proc", Ms::empty())?;
     set("/", Ms::MS_REC | Ms::MS_SHARED)?;
-    // In a copy of its mounts, and then in a copy of that: shared mounts become
-    // slaves only when a new user namespace's mount namespace copies them.
+    // `fix` runs in a copy of these mounts, and /proc is mounted in a copy of
+    // that. In a copy that a new user namespace owns, shared mounts are slaves.
     let proc = || set("/proc", Ms::empty());
     let status = inside(|| fix().and_then(|_| inside(proc)))?;
     let gone = fs::read_link("/proc/self").is_err();
@@ -72,7 +72,7 @@ fn inside(mut run: impl FnMut() -> Status) -> Status {
     let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     let signal = Some(nix::libc::SIGCHLD);
     // SAFETY: the new process has a copy of all our memory, and there is one
-    // thread only, so it may go on as we do.
+    // thread only, so it may run any code.
     let child = unsafe { clone(main, &mut stack, both, signal) }
         .map_err(failed("clone"))?;
     let end = waitpid(child, None).map_err(failed("waitpid"))?;

@@ -16,7 +16,7 @@ type Status = Result<u8, Failure>;
 
 fn main() -> ExitCode {
     link::example("pitfall", || {
-        // Not root. Making a user namespace needs no privilege, and gives all.
+        // Not root. A user namespace needs no privilege, and gives all of it.
         inside(|| Ok(0)).or_else(|_| user_demo::enter().map(|()| 0))?;
         inside(outside)
     })
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 
 /// A machine that may be broken: its mounts are shared, and /proc is its own.
 fn outside() -> Status {
-    set("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // Nothing gets out.
+    set("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // Nothing propagates.
     set("/proc", MsFlags::empty())?;
     set("/", MsFlags::MS_REC | MsFlags::MS_SHARED)?;
     let before = works("ps")?;
@@ -34,12 +34,12 @@ fn outside() -> Status {
     println!("\n# a new /proc was mounted inside");
     let after = works("ps")? || works("mount")?;
 
-    // It replaces nothing: a line's second number is the id of the mount below.
+    // Nothing is replaced: a line's second number is the id of the mount below.
     println!("\n# the usual repair");
     let usual = works("mount -t proc proc /proc")? && works("ps")?;
     works("grep ' / /proc ' /proc/self/mountinfo | tail -n 3")?;
 
-    // Unmount the dead one. At first one umount was enough; now it takes two.
+    // Before the usual repair one umount was enough; now two are needed.
     println!("\n# the right repair");
     let once = works("umount /proc")? && works("ps")?;
     let twice = works("umount /proc")? && works("ps")?;
@@ -72,7 +72,7 @@ fn inside(mut run: impl FnMut() -> Status) -> Status {
     let main = Box::new(|| run().unwrap_or_else(fail).into());
     let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     // SAFETY: the new process has a copy of all our memory, and there is one
-    // thread only, so it may go on as we do.
+    // thread only, so it may run any code.
     let child = unsafe { clone(main, &mut stack, both, Some(SIGCHLD)) };
     let child = child.map_err(failed("clone"))?;
     let end = waitpid(child, None).map_err(failed("waitpid"))?;

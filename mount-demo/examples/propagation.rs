@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(NEWNS)?;
-    set("none", "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // None gets out.
+    set("none", "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // Isolated.
     set("tmpfs", "/tmp", MsFlags::empty())?;
     for path in ["/tmp/in", "/tmp/out", "/tmp/bind"] {
         fs::create_dir(path).map_err(failed("mkdir"))?;
@@ -35,8 +35,8 @@ fn run() -> Result<u8, Failure> {
     println!("the copy    a mount in it  a mount outside  a bind");
     println!("is made     is outside     is in it         mount of it");
     let mut held = true;
-    for (name, kind, travels) in KINDS {
-        // A copy, and a copy of it. This process is in both, by turns.
+    for (name, kind, expected) in KINDS {
+        // A copy, and a copy of that. This process enters both in turn.
         let start = unshared()?;
         set("none", "/tmp", MsFlags::MS_SHARED)?;
         let outside = unshared()?;
@@ -52,7 +52,7 @@ fn run() -> Result<u8, Failure> {
         let into = seen("/tmp/out");
         setns(start, NEWNS).map_err(failed("setns"))?;
 
-        held &= [out, into, bound.is_ok()] == travels;
+        held &= [out, into, bound.is_ok()] == expected;
         let yes = |it| if it { "yes" } else { "no" };
         let bound = bound.map_or_else(|e| format!("{e:?}"), |()| "done".into());
         println!("{name:10}  {:13}  {:15}  {bound}", yes(out), yes(into));

@@ -3,8 +3,8 @@
 //!
 //!     cargo run -p net-demo --example sysfs
 //!
-//! Man pages: network_namespaces(7), sysfs(5). The outside must have another
-//! interface than `lo`, or no difference is seen.
+//! Man pages: network_namespaces(7), sysfs(5). Outside there must be an
+//! interface other than `lo`, or no difference is seen.
 
 use std::{collections::BTreeSet, fs, process::ExitCode};
 

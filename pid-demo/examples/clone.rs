@@ -53,7 +53,7 @@ fn start(run: &mut dyn FnMut() -> Status) -> nix::Result<Pid> {
 
 /// PID 1 of the new PID namespace.
 fn inside(pipe: &Pipe, old: &[PathBuf], command: Option<Command>) -> Status {
-    // To end with the parent. If that has ended already, this write fails.
+    // It ends with its parent. If that has ended already, the write fails.
     set_pdeathsig(Signal::SIGKILL).map_err(failed("prctl"))?;
     let _ = close(pipe.0.as_raw_fd());
     nix::unistd::write(&pipe.1, b"1").map_err(failed("write"))?;

@@ -54,7 +54,7 @@ fn run() -> Result<u8, Failure> {
 /// None in the child.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
 fn child() -> nix::Result<Option<Pid>> {
-    // SAFETY: there is one thread only, so the child may go on as we do.
+    // SAFETY: there is one thread only, so the child may run any code.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),

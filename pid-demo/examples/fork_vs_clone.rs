@@ -1,4 +1,4 @@
-//! fork(2) is one of the things that clone(2) can do.
+//! fork(2) does one of the things that clone(2) can do.
 //!
 //!     cargo run -p pid-demo --example fork_vs_clone
 //!
@@ -25,8 +25,8 @@ fn run() -> Result<u8, Failure> {
     println!("flags            the child writes  the parent reads");
     // As with fork each has its own memory. See the example copy_on_write.
     let copied = memory("none", CloneFlags::empty())? == [1, 0];
-    // CLONE_VFORK: the parent waits meanwhile. Two processes that share memory
-    // could not both run here, unless the child were set up as a thread.
+    // CLONE_VFORK: the parent waits until the child ends. If both ran at once,
+    // they would use the same thread-local variables.
     let vm = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
     let shared = memory("CLONE_VM", vm)? == [1, 1];
 

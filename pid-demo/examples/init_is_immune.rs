@@ -31,30 +31,30 @@ fn run() -> Result<u8, Failure> {
         }
         return Ok(0);
     };
-    // `question` stays open, so that a write after PID 1's death is no EPIPE.
+    // `question` stays open: a write after PID 1's end must not get EPIPE.
     drop(reply);
 
     println!("kill(1, SIGKILL)  returned  PID 1 then");
     let mut returned = [0];
     let _ = answer.read(&mut returned);
-    let mut lives = |from: &str, returned: u8| {
+    let mut still_answers = |from: &str, returned: u8| {
         let _ = ask.write_all(b"?");
-        let lives = answer.read(&mut [0]).is_ok_and(|bytes| bytes == 1);
-        let then = if lives { "answers" } else { "is dead" };
+        let answers = answer.read(&mut [0]).is_ok_and(|bytes| bytes == 1);
+        let then = if answers { "answers" } else { "is dead" };
         println!("{from:16}  {returned:<8}  {then}");
-        lives
+        answers
     };
-    let by_itself = lives("by itself", returned[0]);
+    let by_itself = still_answers("by itself", returned[0]);
 
     let Some(other) = child()? else { return Ok(kill_with_sigkill(1)) };
     let end = waitpid(other, None).map_err(failed("waitpid"))?;
     let WaitStatus::Exited(_, returned) = end else { return Ok(125) };
-    let by_another = lives("by PID 2", returned as u8);
+    let by_another = still_answers("by PID 2", returned as u8);
 
     // Outside it has another PID, and is a process like any other.
     let returned = kill_with_sigkill(init.as_raw());
     waitpid(init, None).map_err(failed("waitpid"))?;
-    if lives("from outside", returned) || !by_itself || !by_another {
+    if still_answers("from outside", returned) || !by_itself || !by_another {
         return Ok(1);
     }
     println!("\nLearned: only from outside can PID 1 be killed.");
@@ -70,7 +70,7 @@ fn kill_with_sigkill(process: i32) -> u8 {
 /// None in the child.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
 fn child() -> Result<Option<Pid>, Failure> {
-    // SAFETY: there is one thread only, so the child may go on as we do.
+    // SAFETY: there is one thread only, so the child may run any code.
     match unsafe { fork() }.map_err(failed("fork"))? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),

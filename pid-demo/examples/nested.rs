@@ -25,7 +25,7 @@ fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     let mut level = 0;
     loop {
-        // SAFETY: there is one thread only, so the child may go on as we do.
+        // SAFETY: there is one thread only, so the child may run any code.
         let fork = unsafe { fork() }.map_err(failed("fork"))?;
         if let ForkResult::Parent { child } = fork {
             let end = waitpid(child, None).map_err(failed("waitpid"))?;

@@ -30,8 +30,8 @@ fn run() -> Result<u8, Failure> {
     if let Some(parent) = child()? {
         drop(looked_writer);
         status(Some(parent))?;
-        drop(ended_writer); // Now the orphan is one.
-        return status(None); // Only a parent can wait: so it is our child.
+        drop(ended_writer); // Now the process below is an orphan.
+        return status(None); // Only its parent can wait for it: that is us.
     }
     drop(ended_writer);
     if let Some(_orphan) = child()? {
@@ -64,7 +64,7 @@ fn status(child: Option<Pid>) -> Result<u8, Failure> {
 /// None in the child.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
 fn child() -> Result<Option<Pid>, Failure> {
-    // SAFETY: there is one thread only, so the child may go on as we do.
+    // SAFETY: there is one thread only, so the child may run any code.
     match unsafe { fork() }.map_err(failed("fork"))? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),

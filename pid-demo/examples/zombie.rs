@@ -72,7 +72,7 @@ fn state(process: &str) -> String {
 /// None in the child.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
 fn child() -> Result<Option<Pid>, Failure> {
-    // SAFETY: there is one thread only, so the child may go on as we do.
+    // SAFETY: there is one thread only, so the child may run any code.
     match unsafe { fork() }.map_err(failed("fork"))? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),

@@ -39,7 +39,7 @@ fn run() -> Result<ExitCode, Failure> {
     let mut held = true;
     println!("{:62}  the last step", "written (UID, GID: one's own)");
     for (steps, fact) in ROWS {
-        // SAFETY: there is one thread only, so the child may go on as we do.
+        // SAFETY: there is one thread only, so the child may run any code.
         let fork = unsafe { fork() }.map_err(failed("fork"))?;
         let ForkResult::Parent { child } = fork else { return attempt(steps) };
         let Ok(WaitStatus::Exited(_, n @ 0..125)) = waitpid(child, None) else {

@@ -23,12 +23,12 @@ fn run() -> Result<ExitCode, Failure> {
     let outside = File::open("/proc/self/ns/uts").map_err(failed("open"))?;
     rename("tree", "wood")?;
 
-    // Here the kernel copies both names, and never again.
+    // The kernel copies both names now, and never again.
     unshare(CloneFlags::CLONE_NEWUTS)
         .map_err(failed("unshare(CLONE_NEWUTS)"))?;
     let inside = File::open("/proc/self/ns/uts").map_err(failed("open"))?;
 
-    let born = [names(&outside)?, names(&inside)?];
+    let at_birth = [names(&outside)?, names(&inside)?];
     rename("bird", "nest")?;
     let first = [names(&outside)?, names(&inside)?];
     go_to(&outside)?;
@@ -36,7 +36,7 @@ fn run() -> Result<ExitCode, Failure> {
     let then = [names(&outside)?, names(&inside)?];
 
     println!("{:18}  {:18}  inside", "", "outside");
-    let held = row("at birth", born, ["tree, wood", "tree, wood"])
+    let held = row("at birth", at_birth, ["tree, wood", "tree, wood"])
         & row("inside renamed", first, ["tree, wood", "bird, nest"])
         & row("outside renamed", then, ["hill, field", "bird, nest"]);
     if held {

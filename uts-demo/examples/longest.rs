@@ -16,7 +16,7 @@ fn main() -> ExitCode {
 
 #[expect(unsafe_code, reason = "nix has no setdomainname")]
 fn run() -> Result<ExitCode, Failure> {
-    // The machine keeps its names.
+    // In its own namespace, so that the machine keeps its names.
     user_demo::unshare(CloneFlags::CLONE_NEWUTS)?;
 
     println!("{:18}  {:18}  65 bytes", "", "64 bytes");

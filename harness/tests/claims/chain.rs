@@ -9,8 +9,8 @@ use crate::target::{Machine, Reader, Root, USERS, User, fresh_machine};
 const LINKS: [&str; 6] =
     ["user-demo", "uts-demo", "ipc-demo", "pid-demo", "mount-demo", "net-demo"];
 
-/// Prints each namespace that it is in, one a line: `uts:[4026531838]`. The
-/// process itself is not in the two `*_for_children`.
+/// Prints the namespaces that it is in, one a line: `uts:[4026531838]`. The two
+/// `*_for_children` are left out, because the process itself is not in them.
 const NAMESPACES: [&str; 9] = [
     "readlink",
     "/proc/self/ns/cgroup",
@@ -147,7 +147,7 @@ fn assert_report_holds(
     assert!(text.starts_with("       "), "{text}");
 }
 
-/// What the next claim means by "the outside is what it was".
+/// Prints what the next claim compares: "the outside is what it was".
 const TRACES: &str = r#"
     cat /proc/self/mountinfo
     cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname
@@ -179,7 +179,7 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
         }
     }
     assert_eq!(look(), before);
-    // Inside, one of everything that could be left behind is left behind.
+    // Inside, one object of each kind that could be left behind is made.
     let litter = "hostname litter; \
          echo litter > /proc/sys/kernel/domainname; ipcmk -Q -M 64 -S 1; \
          mount -t tmpfs litter /mnt; ip link add litter type dummy; \
@@ -225,10 +225,10 @@ fn no_report_holds_where_unshare_does_nothing() {
              processes in /proc, /proc/self",
         ),
     ] {
-        let says = |fact| format!("{demo}: not isolated: {fact}\n");
-        let says: String = facts.split(", ").map(says).collect();
+        let message = |fact| format!("{demo}: not isolated: {fact}\n");
+        let messages: String = facts.split(", ").map(message).collect();
         let seen = machine.root(fake.split(' ').chain([demo]));
-        seen.assert().code(1).stderr(says);
+        seen.assert().code(1).stderr(messages);
     }
     // user-demo fails before its report: the outside has a map already.
     let seen = machine.root(fake.split(' ').chain(["user-demo"]));

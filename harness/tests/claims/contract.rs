@@ -141,14 +141,17 @@ fn report_that_nobody_gets_is_a_failure() {
             $demo $option 2>&1 > /dev/full && :; echo $?
             $demo $option > /dev/full 2>&1 && :; echo $?
         done; done";
-    let says = DEMOS.map(|demo| {
+    let messages = DEMOS.map(|demo| {
         format!(
             "{demo}: write standard output: ENOSPC: No space left on device\n\
              The disk is full\n125\n125\n"
         )
         .repeat(2)
     });
-    assert_eq!(fresh_machine().sh_with(Root, script, &DEMOS), says.concat());
+    assert_eq!(
+        fresh_machine().sh_with(Root, script, &DEMOS),
+        messages.concat()
+    );
 }
 
 /// G6: if standard output is closed, or a pipe that nobody reads, a demo ends
@@ -169,9 +172,9 @@ fn report_to_nobody_ends_as_ls_does() {
     let seen = machine.sh_with(Root, script, &["sh -c pwd"]);
     assert_eq!(seen, "1\n141\n1\n1\n");
     let seen = machine.sh_with(Root, script, &DEMOS);
-    let says = "125 Is it open for writing?\n141\n\
+    let message = "125 Is it open for writing?\n141\n\
                 125 Its reader has gone\n125\n";
-    assert_eq!(seen, says.repeat(DEMOS.len()));
+    assert_eq!(seen, message.repeat(DEMOS.len()));
 }
 
 /// G6: COMMAND ignores the signals that the caller ignores. No demo fails
@@ -208,7 +211,8 @@ fn closed_descriptors_stay_closed() {
             $link sh -c '[ -e /proc/self/fd/0 ]; echo $?' <&-
             $link sh -c 'cd -P /proc/self/fd/0; pwd' < /
         done"#;
-    // No link: env(1) is a program in Rust, too, on some machines.
+    // Without a link. Not with env(1): on some machines it is a Rust program,
+    // and has the same problem.
     let alone = machine.sh_with(Root, script, &[""]);
     assert_eq!(alone, "1\n/\n");
     let all = alone.repeat(DEMOS.len());
@@ -220,18 +224,18 @@ fn closed_descriptors_stay_closed() {
 /// G6: a row that fails because of a limit or a filter is reported as "could
 /// not be tried", and not as "not isolated".
 #[test]
-#[cfg_attr(target_here, ignore = "not everywhere may strace trace")]
+#[cfg_attr(target_here, ignore = "strace(1) is not permitted everywhere")]
 fn row_that_could_not_be_tried_is_told_apart() {
     let machine = fresh_machine();
-    let says = |errno: &str| {
+    let message = |errno: &str| {
         format!("ipc-demo: could not be tried: POSIX queue: {errno}\n")
     };
     let limit = "ulimit -q 0; exec ipc-demo";
     let limit = machine.root(["bash", "-c", limit]);
-    limit.assert().code(125).stderr(says("EMFILE"));
+    limit.assert().code(125).stderr(message("EMFILE"));
     let filter = "strace -f -qq -o /dev/null -e inject=mq_open:error=ENOSYS";
     let filter = machine.root(filter.split(' ').chain(["ipc-demo"]));
-    filter.assert().code(125).stderr(says("ENOSYS"));
+    filter.assert().code(125).stderr(message("ENOSYS"));
     machine.root(["ipc-demo"]).assert().success().stderr("");
 }
 
@@ -382,11 +386,11 @@ fn refusals(
     let script = "for demo; do $demo true; echo $?; done";
     let argv = [prefix, &["sh", "-c", script, "sh"], demos].concat();
     let output = machine.run(user, argv, b"");
-    let says = String::from_utf8(output.stderr).expect("text");
+    let message = String::from_utf8(output.stderr).expect("text");
     let statuses = String::from_utf8(output.stdout).expect("text");
-    assert_eq!(statuses, "125\n".repeat(demos.len()), "{user}: {says}");
-    let lines: Vec<&str> = says.lines().collect();
-    assert_eq!(lines.len(), 2 * demos.len(), "{user}: {says}");
+    assert_eq!(statuses, "125\n".repeat(demos.len()), "{user}: {message}");
+    let lines: Vec<&str> = message.lines().collect();
+    assert_eq!(lines.len(), 2 * demos.len(), "{user}: {message}");
     lines.chunks(2).map(|two| two.join("\n")).collect()
 }
 
@@ -408,7 +412,7 @@ fn used_up_namespaces_name_their_sysctl() {
         ("mount-demo", "mnt"),
         ("net-demo", "net"),
     ];
-    // The other demos need this one when the caller is not root.
+    // Last, because without root the other demos need a user namespace, too.
     let last = [("user-demo", "user")];
     for group in [&most[..], &last] {
         let (demos, kinds): (Vec<&str>, Vec<&str>) =
@@ -417,13 +421,13 @@ fn used_up_namespaces_name_their_sysctl() {
             "for kind; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done";
         machine.sh_with(Root, script, &kinds);
         for user in USERS {
-            let says = refusals(&machine, user, &[], &demos);
-            for ((demo, kind), says) in group.iter().zip(says) {
-                assert!(says.starts_with(&format!("{demo}: unshare(")));
+            let messages = refusals(&machine, user, &[], &demos);
+            for ((demo, kind), message) in group.iter().zip(messages) {
+                assert!(message.starts_with(&format!("{demo}: unshare(")));
                 let sysctl = format!("user.max_{kind}_namespaces");
                 for part in [": ENOSPC: ", &sysctl, "cargo run -p harness -- "]
                 {
-                    assert!(says.contains(part), "{user}: {says}");
+                    assert!(message.contains(part), "{user}: {message}");
                 }
             }
         }
@@ -437,14 +441,14 @@ fn without_privilege_and_user_namespaces_the_error_says_so() {
     let machine = fresh_machine();
     machine.reader(["uts-demo", "true"]).assert().success();
     machine.sh(Root, "echo 0 > /proc/sys/user/max_user_namespaces");
-    let says = refusals(&machine, Reader, &[], &DEMOS);
-    for (demo, says) in DEMOS.iter().zip(says) {
+    let messages = refusals(&machine, Reader, &[], &DEMOS);
+    for (demo, message) in DEMOS.iter().zip(messages) {
         let error = format!(
             "{demo}: unshare(CLONE_NEWUSER): ENOSPC: \
              No space left on device\n"
         );
-        assert!(says.starts_with(&error), "{says}");
-        assert!(says.contains("user.max_user_namespaces="), "{says}");
+        assert!(message.starts_with(&error), "{message}");
+        assert!(message.contains("user.max_user_namespaces="), "{message}");
     }
 }
 
@@ -453,22 +457,22 @@ fn without_privilege_and_user_namespaces_the_error_says_so() {
 fn seccomp_filter_is_named_where_it_is_the_reason() {
     let machine = fresh_machine();
     for user in USERS {
-        let says = refusals(&machine, user, &["no_unshare"], &DEMOS);
-        for (demo, says) in DEMOS.iter().zip(says) {
+        let messages = refusals(&machine, user, &["no_unshare"], &DEMOS);
+        for (demo, message) in DEMOS.iter().zip(messages) {
             let error = format!(
                 "{demo}: unshare(CLONE_NEWUSER): EPERM: \
                  Operation not permitted\nA seccomp filter forbids it"
             );
-            assert!(says.starts_with(&error), "{user}: {says}");
+            assert!(message.starts_with(&error), "{user}: {message}");
         }
     }
 }
 
 /// G6: the advice is about the call and its error. strace(1) injects errors
-/// that have no reason on this machine, and so the advice may not name a reason
-/// that it has not found.
+/// that have no reason on this machine, and so the advice must not name a
+/// reason that it has not found.
 #[test]
-#[cfg_attr(target_here, ignore = "not everywhere may strace trace")]
+#[cfg_attr(target_here, ignore = "strace(1) is not permitted everywhere")]
 fn advice_is_about_the_call_and_its_error() {
     let machine = fresh_machine();
     for (inject, demo, error, advice) in [
@@ -587,13 +591,14 @@ fn switch_that_forbids_user_namespaces_is_named() {
         ("unprivileged_userns_clone", "0", "=1"),
         ("apparmor_restrict_unprivileged_userns", "1", "=0"),
     ] {
-        let says = predicate::str::contains(format!("kernel.{switch}{opened}"));
+        let message =
+            predicate::str::contains(format!("kernel.{switch}{opened}"));
         let other = machine.reader(["unshare", "-U", "uts-demo", "true"]);
-        other.assert().code(125).stderr(says.clone().not());
+        other.assert().code(125).stderr(message.clone().not());
 
         let close = "echo \"$2\" > \"/proc/sys/kernel/$1\"";
         machine.sh_with(Root, close, &[switch, closed]);
         let refused = machine.reader(["unshare", "-U", "uts-demo", "true"]);
-        refused.assert().code(125).stderr(says);
+        refused.assert().code(125).stderr(message);
     }
 }

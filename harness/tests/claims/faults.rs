@@ -14,8 +14,8 @@ use crate::common;
 use crate::target::{Root, patience};
 use crate::vm::{Running, executable, harness, typed, wait_for_a_line};
 
-/// V3: each fault has one clear line, in bounded time, and status 125. They
-/// are tried at the same time, because one of them only waits for seconds.
+/// V3: each fault has one clear line, in bounded time, and status 125. They are
+/// tried at the same time, because one of them waits for some seconds.
 #[test]
 #[cfg_attr(target_here, ignore = "is about the VM")]
 fn fault_is_told_apart_from_a_failed_claim() {
@@ -28,7 +28,7 @@ fn fault_is_told_apart_from_a_failed_claim() {
     let kernel = common::harness().kernel();
     let name = thread::current().name().unwrap_or_default().to_string();
     thread::scope(|scope| {
-        for (variable, value, says) in [
+        for (variable, value, message) in [
             ("HARNESS_QEMU", &*silent, "QEMU says nothing for "),
             ("HARNESS_QEMU", Path::new("/nosuch/qemu"), "no /nosuch/qemu"),
             ("HARNESS_QEMU", &*ended, "QEMU ended"),
@@ -36,12 +36,12 @@ fn fault_is_told_apart_from_a_failed_claim() {
             ("HARNESS_KERNEL", Path::new("/etc/passwd"), "not a Linux kernel"),
             ("HARNESS_ACCEL", Path::new("abacus"), "kvm or tcg"),
         ] {
-            let says = predicate::str::starts_with("harness: ")
-                .and(predicate::str::contains(says));
+            let message = predicate::str::starts_with("harness: ")
+                .and(predicate::str::contains(message));
             let mut command = typed(&["false"]);
             command.env("HARNESS_KERNEL", kernel).env(variable, value);
             let fault = move || {
-                command.assert().code(125).stdout("").stderr(says);
+                command.assert().code(125).stdout("").stderr(message);
             };
             // A failure is reported under the name of this test.
             let thread = thread::Builder::new().name(name.clone());
@@ -115,7 +115,7 @@ fn wire() -> String {
 fn guest_without_a_verdict_is_the_machines_failure(
     #[case] script: &str,
     #[case] patience: u64,
-    #[case] says: &str,
+    #[case] message: &str,
 ) {
     let mut vm = common::harness().start().expect("a machine");
     let patience = Duration::from_millis(patience);
@@ -124,7 +124,7 @@ fn guest_without_a_verdict_is_the_machines_failure(
     let failure = vm.output(Root, argv, b"", patience);
     assert!(begun.elapsed() < patience + Duration::from_secs(60));
     let text = failure.expect_err("no verdict").to_string();
-    assert!(text.starts_with(says), "{text}");
+    assert!(text.starts_with(message), "{text}");
 }
 
 /// V3
@@ -137,9 +137,9 @@ fn killed_qemu_is_the_machines_failure() {
     for qemu in children_of(child.id()) {
         kill(qemu);
     }
-    let says = io::read_to_string(child.stderr.take().expect("a pipe"));
-    let says = says.expect("text");
-    assert!(says.starts_with("harness: the machine has ended"), "{says}");
+    let message = io::read_to_string(child.stderr.take().expect("a pipe"));
+    let message = message.expect("text");
+    assert!(message.starts_with("harness: the machine has ended"), "{message}");
     assert_eq!(child.wait().expect("an end").code(), Some(125));
 }
 

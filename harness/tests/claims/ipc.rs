@@ -31,7 +31,7 @@ fn objects_made_outside_are_not_listed_inside() {
         machine.sh(user, MAKE);
         let inside = machine.sh(user, "ipc-demo ipcs");
         assert_eq!(counts(&inside), [[0; 3]]);
-        // Without the namespace they are.
+        // Without the namespace they are listed.
         assert_eq!(counts(&machine.sh(user, "ipcs")), [[made; 3]]);
     }
 }
@@ -90,7 +90,7 @@ fn objects_made_inside_are_not_listed_outside() {
         let seen = machine.sh_with(user, &script, &["ipc-demo"]);
         assert_eq!(counts(&seen), [[1; 3], [0; 3]]);
     }
-    // Without the namespace they are.
+    // Without the namespace they are listed.
     let seen = machine.sh_with(Reader, &script, &["env"]);
     assert_eq!(counts(&seen), [[1; 3], [1; 3]]);
 }
@@ -197,8 +197,8 @@ fn mqueue_mounted_before_keeps_showing_the_outside() {
         machine.sh(user, "cd /dev/mqueue; : > other; : >> outside");
         let inside = machine.run(user, argv, b"");
         inside.assert().success().stdout("inside\nQSIZE\nother outside\n");
-        // It is the outside's queues themselves: one that was removed inside
-        // is gone outside.
+        // These are the outside's own queues: one that was removed inside is
+        // gone outside, too.
         let here = machine.sh(user, "echo /dev/mqueue/*");
         assert_eq!(here, "/dev/mqueue/outside\n");
     }

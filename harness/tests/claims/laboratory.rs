@@ -55,7 +55,7 @@ fn readers_own_container_runs_in_the_machine() {
         .env("GO111MODULE", "off")
         .output();
     if let Err(error) = &built {
-        println!("Go's half was not tried: go: {error}");
+        println!("the Go program was not tried: go: {error}");
     }
     if let Ok(output) = built {
         output.assert().success();
@@ -90,12 +90,12 @@ fn reader_is_a_command() {
 fn tour_is_taken_up_at_any_step() {
     let machine = fresh_machine();
     for (language, head) in [("en", "# The tour\n"), ("zh", "# 导览\n")] {
-        let whole = machine.sh_with(Root, "tour $1", &[language]);
-        assert!(whole.starts_with(head), "{whole}");
+        let text = machine.sh_with(Root, "tour $1", &[language]);
+        assert!(text.starts_with(head), "{text}");
         // Sessions are indented: no fences, no comments, no hashes.
-        assert!(whole.contains("\n    # hostname\n    outside\n"), "{whole}");
-        assert!(!whole.contains("```") && !whole.contains("<!--"), "{whole}");
-        let mut rest = &*whole;
+        assert!(text.contains("\n    # hostname\n    outside\n"), "{text}");
+        assert!(!text.contains("```") && !text.contains("<!--"), "{text}");
+        let mut rest = &*text;
         for step in 1..=12 {
             let from = rest.find(&format!("\n## {step}. ")).expect("a step");
             rest = &rest[from + 1..];

@@ -19,8 +19,8 @@ fn at_proc(mounts: &str) -> Vec<&str> {
     mounts.lines().filter(|line| line.contains(" / /proc ")).collect()
 }
 
-/// Succeeds if /proc shows the process that looks. A /proc whose PID namespace
-/// has ended shows none.
+/// Succeeds if /proc shows the process that reads it. A /proc whose PID
+/// namespace has ended shows no process.
 const ALIVE: &str = "[ -e /proc/self ]";
 const DEAD: &str = "[ ! -e /proc/self ]";
 
@@ -35,7 +35,7 @@ fn mount_made_inside_is_not_seen_outside() {
             r#"look() {
                 cat /proc/self/mountinfo
                 for it in /proc/[0-9]*; do
-                    # It may have ended meanwhile.
+                    # The process may have ended meanwhile.
                     read name < $it/comm && echo "$name"
                 done
                 echo ---
@@ -219,8 +219,8 @@ fn outside_is_broken_while_the_experiment_still_runs() {
             read end < /tmp/hold' > /dev/null &
         read word < /tmp/ready";
     machine.sh(Root, experiment);
-    // This /proc shows a process, but not the one that looks. So there is no
-    // /proc/self.
+    // This /proc shows a process, but not the one that reads it. So there is
+    // no /proc/self.
     let numbers = format!("echo /proc/[0-9]*; {DEAD}");
     assert_eq!(machine.sh(Root, &numbers), "/proc/1\n");
     machine.root(["ps", "-ef"]).assert().failure().stdout("");
@@ -237,8 +237,8 @@ fn outside_is_broken_while_the_experiment_still_runs() {
     machine.sh(Root, "echo > /tmp/hold");
 }
 
-/// M6: look before you unmount: if nothing is on top, umount takes the only
-/// /proc away.
+/// M6: check before you unmount: if no other /proc covers it, umount removes
+/// the only one.
 #[test]
 #[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn umount_with_nothing_on_top_takes_the_only_proc_away() {

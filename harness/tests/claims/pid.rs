@@ -41,7 +41,7 @@ const STEPS: &str = r#"
             case $name in NSpid:) echo $numbers; esac
         done < /proc/$1/status
     }
-    # A zombie counts as there, too.
+    # A zombie counts as `there`.
     there() {
         for pid; do if [ -e /proc/$pid ]; then echo there; else echo gone; fi
         done
@@ -196,8 +196,8 @@ fn nobody_inside_outlives_pid_1() {
 #[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn where_pid_1_is_dead_fork_says_no_memory() {
     let machine = fresh_machine();
-    // The first of two processes is PID 1. When the second is to be forked,
-    // PID 1 has ended.
+    // The first of two processes is PID 1. It has ended before the second is
+    // forked.
     let script = "(echo $BASHPID); (echo $BASHPID); :";
     for user in USERS {
         let own = if user == Root { "--mount" } else { "-Ur" };
@@ -616,7 +616,7 @@ fn job_control_stops_and_continues_command_with_pid_demo() {
         }
         "$@" sh command
         report stopped $?
-        # In the background it must not read from the terminal.
+        # In the background, reading from the terminal stops it: SIGTTIN.
         bg > /dev/null
         wait %1 || report background $?
         fg > /dev/null
@@ -632,9 +632,9 @@ fn job_control_stops_and_continues_command_with_pid_demo() {
             // The second pid-demo is PID 1, which cannot stop itself: it waits.
             ("pid-demo pid-demo", "T S T"),
         ] {
-            // An editor stops its process group itself, with the default action
-            // for that moment. pid-demo looks before or after the moment: here
-            // it is after.
+            // An editor stops its process group itself: for that moment it sets
+            // SIGTSTP to its default action. pid-demo may read that before or
+            // after; here it reads after, when there is a handler again.
             let suspends = [("", r"\032"), ("trap : TSTP; kill -TSTP 0", "")];
             let both = user == Root && chain != "env";
             for (suspend, keys) in &suspends[..1 + usize::from(both)] {

@@ -112,8 +112,8 @@ fn readers_files_go_in_where_the_variable_names_them() {
     assert_eq!(first.len(), 1);
     run(files).success().stdout("text\npart\n").stderr("");
     assert_eq!(states(), first);
-    let says = predicate::str::contains("nosuch: No such file or directory");
-    run("new/lib:nosuch").code(125).stderr(says);
+    let message = predicate::str::contains("nosuch: No such file or directory");
+    run("new/lib:nosuch").code(125).stderr(message);
     // The control: without the variable none of it is there.
     let cat = format!("cat {}/new/text", readers.dir.path().display());
     harness().args(["sh", "-c", &cat]).assert().failure().stdout("");
@@ -126,12 +126,12 @@ fn program_that_would_be_covered_is_refused() {
     let dir = tempfile::tempdir_in("/dev/shm").expect("a folder");
     let program = dir.path().join("program");
     fs::copy(env!("CARGO_BIN_EXE_harness"), &program).expect("a copy");
-    let says = format!(
+    let message = format!(
         "harness: {}: the machine has its own /dev: copy it to another \
          folder\n",
         program.display()
     );
-    harness().arg(&program).assert().code(125).stdout("").stderr(says);
+    harness().arg(&program).assert().code(125).stdout("").stderr(message);
 }
 
 /// V7: if a script's interpreter is missing, the error names it, and does not
@@ -282,8 +282,8 @@ fn program_with_other_ids_is_loaded_without_complaint() {
 #[test]
 #[cfg_attr(target_here, ignore = "is about the VM")]
 fn input_is_whole_by_either_way() {
-    // With this script the harness's child is a shell, in whose memory the
-    // guest's is not found.
+    // With this script as QEMU, the harness's child is a shell, and the guest's
+    // memory is not found in it.
     let dir = tempfile::tempdir().expect("a folder");
     let qemu = dir.path().join("qemu");
     executable(

@@ -153,8 +153,8 @@ impl Machine {
                 .output(user, argv, input, patience())
                 .unwrap_or_else(|failure| match begun.elapsed() < patience() {
                     true => panic!("{NO_VERDICT}{failure}"),
-                    // The machine works, but the command still waits for what
-                    // the claim says will happen: the claim is broken.
+                    // The machine works, but the command waits for something
+                    // that the claim expects: the claim is broken.
                     false => {
                         panic!("{user}: no end after {:?}: {line}", patience())
                     }

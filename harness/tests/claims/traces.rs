@@ -28,8 +28,8 @@ fn examples() -> Vec<String> {
 }
 
 /// Starts the programs together, waits, and kills them together with SIGKILL,
-/// `$1` times: at first at once, and then each time a little later. At the last
-/// time most have ended by themselves. Prints how each ended.
+/// `$1` times: the first time at once, and then each time a little later. The
+/// last time most have ended by themselves. Prints how each ended.
 const KILL: &str = r#"
 rounds=$1
 shift
@@ -55,7 +55,7 @@ while [ $round -lt $rounds ]; do
 done
 "#;
 
-/// Prints everything that a program could leave behind, but processes.
+/// Prints everything that a program could leave behind, except processes.
 const LOOK: &str = "
     cat /proc/self/mountinfo /proc/sys/kernel/hostname \
         /proc/sys/kernel/domainname /proc/sysvipc/msg /proc/sysvipc/sem \

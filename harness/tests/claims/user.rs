@@ -138,7 +138,7 @@ fn program_started_before_the_map_has_no_capability() {
     }
 }
 
-/// S2: the example's table. The example also looks before any exec.
+/// S2: the example's table. It also has the capabilities before any exec.
 #[test]
 fn capabilities_come_before_the_map() {
     let machine = fresh_machine();
@@ -196,7 +196,8 @@ fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
 const EPERM: &str = "EPERM";
 const EINVAL: &str = "EINVAL";
 
-/// S3: since Linux 3.19, and only if the writer has no CAP_SETGID outside.
+/// S3: this is so since Linux 3.19, and only if the writer has no CAP_SETGID
+/// outside.
 #[test]
 fn gid_map_needs_setgroups_to_be_denied_first() {
     let machine = fresh_machine();
@@ -407,8 +408,8 @@ fn refusal_names_the_sysctl_that_limits_user_namespaces() {
     limit_to("1");
     for user in USERS {
         refused(user, &two);
-        // One is allowed as soon as the kernel has freed the one before. It
-        // does that in a work queue, some time after the last process ended.
+        // One is allowed as soon as the kernel has freed the one before, which
+        // it does in a work queue, some time after the last process has ended.
         let deadline = Instant::now() + patience();
         while !machine.run(user, one, b"").status.success() {
             assert!(Instant::now() < deadline, "{user}: not even one");

@@ -80,8 +80,8 @@ pub fn start_at_terminal(
 ) -> (Running, File, Termios) {
     let OpenptyResult { master, slave } =
         openpty(size, None).expect("a terminal");
-    // Not the settings of a new terminal, so that a terminal that has them
-    // again was restored by the harness.
+    // These differ from the settings of a new terminal: if the terminal has
+    // them again later, the harness has restored them.
     let mut settings = tcgetattr(&slave).expect("a terminal");
     settings.local_flags.remove(LocalFlags::ECHOCTL);
     tcsetattr(&slave, SetArg::TCSANOW, &settings).expect("a terminal");
@@ -154,7 +154,8 @@ fn a_mebibyte_that_is_no_text_comes_back_whole() {
     assert!(output.stdout == noise, "other bytes came back");
 }
 
-/// V1: also if it leaves a process behind that holds the streams open.
+/// V1: this is so even if the command leaves a process behind that holds the
+/// streams open.
 #[test]
 #[cfg_attr(target_here, ignore = "is about the VM")]
 fn command_has_ended_when_it_has_ended() {
@@ -405,8 +406,8 @@ pub fn wait_for_a_line(child: &mut Child) {
     read_until(child.stdout.as_mut().expect("a pipe"), b"\n");
 }
 
-/// Reads up to and including `end`, and not a byte more. If that does not come
-/// in time, it panics with what came instead.
+/// Reads up to and including `end`, and not a byte more. If that is not printed
+/// in time, it panics with what was printed instead.
 #[track_caller]
 fn read_until(shown: &mut (impl Read + AsFd), end: &[u8]) {
     let deadline = Instant::now() + patience();
@@ -420,7 +421,7 @@ fn read_until(shown: &mut (impl Read + AsFd), end: &[u8]) {
         let more = ready > 0 && shown.read_exact(&mut byte).is_ok();
         let (text_so_far, end) =
             (String::from_utf8_lossy(&text), String::from_utf8_lossy(end));
-        assert!(more, "{end:?} never comes, but only: {text_so_far}");
+        assert!(more, "{end:?} was not printed, only: {text_so_far}");
         text.extend(byte);
     }
 }

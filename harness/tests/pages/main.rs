@@ -4,7 +4,7 @@
 //! A page is a README or the tour. Each page has a fresh machine. Each of its
 //! `console` blocks is a session at a terminal there: `reader`'s if it begins
 //! with `$ `, root's if it begins with `# `. The text behind a prompt is typed,
-//! and everything else is what the terminal showed. `HARNESS_BLESS=1` writes
+//! and everything else is what the terminal must show. `HARNESS_BLESS=1` writes
 //! into the pages what it shows now.
 
 #[path = "../common/mod.rs"]
@@ -141,7 +141,7 @@ fn typed(path: &Path, page: &Page) -> (Vec<Block>, String) {
                 });
             }
             Err(why) => {
-                complaint += &format!("\n{path}:{line}: it goes\n{why}\n");
+                complaint += &format!("\n{path}:{line}: the session:\n{why}\n");
                 break;
             }
         }
@@ -211,8 +211,8 @@ fn page_that_is_wrong_in_one_place_is_noticed() {
     for (what, right, wrong) in [
         ("a line", "outside\n", "inside\n"),
         ("a number", "\n0\n", "\n1000\n"),
-        ("a line less", "\n0\n", "\n"),
-        ("a line more", "outside\n", "outside\noutside\n"),
+        ("a missing line", "\n0\n", "\n"),
+        ("an extra line", "outside\n", "outside\noutside\n"),
         ("a prompt", "# id", "$ id"),
         ("two processes are one", "78", "77"),
         ("one process is two", "$\n77\n```", "$\n79\n```"),
@@ -233,7 +233,7 @@ fn session_that_ends_too_early_is_noticed() {
     let page = Page::parse(&text).expect("a page");
     let (seen, complaint) = typed(Path::new("README.md"), &page);
     assert!(seen.is_empty());
-    assert!(complaint.contains("and ends, before"), "{complaint}");
+    assert!(complaint.contains("ended before"), "{complaint}");
 }
 
 /// Each claim that a page names as `module::name` exists.
@@ -254,7 +254,7 @@ fn every_claim_that_a_page_names_exists() {
             named += 1;
         }
     }
-    assert!(named > 0, "no claim at all");
+    assert!(named > 0, "no page names a claim");
 }
 
 /// Each example is named on its page and on the front page, says what is to be
@@ -273,12 +273,15 @@ fn every_example_is_named_on_its_page() {
             let file = file.expect("an entry").path();
             let name = file.file_stem().expect("a name").to_string_lossy();
             assert!(page.contains(&format!("`{name}`")), "{name}: {path:?}");
-            assert!(front.contains(&format!("`{name}`")), "{name}: no way");
+            assert!(
+                front.contains(&format!("`{name}`")),
+                "{name}: not on the front page"
+            );
             let program = fs::read_to_string(&file).expect("an example");
-            assert!(program.contains("Learned: "), "{name}: what for?");
+            assert!(program.contains("Learned: "), "{name}: no \"Learned: \"");
             assert!(program.lines().count() <= 80, "{name}: too long");
             named += 1;
         }
     }
-    assert!(named > 0, "no example at all");
+    assert!(named > 0, "there is no example");
 }

@@ -106,8 +106,8 @@ fn plain(block: &Block) -> Vec<(String, String)> {
                 _ => names.line(&line, &heads, pids),
             };
             if number > 0 && !heads.is_empty() {
-                // The largest possible number decides how wide its column is,
-                // and it depends on the machine.
+                // The width of a column depends on the largest possible number,
+                // which differs between machines.
                 let words: Vec<&str> = plain.split_whitespace().collect();
                 plain = words.join(" ");
             }
@@ -261,7 +261,7 @@ mod tests {
     #[case::other_pids("sh(48)───ps(49)", "sh(5)───ps(6)", true)]
     #[case::two_that_were_one("sh(48)───ps(48)", "sh(5)───ps(6)", false)]
     #[case::one_that_was_two("sh(48)───ps(49)", "sh(5)───ps(5)", false)]
-    #[case::pid_1_is_no_other("sh(1)", "sh(2)", false)]
+    #[case::pid_1_is_compared_as_it_is("sh(1)", "sh(2)", false)]
     #[case::columns("  PID CMD\n  99 sh", "  PID CMD\n 100 sh", true)]
     #[case::wider_columns(
         "  PID CMD\n  99 sh",
@@ -290,7 +290,7 @@ mod tests {
     #[case::a_number("1000", "1001", false)]
     #[case::an_address("127.0.0.1/8", "127.0.0.2/8", false)]
     #[case::columns_that_nothing_moves("a  b", "a b", false)]
-    #[case::a_line_more("a", "a\na", false)]
+    #[case::an_extra_line("a", "a\na", false)]
     fn sameness(#[case] page: &str, #[case] real: &str, #[case] same: bool) {
         assert_sameness("x", page, real, same);
     }

@@ -94,7 +94,7 @@ pub fn session(
         let shown = shown.map(|line| line + "\n").collect::<String>();
         return Err(match (end, left) {
             (Err(failure), _) => format!("{shown}{failure}"),
-            (_, turn) => format!("{shown}and ends, before {turn:?}"),
+            (_, turn) => format!("{shown}ended before {turn:?}"),
         });
     }
     let mut real = block.clone();

@@ -88,7 +88,9 @@ impl Page {
                 Kind::Console(_) => turns(&inner)
                     .ok_or(format!("{line}: it begins without a prompt"))?,
                 _ if prompts => {
-                    return Err(format!("{line}: a session is a console"));
+                    return Err(format!(
+                        "{line}: a session must be a console block"
+                    ));
                 }
                 _ => Vec::new(),
             };
@@ -221,7 +223,7 @@ fn block_that_would_not_be_run_is_refused() {
     for (text, why) in [
         ("```\n$ x\n```\n", "1: console, sh or text?"),
         ("a\n  ```console\n$ x\n  ```\n", "2: console, sh or text?"),
-        ("```text\n$ x\n```\n", "1: a session is a console"),
+        ("```text\n$ x\n```\n", "1: a session must be a console block"),
         ("```console\nx\n```\n", "1: it begins without a prompt"),
         ("```console\n```\n", "1: it begins without a prompt"),
         ("```console\n$ x\n", "1: a block without end"),

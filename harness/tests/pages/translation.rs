@@ -243,8 +243,8 @@ fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
             it.get(first).map_or("nothing", |it| &it.name).to_string()
         };
         return vec![format!(
-            "its headings are others: {} here, {} there; first \"{}\", \
-             there \"{}\"",
+            "its headings differ: {} in English, here {}; the first is \"{}\" \
+             in English, here \"{}\"",
             here.len(),
             there.len(),
             name(&ours),
@@ -252,25 +252,25 @@ fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
         )];
     }
     for (here, there) in ours.iter().zip(&theirs) {
-        let mut say = |what: String| {
+        let mut complain = |what: String| {
             wrong.push(format!("\"{}\" ({}): {what}", here.name, there.name));
         };
         let hash = here.hash();
         if there.translates.as_ref() != Some(&hash) {
-            say("the English has changed: translate it anew".into());
+            complain("the English has changed: translate it anew".into());
         }
         if here.blocks.len() != there.blocks.len() {
             let (n, m) = (here.blocks.len(), there.blocks.len());
-            say(format!("{n} blocks in English, here {m}"));
+            complain(format!("{n} blocks in English, here {m}"));
         } else if here.blocks != there.blocks {
             let pairs = here.blocks.iter().zip(&there.blocks);
             let at = pairs.take_while(|(a, b)| a == b).count();
             let first = here.blocks[at].lines().nth(1).unwrap_or_default();
-            say(format!("another block than `{first}`"));
+            complain(format!("another block in place of `{first}`"));
         }
         if here.rows() != there.rows() {
             let (n, m) = (here.rows(), there.rows());
-            say(format!("{n} rows of tables in English, here {m}"));
+            complain(format!("{n} rows of tables in English, here {m}"));
         }
         let links = |from: &Path, section: &Section| {
             let links = section.links().into_iter();
@@ -282,21 +282,23 @@ fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
         };
         let (a, b) = (links(page, here), links(translation, there));
         if a != b {
-            say(format!("links {a:?} in English, here {b:?}"));
+            complain(format!("links {a:?} in English, here {b:?}"));
         }
         let (a, b) = (here.examples(&names), there.examples(&names));
         if a != b {
-            say(format!("examples {a:?} in English, here {b:?}"));
+            complain(format!("examples {a:?} in English, here {b:?}"));
         }
         let prose = there.prose.join("");
         let is_chinese = |it| ('\u{4e00}'..'\u{a000}').contains(&it);
         if prose.chars().any(|it| it.is_ascii_lowercase())
             && !prose.chars().any(is_chinese)
         {
-            say("not translated".into());
+            complain("not translated".into());
         }
         if let Some(line) = there.wrapped() {
-            say(format!("a paragraph is one line, and this a second: {line}"));
+            complain(format!(
+                "a paragraph must be one line, and this is a second: {line}"
+            ));
         }
     }
     wrong
@@ -407,10 +409,10 @@ fn translation_that_differs_in_one_place_is_noticed() {
     };
     assert_eq!(compare(page, &right), [""; 0]);
     for (what, from, to, part) in [
-        ("a heading less", "## f\n", "", "its headings"),
+        ("a missing heading", "## f\n", "", "its headings"),
         ("another block", "\ne\n", "\nE\n", "another block"),
-        ("a block less", "```console\n$ d\ne\n```\n", "", "blocks"),
-        ("a row more", "|---|\n", "|---|\n| x |\n", "rows"),
+        ("a missing block", "```console\n$ d\ne\n```\n", "", "blocks"),
+        ("an extra row", "|---|\n", "|---|\n| x |\n", "rows"),
         ("another link", "[b](#f)", "b", "links"),
         ("another example", "`orphan`", "`zombie`", "examples"),
         ("no Chinese", "七", "seven", "not translated"),
