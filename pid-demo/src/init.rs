@@ -41,7 +41,7 @@ impl Init {
             return;
         }
         let mut takes = self.takes(signal);
-        // That its terminal is gone, only the leader of a session is told.
+        // When a terminal is closed, the kernel tells only the session leader.
         let leader = getsid(None) == Ok(getpid());
         let lost = signal == SIGHUP && !leader;
         let got = stops && (by_kernel || by_pid_1) || by_kernel && lost;
@@ -82,15 +82,15 @@ impl Init {
         self.send(SIGCONT);
     }
 
-    #[expect(unsafe_code, reason = "nix knows no real-time signals")]
+    #[expect(unsafe_code, reason = "nix has no real-time signals")]
     fn send(&self, signal: i32) {
         // It has not been waited for, so the PID is still its own.
         // SAFETY: two numbers.
         unsafe { libc::kill(self.pid.as_raw(), signal) };
     }
 
-    /// Without /proc that cannot be known: then the signal is forwarded, and
-    /// nothing else is done.
+    /// Without /proc it is unknown: then the signal is forwarded, and nothing
+    /// else is done.
     fn takes(&mut self, signal: i32) -> Takes {
         let mut text = String::new();
         if let Some(file) = &mut self.status {

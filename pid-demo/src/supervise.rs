@@ -85,7 +85,7 @@ impl Supervisor {
                     let by = init.ended.unwrap_or(by as i32);
                     break 128 + by as u8;
                 }
-                _ => {} // It goes on.
+                _ => {} // It still runs.
             }
             let info =
                 signals.read_signal().map_err(failed("read signalfd"))?;

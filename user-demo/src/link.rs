@@ -11,8 +11,8 @@ use std::{env, fmt::Display};
 
 use crate::{Failure, failed, inherited};
 
-/// Runs a program of this name. Its first argument is COMMAND, and whatever
-/// stands behind that is COMMAND's own. Without COMMAND `program` gets `None`.
+/// Runs a program of this name. Its first argument is COMMAND, and all that
+/// follow are COMMAND's own. Without COMMAND `program` gets `None`.
 ///
 /// Its status is COMMAND's; 125 where the link failed, 126 where COMMAND
 /// cannot be run, 127 where there is none of that name.
