@@ -42,8 +42,7 @@ impl Init {
         }
         let mut takes = self.takes(signal);
         // When a terminal is closed, the kernel tells only the session leader.
-        let leader = getsid(None) == Ok(getpid());
-        let lost = signal == SIGHUP && !leader;
+        let lost = signal == SIGHUP && getsid(None) != Ok(getpid());
         let got = stops && (by_kernel || by_pid_1) || by_kernel && lost;
         if !got && (takes != Takes::Default || signal == SIGCONT) {
             self.send(signal);

@@ -4,7 +4,7 @@
 //!
 //! Man pages: sethostname(2), setdomainname(2).
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -40,12 +40,9 @@ fn run() -> Result<ExitCode, Failure> {
 
 /// Prints what was measured. True if that is what the fact says.
 fn row(call: &str, set: impl Fn(usize) -> i32) -> bool {
-    let ends = [64, 65].map(|length| match set(length) {
-        0 => "done".to_string(),
-        _ => match Errno::try_from(io::Error::last_os_error()) {
-            Ok(errno) => format!("{errno:?}"),
-            Err(error) => error.to_string(),
-        },
+    let ends = [64, 65].map(|length| match Errno::result(set(length)) {
+        Ok(_) => "done".to_string(),
+        Err(errno) => format!("{errno:?}"),
     });
     println!("{call:18}  {:18}  {}", ends[0], ends[1]);
     ends == ["done", "EINVAL"]

@@ -4,6 +4,7 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
 use crate::target::{Machine, Reader, Root, USERS, User, fresh_machine};
+use crate::uts::rename;
 
 /// The six links, in the order of a container.
 const LINKS: [&str; 6] =
@@ -180,16 +181,16 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
     }
     assert_eq!(look(), before);
     // Inside, one object of each kind that could be left behind is made.
-    let litter = "hostname litter; \
-         echo litter > /proc/sys/kernel/domainname; ipcmk -Q -M 64 -S 1; \
+    let litter = rename("litter", "litter")
+        + "; ipcmk -Q -M 64 -S 1; \
          mount -t tmpfs litter /mnt; ip link add litter type dummy; \
          sleep 1000 & true";
-    let inside = [&LINKS[..], &["sh", "-c", litter]].concat();
+    let inside = [&LINKS[..], &["sh", "-c", &litter]].concat();
     machine.root(inside).assert().success();
     assert_eq!(look(), before);
 
     // Without the links all of it is seen.
-    machine.root(["sh", "-c", litter]);
+    machine.root(["sh", "-c", &litter]);
     let (before, after) = (before.join("\n"), look().join("\n"));
     for trace in ["litter\nlitter\n", "/mnt", "litter: <", " sleep"] {
         assert!(after.contains(trace), "{trace:?} is not in {after}");

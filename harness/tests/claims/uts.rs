@@ -9,7 +9,7 @@ use crate::target::{Reader, Root, USERS, fresh_machine};
 const DOMAIN: &str = "cat /proc/sys/kernel/domainname";
 
 /// A script that sets both names; for root.
-fn rename(host: &str, domain: &str) -> String {
+pub fn rename(host: &str, domain: &str) -> String {
     format!("hostname {host}; echo {domain} > /proc/sys/kernel/domainname")
 }
 
