@@ -38,9 +38,7 @@ impl Window {
         Ok(Window(memory))
     }
 
-    /// The numbers of the page frames, in order: see proc_pid_pagemap(5). That
-    /// file counts the kernel's pages, which on aarch64 can be larger than
-    /// ours.
+    /// The numbers of the page frames, in order: see proc_pid_pagemap(5).
     pub fn frames(&self) -> io::Result<Vec<u64>> {
         let pagemap = File::open("/proc/self/pagemap")?;
         let size = sysconf(SysconfVar::PAGE_SIZE)?.unwrap_or(PAGE as c_long);
@@ -48,10 +46,11 @@ impl Window {
         let first = (self.0.as_ptr() as usize / PAGE) as u64;
         (first..first + (WINDOW / PAGE) as u64)
             .map(|page| {
-                let mut entry = [0; 8];
-                pagemap.read_exact_at(&mut entry, page / ours * 8)?;
-                let frame = u64::from_ne_bytes(entry) & ((1 << 55) - 1);
-                Ok(frame * ours + page % ours)
+                frame(page, ours, |at| {
+                    let mut entry = [0; 8];
+                    pagemap.read_exact_at(&mut entry, at)?;
+                    Ok(u64::from_ne_bytes(entry))
+                })
             })
             .collect()
     }
@@ -71,6 +70,19 @@ impl Window {
             false => Err(io::Error::other("input was damaged on its way")),
         }
     }
+}
+
+/// The page frame of a page. pagemap has an entry of 8 bytes for each of the
+/// kernel's pages, each of which is `ours` pages of ours: on aarch64 it can be
+/// larger.
+fn frame(
+    page: u64,
+    ours: u64,
+    entry: impl FnOnce(u64) -> io::Result<u64>,
+) -> io::Result<u64> {
+    // The upper bits say other things about the page.
+    let frame = entry(page / ours * 8)? & ((1 << 55) - 1);
+    Ok(frame * ours + page % ours)
 }
 
 /// The harness's side: where the pages are in QEMU's memory.
@@ -135,6 +147,16 @@ mod tests {
         let before = WINDOW - 2 * PAGE;
         assert_eq!(pages[before..before + 5], bytes[PAGE..]);
         assert_eq!(pages[before + 5], 0);
+    }
+
+    #[test]
+    fn frame_is_found_where_the_kernels_pages_are_larger() {
+        // Page 13 is the second of the four in the kernel's page 3.
+        let entry = |at| {
+            assert_eq!(at, 3 * 8);
+            Ok(1 << 63 | 1 << 55 | 5)
+        };
+        assert_eq!(frame(13, 4, entry).expect("an entry"), 5 * 4 + 1);
     }
 
     #[test]

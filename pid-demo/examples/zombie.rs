@@ -6,8 +6,7 @@
 //! Until then its status and its PID are kept: wait(2), NOTES.
 
 use std::fs::{read_link, read_to_string};
-use std::io::{self, Read, Write};
-use std::process::ExitCode;
+use std::{io, io::Read, io::Write, process::ExitCode};
 
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -24,7 +23,8 @@ fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     if let Some(init) = child()? {
         let end = waitpid(init, None).map_err(failed("waitpid"))?;
-        return Ok(u8::from(end != WaitStatus::Exited(init, 0)));
+        let WaitStatus::Exited(_, status) = end else { return Ok(125) };
+        return Ok(status as u8);
     }
     let (pid_reader, mut pid_writer) = io::pipe().map_err(failed("pipe"))?;
     let (mut end, end_writer) = io::pipe().map_err(failed("pipe"))?;

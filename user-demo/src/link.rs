@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::{ffi::OsStrExt, process::CommandExt};
-use std::process::{Command, ExitCode};
-use std::{env, fmt::Display};
+use std::process::{self, Command, ExitCode};
+use std::{env, fmt::Display, panic};
 
 use crate::{Failure, failed, inherited};
 
@@ -17,10 +17,10 @@ use crate::{Failure, failed, inherited};
 /// Its status is COMMAND's; 125 where the link failed, 126 where COMMAND
 /// cannot be run, 127 where there is none of that name.
 pub fn run(
-    name: &str,
+    name: &'static str,
     program: impl FnOnce(Option<Command>) -> Result<ExitCode, Failure>,
 ) -> ExitCode {
-    inherited::restore_sigpipe();
+    begin(name);
     let usage = format!("usage: {name} [COMMAND [ARG]...]");
     let version = format!("{name} {}", env!("CARGO_PKG_VERSION"));
 
@@ -49,12 +49,25 @@ pub fn run(
 /// Runs an example of this name, which takes no COMMAND. Its status is what
 /// `run` returns, or 125 where a call failed.
 pub fn example<S: Into<ExitCode>>(
-    name: &str,
+    name: &'static str,
     run: impl FnOnce() -> Result<S, Failure>,
 ) -> ExitCode {
-    inherited::restore_sigpipe();
+    begin(name);
     let done = run().map(S::into);
     done.unwrap_or_else(|failure| ExitCode::from(failure.print(name)))
+}
+
+/// What Rust's runtime does otherwise than other programs.
+#[expect(clippy::disallowed_methods, reason = "a panic ends it in any case")]
+fn begin(name: &'static str) {
+    inherited::restore_sigpipe();
+    // `println!` panics where standard output cannot be written.
+    panic::set_hook(Box::new(move |panic| {
+        let why = panic.payload().downcast_ref::<String>().cloned();
+        let why = why.unwrap_or_else(|| panic.to_string());
+        let _ = writeln!(io::stderr(), "{name}: {why}");
+        process::exit(125)
+    }));
 }
 
 /// Becomes COMMAND: this process goes on as another program. Returns only

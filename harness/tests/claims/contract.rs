@@ -154,6 +154,32 @@ fn report_that_nobody_gets_is_a_failure() {
     );
 }
 
+/// G6: an example on a full disk ends in the same way.
+#[test]
+fn example_on_a_full_disk_says_so() {
+    let script = "for example; do
+            $example 2>&1 > /dev/full && :; echo $?
+            $example > /dev/full 2>&1 && :; echo $?
+        done";
+    let examples = [
+        "copies",
+        "not_isolated",
+        "zombie",
+        "clone",
+        "fixes",
+        "map_rules",
+        "no_unshare",
+    ];
+    let messages = examples.map(|example| {
+        format!(
+            "{example}: failed printing to stdout: No space left on device \
+             (os error 28)\n125\n125\n"
+        )
+    });
+    let seen = fresh_machine().sh_with(Root, script, &examples);
+    assert_eq!(seen, messages.concat());
+}
+
 /// G6: if standard output is closed, or a pipe that nobody reads, a demo ends
 /// as other programs do.
 #[test]

@@ -4,7 +4,7 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
 use crate::report::rows;
-use crate::target::{Machine, Reader, Root, SOON, USERS, User, fresh_machine};
+use crate::target::{Machine, Root, SOON, USERS, User, fresh_machine};
 
 /// For scripts whose processes wait for each other: they write a word into the
 /// FIFO `ready`, and read one from `hold`.
