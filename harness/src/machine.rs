@@ -414,3 +414,53 @@ fn keep_last(mut console: UnixStream, text: &Mutex<Vec<u8>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn guest_has_room_for_its_files_twice() {
+        for mib in [1, 40, 700] {
+            let memory = memory_for(mib << 20);
+            assert!((128..192).contains(&(memory - 4 * mib)), "{memory}");
+        }
+    }
+
+    #[test]
+    fn copy_has_the_holes_of_its_source() {
+        let mut from = tempfile::tempfile().expect("a file");
+        let mut to = tempfile::tempfile().expect("a file");
+        let part = vec![7; 64 * 1024];
+        from.seek(SeekFrom::Start(1 << 20)).expect("seek");
+        from.write_all(&part).expect("write");
+        from.set_len(3 << 20).expect("a size");
+        copy_sparse(&mut from, &mut to).expect("a copy");
+
+        let mut bytes = Vec::new();
+        to.rewind().expect("seek");
+        to.read_to_end(&mut bytes).expect("read");
+        let (before, rest) = bytes.split_at(1 << 20);
+        let (data, after) = rest.split_at(part.len());
+        assert_eq!((data, bytes.len()), (&*part, 3 << 20));
+        assert!(before.iter().chain(after).all(|byte| *byte == 0));
+        assert!(to.metadata().expect("a file").blocks() * 512 < 1 << 20);
+    }
+
+    #[test]
+    fn last_part_of_the_console_is_kept() {
+        let (mut guest, console) = UnixStream::pair().expect("a socket");
+        let text = Mutex::default();
+        thread::scope(|scope| {
+            scope.spawn(|| keep_last(console, &text));
+            guest.write_all(&vec![b'-'; 3 * CONSOLE]).expect("write");
+            guest.write_all(b"the last words").expect("write");
+            drop(guest);
+        });
+        let text = text.into_inner().expect("text");
+        assert_eq!(text.len(), 64 * 1024);
+        assert!(text.ends_with(b"--the last words"));
+    }
+}
