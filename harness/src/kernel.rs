@@ -534,6 +534,8 @@ mod tests {
         let names: Vec<&str> = found.iter().map(|it| &*it.name).collect();
         assert_eq!(names, ["x_llc", "stp", "bridge"]);
         assert_eq!(found[2].needs, ["stp", "x_llc"]);
+        let twice = kernel.modules(&["x_llc", "x_llc"]).expect("read");
+        assert_eq!(twice.len(), 1);
 
         file(net.join("stp.ko"), b"rubbish");
         assert!(kernel.modules(&["bridge"]).is_err());
