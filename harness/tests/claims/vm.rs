@@ -152,6 +152,9 @@ fn a_mebibyte_that_is_no_text_comes_back_whole() {
     let noise: Vec<u8> = noise.collect();
     let output = machine.run(Root, ["cat"], &noise);
     assert!(output.stdout == noise, "other bytes came back");
+    // More than the guest's window holds.
+    let output = machine.run(Root, ["wc", "-c"], &[b'.'; 600_000]);
+    output.assert().success().stdout("600000\n");
 }
 
 /// V1: this is so even if the command leaves a process behind that holds the
