@@ -298,14 +298,16 @@ fn input_is_whole_by_either_way() {
     let run = |command: Command| {
         let mut run = assert_cmd::Command::from_std(command);
         run.timeout(2 * patience()).write_stdin(input.clone());
+        let begun = Instant::now();
         let run = run.output().expect("an end");
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        (run.status.code(), text(&run.stdout), text(&run.stderr))
+        let end = (run.status.code(), text(&run.stdout), text(&run.stderr));
+        (end, begun.elapsed())
     };
 
     let mut usual = harness();
     usual.arg("md5sum");
-    let (status, sum, errors) = run(usual);
+    let ((status, sum, errors), fast) = run(usual);
     assert_eq!((status, &*errors), (Some(0), ""));
     // It is not the checksum of empty input.
     assert!(sum.ends_with("  -\n") && !sum.starts_with("d41d8cd9"), "{sum}");
@@ -317,8 +319,10 @@ fn input_is_whole_by_either_way() {
         .env("HARNESS_CACHE", cache.expect("a folder").path())
         .env("HARNESS_KERNEL", common::harness().kernel())
         .env("HARNESS_QEMU", &qemu);
-    let (status, other, errors) = run(other);
+    let ((status, other, errors), slow) = run(other);
     assert_eq!((status, other), (Some(0), sum), "{errors}");
+    // The serial port takes many times as long.
+    assert!(fast < slow / 2, "{fast:?}, {slow:?}");
 }
 
 /// V4: while the machine boots there are no terminal settings to restore, and

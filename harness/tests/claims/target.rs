@@ -44,6 +44,9 @@ pub const SOON: &str = r#"
     }
 "#;
 
+/// How many characters of an output the report of a failure has.
+const LONGEST: usize = 4000;
+
 /// Where the demos and examples are, for `HARNESS_TARGET=here`.
 static PATH: LazyLock<OsString> = LazyLock::new(|| {
     let programs = harness::build_demos().expect("the demos");
@@ -165,11 +168,28 @@ impl Machine {
             unpoisoned(&self.history),
             "{user}: {line}\n  {}\n  stdout: {}\n  stderr: {}\n",
             output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
+            shown(&output.stdout),
+            shown(&output.stderr),
         );
         output
     }
+}
+
+/// Output in the report of a failure: not longer than a reader reads, and
+/// nothing in it does anything to a terminal.
+fn shown(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let mut shown = String::new();
+    for c in text.chars().take(LONGEST) {
+        match c.is_control() && c != '\n' {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    if text.chars().nth(LONGEST).is_some() {
+        let _ = write!(shown, "... ({} bytes in all)", output.len());
+    }
+    shown
 }
 
 /// How the system call in this line of strace(1) ended.

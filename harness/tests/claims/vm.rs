@@ -177,6 +177,7 @@ fn failed_claim_is_a_complete_bug_report() {
     let machine = fresh_machine();
     let release = machine.sh(Root, "uname -r");
     machine.reader(["sh", "-c", "echo out; echo err >&2; exit 7"]);
+    machine.root(["sh", "-c", "seq 2000; printf '\\33[7m' >&2"]);
     machine.root(["sh", "-c", "echo last words > /dev/console"]);
     // The console is another serial port, and its text may come a little later.
     let deadline = Instant::now() + patience();
@@ -193,6 +194,8 @@ fn failed_claim_is_a_complete_bug_report() {
         &machine,
         "\nreader: sh -c echo out; echo err >&2; exit 7\n  exit status: 7\n  \
          stdout: out\n\n  stderr: err\n",
+        // Long output is cut, and control characters are escaped.
+        "\n1020\n1021\n10... (8893 bytes in all)\n  stderr: \\u{1b}[7m\n",
         "\nthe console's end:\n",
         "\na shell in such a machine: cargo run -p harness",
     ] {
