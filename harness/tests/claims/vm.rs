@@ -10,7 +10,7 @@ use std::os::unix::{fs::PermissionsExt, process::ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use assert_cmd::assert::OutputAssertExt;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -403,6 +403,15 @@ fn outside_is_realistic() {
     assert_eq!(machine.sh(Root, "hostname"), "outside\n");
     let up = machine.sh(Root, "ip -o -4 address | cut -d' ' -f2");
     assert_eq!(up, "lo\ndummy0\n");
+    // The clock, which was stopped while the machine was saved, is right.
+    let now = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.expect("after 1970").as_secs()
+    };
+    let before = now();
+    let time = machine.sh(Root, "date +%s");
+    let time: u64 = time.trim_end().parse().expect("seconds");
+    assert!((before - 2..now() + 2).contains(&time), "{before}, {time}");
     // The interrupts of a timer, which a busy machine loses, are no clock.
     let clock = "cat /sys/devices/system/clocksource/*/current_clocksource";
     let clock = machine.sh(Root, clock);
