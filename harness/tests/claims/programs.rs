@@ -78,9 +78,12 @@ fn readers_program_goes_in_wherever_the_line_names_it() {
         .success()
         .stdout("by name\ninterpreter: ./own\na text\n")
         .stderr("");
-    // The control: a file that no word names does not go in.
-    let elsewhere = format!("cat {}", interpreter.display());
-    harness().args(["sh", "-c", &elsewhere]).assert().failure().stdout("");
+    // The control: a file that no word names does not go in. Without files of
+    // the reader's, there is no directory of his either.
+    let elsewhere = format!("pwd; cat {}", interpreter.display());
+    let mut control = harness();
+    control.args(["sh", "-c", &elsewhere]).current_dir(&readers.dir);
+    control.assert().failure().stdout("/root\n");
 }
 
 /// V6, V7: a folder, with a script that reads another file, and a symbolic
