@@ -64,7 +64,7 @@ fn is_normal(line: &str) -> bool {
 
 /// The guest may print anything. Control characters are escaped, so that they
 /// do nothing to the reader's terminal.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let escape = |c: char| match c.is_control() {
         true => c.escape_default().to_string(),
         false => c.to_string(),

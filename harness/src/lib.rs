@@ -27,7 +27,7 @@ mod vm;
 mod window;
 pub mod wire;
 
-pub use failure::Failure;
+pub use failure::{Failure, printable};
 pub use programs::{DEMOS, build as build_demos};
 pub use saved::Harness;
 pub use vm::{Input, Io, Vm};

@@ -132,15 +132,23 @@ fn ten_thousand_arguments_pass_and_an_empty_one() {
     assert_eq!(fresh_machine().sh_with(Root, script, &DEMOS), "10001\n");
 }
 
+/// Runs each command with standard output, and then with both streams, on a
+/// full disk.
+const ON_A_FULL_DISK: &str = "
+    for command; do
+        $command 2>&1 > /dev/full && :; echo $?
+        $command > /dev/full 2>&1 && :; echo $?
+    done";
+
 /// G6: on a full disk the demo fails, with a line that says so. If that line
 /// cannot be written either, the status is 125 and not 101, that of a Rust
 /// panic.
 #[test]
 fn report_that_nobody_gets_is_a_failure() {
-    let script = "for demo; do for option in '' --help; do
-            $demo $option 2>&1 > /dev/full && :; echo $?
-            $demo $option > /dev/full 2>&1 && :; echo $?
-        done; done";
+    let commands =
+        DEMOS.map(|demo| [demo.to_string(), format!("{demo} --help")]);
+    let commands = commands.as_flattened();
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
     let messages = DEMOS.map(|demo| {
         format!(
             "{demo}: write standard output: ENOSPC: No space left on device\n\
@@ -149,7 +157,7 @@ fn report_that_nobody_gets_is_a_failure() {
         .repeat(2)
     });
     assert_eq!(
-        fresh_machine().sh_with(Root, script, &DEMOS),
+        fresh_machine().sh_with(Root, ON_A_FULL_DISK, &commands),
         messages.concat()
     );
 }
@@ -157,10 +165,6 @@ fn report_that_nobody_gets_is_a_failure() {
 /// G6: an example on a full disk ends in the same way.
 #[test]
 fn example_on_a_full_disk_says_so() {
-    let script = "for example; do
-            $example 2>&1 > /dev/full && :; echo $?
-            $example > /dev/full 2>&1 && :; echo $?
-        done";
     let examples = [
         "copies",
         "not_isolated",
@@ -176,7 +180,7 @@ fn example_on_a_full_disk_says_so() {
              (os error 28)\n125\n125\n"
         )
     });
-    let seen = fresh_machine().sh_with(Root, script, &examples);
+    let seen = fresh_machine().sh_with(Root, ON_A_FULL_DISK, &examples);
     assert_eq!(seen, messages.concat());
 }
 

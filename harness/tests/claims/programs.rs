@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::common;
 use crate::target::{Reader, Root, fresh_machine, patience};
-use crate::vm::{executable, harness, start_at_terminal};
+use crate::vm::{executable, harness, start_at_terminal, typed};
 
 /// A folder with an executable script `own`, and a cache of its own.
 struct Readers {
@@ -287,43 +287,32 @@ fn program_with_other_ids_is_loaded_without_complaint() {
 fn input_is_whole_by_either_way() {
     // With this script as QEMU, the harness's child is a shell, and the guest's
     // memory is not found in it.
-    let dir = tempfile::tempdir().expect("a folder");
-    let qemu = dir.path().join("qemu");
-    executable(
-        &qemu,
+    let readers = Readers::new("");
+    let qemu = readers.file(
+        "qemu",
         "#!/usr/bin/env bash
         exec {input}<&0
         setpriv --pdeathsig KILL qemu-system-$(uname -m) \"$@\" <&$input &
         wait $!\n",
     );
     let input: Vec<u8> = (0..20_000_u32).flat_map(u32::to_le_bytes).collect();
-    let run = |command: Command, input: &[u8]| {
-        let mut run = assert_cmd::Command::from_std(command);
-        run.timeout(2 * patience()).write_stdin(input);
+    let run = |mut command: assert_cmd::Command, input: &[u8]| {
         let begun = Instant::now();
-        let run = run.output().expect("an end");
+        let run = command.write_stdin(input).output().expect("an end");
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let end = (run.status.code(), text(&run.stdout), text(&run.stderr));
         (end, begun.elapsed())
     };
 
-    let script = "cat > input; wc -c < input; md5sum < input";
-    let mut usual = harness();
-    usual.args(["sh", "-c", script]);
-    let ((status, sum, errors), fast) = run(usual, &input);
+    let command = ["sh", "-c", "cat > input; wc -c < input; md5sum < input"];
+    let ((status, sum, errors), fast) = run(typed(&command), &input);
     assert_eq!((status, &*errors), (Some(0), ""));
     let length = format!("{}\n", input.len());
     assert!(sum.starts_with(&length), "{sum}");
 
-    let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
-    let cache = cache.expect("a folder");
     let other = || {
-        let mut other = harness();
-        other
-            .args(["sh", "-c", script])
-            .env("HARNESS_CACHE", cache.path())
-            .env("HARNESS_KERNEL", common::harness().kernel())
-            .env("HARNESS_QEMU", &qemu);
+        let mut other = readers.harness(&command);
+        other.env("HARNESS_QEMU", &qemu);
         other
     };
     run(other(), b""); // It makes the machine.

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use harness::User;
-use harness::Vm;
+use harness::{Vm, printable};
 use nix::unistd::geteuid;
 
 use crate::common::{NO_VERDICT, harness, name_broken_claims};
@@ -175,21 +175,15 @@ impl Machine {
     }
 }
 
-/// Output in the report of a failure: not longer than a reader reads, and
-/// nothing in it does anything to a terminal.
+/// Output in the report of a failure: not longer than a reader reads.
 fn shown(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
-    let mut shown = String::new();
-    for c in text.chars().take(LONGEST) {
-        match c.is_control() && c != '\n' {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
+    match text.char_indices().nth(LONGEST) {
+        None => text.into(),
+        Some((end, _)) => {
+            format!("{}... ({} bytes in all)", &text[..end], output.len())
         }
     }
-    if text.chars().nth(LONGEST).is_some() {
-        let _ = write!(shown, "... ({} bytes in all)", output.len());
-    }
-    shown
 }
 
 /// How the system call in this line of strace(1) ended.
@@ -222,18 +216,22 @@ impl Machine {
     /// The commands so far, their results, and the machine: a bug report.
     pub fn bug_report(&self) -> String {
         let history = unpoisoned(&self.history);
-        let Some(vm) = &self.vm else {
-            return format!("what was done here:\n{history}");
+        let report = match &self.vm {
+            None => format!("what was done here:\n{history}"),
+            Some(vm) => {
+                let machine = harness().describe();
+                let console = unpoisoned(vm).console();
+                let last = console.lines().rev().take(10).collect::<Vec<_>>();
+                let last = last.into_iter().rev().collect::<Vec<_>>();
+                format!(
+                    "what was done on {machine}:\n{history}\
+                     the console's end:\n{}\n\
+                     a shell in such a machine: cargo run -p harness",
+                    last.join("\n"),
+                )
+            }
         };
-        let machine = harness().describe();
-        let console = unpoisoned(vm).console();
-        let last = console.lines().rev().take(10).collect::<Vec<_>>();
-        let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
-        format!(
-            "what was done on {}:\n{history}the console's end:\n{last}\n\
-             a shell in such a machine: cargo run -p harness",
-            machine,
-        )
+        report.split('\n').map(printable).collect::<Vec<_>>().join("\n")
     }
 }
 
