@@ -81,7 +81,6 @@ fn without_root_a_user_namespace_comes_first() {
 
 /// G2, G3
 #[test]
-#[cfg_attr(target_here, ignore = "leaves a message queue")]
 fn four_links_are_the_books_first_program_and_six_a_container() {
     let machine = fresh_machine();
     machine.sh(Root, "ipcmk -Q");
@@ -162,7 +161,6 @@ const TRACES: &str = r#"
 
 /// G3, G4
 #[test]
-#[cfg_attr(target_here, ignore = "renames the machine, and more")]
 fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
     let machine = fresh_machine();
     let look = || -> Vec<String> {
@@ -201,7 +199,6 @@ fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
 /// G3: the control. When unshare(2) succeeds but makes no namespace, no report
 /// holds, and each names what is not isolated.
 #[test]
-#[cfg_attr(target_here, ignore = "renames the machine, and more")]
 fn no_report_holds_where_unshare_does_nothing() {
     let machine = fresh_machine();
     let fake = "strace -f -qq -o /dev/null -e inject=unshare:retval=0";
@@ -298,7 +295,6 @@ fn wrong_order_names_the_right_one() {
 
 /// G6
 #[test]
-#[cfg_attr(target_here, ignore = "mounts below /tmp")]
 fn chroot_is_named_where_it_is_the_reason() {
     let machine = fresh_machine();
     let script = "mkdir -p /tmp/jail/usr /tmp/jail/proc; cd /tmp/jail; \

@@ -70,7 +70,6 @@ const NAMESPACES: &str = "cd /proc/self/ns; echo *; readlink *";
 
 /// C3. The book's first program, with the mounts made private.
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn one_clone_gives_a_shell_in_four_namespaces() {
     let machine = fresh_machine();
     for user in USERS {
@@ -114,7 +113,6 @@ fn one_clone_gives_a_shell_in_four_namespaces() {
 
 /// C6: setns(2), which is what nsenter(1) calls.
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn setns_enters_a_namespace_that_another_process_is_in() {
     let machine = fresh_machine();
     // COMMAND stays in namespaces of its own until a word is in `hold`.

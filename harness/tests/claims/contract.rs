@@ -233,7 +233,6 @@ fn dispositions_are_handed_on() {
 /// becomes its standard input. Rust's runtime would open /dev/null there, and
 /// abort if that is missing.
 #[test]
-#[cfg_attr(target_here, ignore = "mounts over /dev")]
 fn closed_descriptors_stay_closed() {
     let machine = fresh_machine();
     let script = r#"
@@ -254,7 +253,6 @@ fn closed_descriptors_stay_closed() {
 /// G6: a row that fails because of a limit or a filter is reported as "could
 /// not be tried", and not as "not isolated".
 #[test]
-#[cfg_attr(target_here, ignore = "strace(1) is not permitted everywhere")]
 fn row_that_could_not_be_tried_is_told_apart() {
     let machine = fresh_machine();
     let message = |errno: &str| {
@@ -271,7 +269,6 @@ fn row_that_could_not_be_tried_is_told_apart() {
 
 /// G6: the advice names a reason only if the kernel shows that it is the one.
 #[test]
-#[cfg_attr(target_here, ignore = "mounts, and sets sysctls")]
 fn advice_asks_the_kernel_about_what_it_names() {
     let machine = fresh_machine();
     machine.sh(
@@ -427,7 +424,6 @@ fn refusals(
 /// G6: if no namespace is left, the demo prints the error and one line that
 /// names the sysctl of this namespace.
 #[test]
-#[cfg_attr(target_here, ignore = "sets sysctls")]
 fn used_up_namespaces_name_their_sysctl() {
     let machine = fresh_machine();
     for user in USERS {
@@ -466,7 +462,6 @@ fn used_up_namespaces_name_their_sysctl() {
 
 /// G6
 #[test]
-#[cfg_attr(target_here, ignore = "sets sysctls")]
 fn without_privilege_and_user_namespaces_the_error_says_so() {
     let machine = fresh_machine();
     machine.reader(["uts-demo", "true"]).assert().success();
@@ -502,7 +497,6 @@ fn seccomp_filter_is_named_where_it_is_the_reason() {
 /// that have no reason on this machine, and so the advice must not name a
 /// reason that it has not found.
 #[test]
-#[cfg_attr(target_here, ignore = "strace(1) is not permitted everywhere")]
 fn advice_is_about_the_call_and_its_error() {
     let machine = fresh_machine();
     for (inject, demo, error, advice) in [
@@ -596,7 +590,6 @@ fn advice_is_about_the_call_and_its_error() {
 /// G6: container runtimes cover parts of /proc, and then the kernel refuses a
 /// new /proc in a user namespace.
 #[test]
-#[cfg_attr(target_here, ignore = "mounts over a file of /proc")]
 fn covered_proc_is_named_where_it_is_the_reason() {
     let machine = fresh_machine();
     let chain = ["user-demo", "pid-demo", "mount-demo", "true"];
@@ -613,7 +606,6 @@ fn covered_proc_is_named_where_it_is_the_reason() {
 /// and a caller without mapped ids gets the same EPERM. The advice must read
 /// the files, and not guess.
 #[test]
-#[cfg_attr(target_here, ignore = "mounts over /proc/sys")]
 fn switch_that_forbids_user_namespaces_is_named() {
     let machine = fresh_machine();
     machine.root(["mount", "-t", "tmpfs", "sysctl", "/proc/sys/kernel"]);

@@ -17,7 +17,6 @@ use crate::vm::{Running, executable, harness, typed, wait_for_a_line};
 /// V3: each fault has one clear line, in bounded time, and status 125. They are
 /// tried at the same time, because one of them waits for some seconds.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn fault_is_told_apart_from_a_failed_claim() {
     // Programs in place of QEMU: one never answers, one ends at once.
     let dir = tempfile::tempdir().expect("a folder");
@@ -52,7 +51,6 @@ fn fault_is_told_apart_from_a_failed_claim() {
 
 /// V3
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn panic_of_the_kernel_is_the_machines_failure() {
     let crash = "echo c > /proc/sysrq-trigger; sleep 1000";
     typed(&["sh", "-c", crash]).assert().code(125).stderr(
@@ -64,7 +62,6 @@ fn panic_of_the_kernel_is_the_machines_failure() {
 /// V3: what the console printed is shown, with its control characters
 /// escaped.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     let mut vm = common::harness().start().expect("a machine");
     let words = "\x1b[31mKernel panic in \x1b[7m";
@@ -111,7 +108,6 @@ fn wire() -> String {
     400,
     "no verdict: no end after 400ms"
 )]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn guest_without_a_verdict_is_the_machines_failure(
     #[case] script: &str,
     #[case] patience: u64,
@@ -129,7 +125,6 @@ fn guest_without_a_verdict_is_the_machines_failure(
 
 /// V3
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn killed_qemu_is_the_machines_failure() {
     let child = harness().args(["sh", "-c", "echo ready; sleep 1000"]).spawn();
     let mut child = Running(child.expect("harness"));

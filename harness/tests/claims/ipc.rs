@@ -24,7 +24,6 @@ fn counts(output: &str) -> Vec<[usize; 3]> {
 
 /// I1
 #[test]
-#[cfg_attr(target_here, ignore = "leaves IPC objects")]
 fn objects_made_outside_are_not_listed_inside() {
     let machine = fresh_machine();
     for (made, user) in (1..).zip(USERS) {
@@ -38,7 +37,6 @@ fn objects_made_outside_are_not_listed_inside() {
 
 /// I1, I4: compares the demo's report with what the tools print.
 #[test]
-#[cfg_attr(target_here, ignore = "leaves IPC objects")]
 fn ipc_report_agrees_with_the_tools() {
     let machine = fresh_machine();
     // The last one has the name that the demo prefers for its own queue.
@@ -77,7 +75,6 @@ fn ipc_report_agrees_with_the_tools() {
 
 /// I2
 #[test]
-#[cfg_attr(target_here, ignore = "leaves IPC objects")]
 fn objects_made_inside_are_not_listed_outside() {
     let machine = fresh_machine();
     // Both listings are made while the objects exist.
@@ -97,7 +94,6 @@ fn objects_made_inside_are_not_listed_outside() {
 
 /// I2
 #[test]
-#[cfg_attr(target_here, ignore = "removes all IPC objects")]
 fn ipcrm_inside_removes_only_what_is_inside() {
     let machine = fresh_machine();
     let script = format!("{MAKE}; ipcs; ipcrm --all; ipcs");
@@ -130,7 +126,6 @@ fn same_key_names_two_queues() {
 
 /// I3: so keys must be compared, and not ids.
 #[test]
-#[cfg_attr(target_here, ignore = "leaves IPC objects")]
 fn ids_restart_at_0_inside() {
     let machine = fresh_machine();
     // Each queue has a line below the heading: its key, its id, and more.
@@ -150,7 +145,6 @@ fn ids_restart_at_0_inside() {
 
 /// I4
 #[test]
-#[cfg_attr(target_here, ignore = "leaves a POSIX queue")]
 fn posix_queue_made_outside_cannot_be_opened_inside() {
     let machine = fresh_machine();
     machine.sh(Reader, ": > /dev/mqueue/queue");
@@ -186,7 +180,6 @@ fn mqueue_mount_shows_the_namespace_it_was_mounted_in() {
 
 /// I5
 #[test]
-#[cfg_attr(target_here, ignore = "leaves POSIX queues")]
 fn mqueue_mounted_before_keeps_showing_the_outside() {
     let machine = fresh_machine();
     let script = "mount -t mqueue mqueue /mnt; : > /mnt/inside
@@ -207,7 +200,6 @@ fn mqueue_mounted_before_keeps_showing_the_outside() {
 /// I6: the kernel limits the bytes of all queues of a user. When the namespace
 /// has gone, its bytes are free, and the user can make another queue.
 #[test]
-#[cfg_attr(target_here, ignore = "uses up all POSIX queues")]
 fn objects_go_with_the_last_process() {
     let fill = "n=0; while true > $at/$n; do n=$((n + 1)); done 2> /dev/null
         [ $n -gt 1 ]";
@@ -245,7 +237,6 @@ fn objects_go_with_the_last_process() {
 
 /// I7
 #[test]
-#[cfg_attr(target_here, ignore = "leaves files in /dev/shm")]
 fn posix_shared_memory_is_not_isolated() {
     let machine = fresh_machine();
     machine.sh(Reader, MAKE);

@@ -18,7 +18,6 @@ fn source(name: &str) -> PathBuf {
 
 /// V7: a reader's own program is a container in the machine.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn readers_own_container_runs_in_the_machine() {
     let dir = tempfile::tempdir().expect("a folder");
     let container = dir.path().join("container");
@@ -68,7 +67,6 @@ fn readers_own_container_runs_in_the_machine() {
 
 /// V9: `reader` starts a command as the ordinary user, and ends with it.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn reader_is_a_command() {
     let machine = fresh_machine();
     let look = "id -un; id -u; id -G; pwd; echo $HOME
@@ -86,7 +84,6 @@ fn reader_is_a_command() {
 /// V9: the tour is in the machine, in both languages, and can be started at
 /// any step. The tests of the pages type its sessions.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn tour_is_taken_up_at_any_step() {
     let machine = fresh_machine();
     for (language, head) in [("en", "# The tour\n"), ("zh", "# 导览\n")] {

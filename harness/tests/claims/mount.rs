@@ -26,7 +26,6 @@ const DEAD: &str = "[ ! -e /proc/self ]";
 
 /// M1
 #[test]
-#[cfg_attr(target_here, ignore = "covers /tmp and /run on purpose")]
 fn mount_made_inside_is_not_seen_outside() {
     let machine = fresh_machine();
     for user in USERS {
@@ -96,10 +95,6 @@ fn mount_made_inside_is_not_seen_outside() {
 
 /// M2
 #[test]
-#[cfg_attr(
-    target_here,
-    ignore = "needs the guest's outside: its mounts are shared"
-)]
 fn ps_inside_lists_exactly_what_runs_there() {
     let machine = fresh_machine();
     // The width of a column depends on the machine.
@@ -126,10 +121,6 @@ fn ps_inside_lists_exactly_what_runs_there() {
 
 /// M3
 #[test]
-#[cfg_attr(
-    target_here,
-    ignore = "needs the guest's outside: its mounts are shared"
-)]
 fn propagation_decides_which_way_mounts_travel() {
     let machine = fresh_machine();
     let script = "
@@ -167,7 +158,6 @@ fn propagation_decides_which_way_mounts_travel() {
 
 /// M4. The book's pitfall.
 #[test]
-#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn new_proc_on_a_shared_tree_breaks_the_outside() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
@@ -207,7 +197,6 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
 
 /// M4: the book's second shell, while the first one still runs.
 #[test]
-#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn outside_is_broken_while_the_experiment_still_runs() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
@@ -240,7 +229,6 @@ fn outside_is_broken_while_the_experiment_still_runs() {
 /// M6: check before you unmount: if no other /proc covers it, umount removes
 /// the only one.
 #[test]
-#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn umount_with_nothing_on_top_takes_the_only_proc_away() {
     let machine = fresh_machine();
     let look = "[ -e /proc/self ] && grep -c ' / /proc ' /proc/self/mountinfo";
@@ -268,7 +256,6 @@ fn umount_with_nothing_on_top_takes_the_only_proc_away() {
 
 /// M5. The book's open question: why /proc is then mounted twice.
 #[test]
-#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn usual_repair_buries_the_dead_proc_under_a_third() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
@@ -298,7 +285,6 @@ fn usual_repair_buries_the_dead_proc_under_a_third() {
 
 /// M6
 #[test]
-#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn right_repair_is_to_unmount() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
@@ -315,7 +301,6 @@ fn right_repair_is_to_unmount() {
 
 /// M7
 #[test]
-#[cfg_attr(target_here, ignore = "breaks /proc on purpose")]
 fn what_keeps_a_new_proc_inside() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
@@ -342,10 +327,6 @@ fn what_keeps_a_new_proc_inside() {
 
 /// M7: a new user namespace makes shared mounts slaves by itself.
 #[test]
-#[cfg_attr(
-    target_here,
-    ignore = "needs the guest's outside: its mounts are shared"
-)]
 fn user_namespace_makes_shared_mounts_slaves() {
     let machine = fresh_machine();
     let propagation = |user, namespaces: &str| {
@@ -364,10 +345,6 @@ fn user_namespace_makes_shared_mounts_slaves() {
 
 /// M8
 #[test]
-#[cfg_attr(
-    target_here,
-    ignore = "needs the guest's outside: its mounts are shared"
-)]
 fn findmnt_says_shared_outside_and_private_inside() {
     let machine = fresh_machine();
     let findmnt = "findmnt --noheadings --raw -o TARGET,PROPAGATION /proc";
@@ -384,10 +361,6 @@ fn findmnt_says_shared_outside_and_private_inside() {
 
 /// M9
 #[test]
-#[cfg_attr(
-    target_here,
-    ignore = "needs the guest's outside: its mounts are shared"
-)]
 fn umount_inside_uncovers_the_old_proc() {
     let machine = fresh_machine();
     // The first number in /proc/self/stat is the PID of the process that reads
@@ -415,10 +388,6 @@ fn umount_inside_uncovers_the_old_proc() {
 
 /// M1, M2, M8
 #[test]
-#[cfg_attr(
-    target_here,
-    ignore = "needs the guest's outside: its mounts are shared"
-)]
 fn report_of_mount_demo_is_what_the_tools_say() {
     let machine = fresh_machine();
     for user in USERS {

@@ -32,7 +32,6 @@ fn addresses(listing: &str) -> Vec<[&str; 3]> {
 
 /// N1
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn there_is_only_lo_inside() {
     let machine = fresh_machine();
     let look = format!("ip -o link; {PROC}");
@@ -47,7 +46,6 @@ fn there_is_only_lo_inside() {
 
 /// N1, N2, N3: compares the demo's report with what the tools print.
 #[test]
-#[cfg_attr(target_here, ignore = "the VM's interfaces fit into a column")]
 fn net_report_agrees_with_the_tools() {
     let look = "readlink /proc/self/ns/net; ip -o link show up; ip -o address";
     let facts = ["net namespace", "interfaces up", "lo", "other addresses"];
@@ -85,7 +83,6 @@ fn net_report_agrees_with_the_tools() {
 
 /// N2
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn lo_is_born_down_and_brought_up() {
     let machine = fresh_machine();
     for user in USERS {
@@ -108,7 +105,6 @@ fn lo_is_born_down_and_brought_up() {
 
 /// N2
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn there_is_no_address_but_los_and_no_route_elsewhere() {
     let machine = fresh_machine();
     let script = "ip -o address; ip route; ip -6 route";
@@ -127,7 +123,6 @@ fn there_is_no_address_but_los_and_no_route_elsewhere() {
 
 /// N3
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside: dummy0")]
 fn listener_outside_does_not_answer_inside() {
     let machine = fresh_machine();
     // The demo's report listens on 127.0.0.1. Its output is a full pipe, so its
@@ -170,7 +165,6 @@ fn listener_outside_does_not_answer_inside() {
 
 /// N3: the example's table.
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn same_port_is_free_inside() {
     let machine = fresh_machine();
     for user in USERS {
@@ -187,7 +181,6 @@ fn same_port_is_free_inside() {
 
 /// N4
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn sys_class_net_shows_the_outside_until_sysfs_is_mounted_anew() {
     let old = "cd /sys/class/net; echo *";
     let look = format!("{PROC}; {old}");
@@ -215,7 +208,6 @@ fn sys_class_net_shows_the_outside_until_sysfs_is_mounted_anew() {
 
 /// N4: the example's table.
 #[test]
-#[cfg_attr(target_here, ignore = "names the VM's interfaces")]
 fn sysfs_stays_where_proc_follows() {
     let machine = fresh_machine();
     for user in USERS {
@@ -232,7 +224,6 @@ fn sysfs_stays_where_proc_follows() {
 
 /// N5: the example's table.
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn abstract_sockets_are_separate_and_paths_are_not() {
     let machine = fresh_machine();
     for user in USERS {

@@ -58,7 +58,6 @@ impl Machine {
 
 /// P1
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn command_is_pid_1_and_has_no_parent() {
     let machine = fresh_machine();
     // The PID and the parent's PID, from the shell's variables and from /proc.
@@ -79,7 +78,6 @@ fn command_is_pid_1_and_has_no_parent() {
 
 /// P2
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn outside_counts_the_same_process_among_its_own() {
     let machine = fresh_machine();
     for user in USERS {
@@ -107,7 +105,6 @@ fn outside_counts_the_same_process_among_its_own() {
 
 /// P3
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn old_proc_still_shows_the_outside() {
     let machine = fresh_machine();
     for user in USERS {
@@ -135,7 +132,6 @@ fn old_proc_still_shows_the_outside() {
 
 /// P4
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn pid_1_cannot_be_killed_from_inside() {
     let machine = fresh_machine();
     for user in USERS {
@@ -163,7 +159,6 @@ fn pid_1_cannot_be_killed_from_inside() {
 
 /// P5
 #[test]
-#[cfg_attr(target_here, ignore = "leaves processes behind on purpose")]
 fn nobody_inside_outlives_pid_1() {
     let machine = fresh_machine();
     for user in USERS {
@@ -193,7 +188,6 @@ fn nobody_inside_outlives_pid_1() {
 
 /// P5
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn where_pid_1_is_dead_fork_says_no_memory() {
     let machine = fresh_machine();
     // The first of two processes is PID 1. It has ended before the second is
@@ -223,7 +217,6 @@ fn where_pid_1_is_dead_fork_says_no_memory() {
 
 /// P6
 #[test]
-#[cfg_attr(target_here, ignore = "leaves processes behind on purpose")]
 fn orphan_is_adopted_by_pid_1_of_its_namespace() {
     let machine = fresh_machine();
     // A shell ends, and its child does not.
@@ -260,7 +253,6 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace() {
 
 /// P7
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn zombie_stays_until_pid_1_waits_for_it() {
     let machine = fresh_machine();
     for user in USERS {
@@ -312,7 +304,6 @@ fn zombie_stays_until_pid_1_waits_for_it() {
 
 /// P8
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn process_has_a_pid_in_each_namespace_around_it() {
     let machine = fresh_machine();
     for user in USERS {
@@ -333,7 +324,6 @@ fn process_has_a_pid_in_each_namespace_around_it() {
 
 /// P8
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn namespace_below_32_others_is_refused() {
     let machine = fresh_machine();
     // At level 31, as root and as reader: one level more, and two.
@@ -358,7 +348,6 @@ fn namespace_below_32_others_is_refused() {
 
 /// P9
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn signal_sent_to_pid_demo_reaches_command() {
     let machine = fresh_machine();
     for user in USERS {
@@ -392,7 +381,6 @@ fn signal_sent_to_pid_demo_reaches_command() {
 /// P9: the kernel delivers to PID 1 only signals that it has a handler for. For
 /// the others pid-demo does what they do to any other process.
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn signal_that_command_has_no_handler_for_ends_it_all() {
     let machine = fresh_machine();
     for user in USERS {
@@ -424,7 +412,6 @@ fn signal_that_command_has_no_handler_for_ends_it_all() {
 /// P9: a signal in the first milliseconds of pid-demo ends it or reaches
 /// COMMAND, and is never lost between the two.
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn signal_at_any_moment_of_the_beginning_is_not_lost() {
     let machine = fresh_machine();
     for user in USERS {
@@ -448,7 +435,6 @@ fn signal_at_any_moment_of_the_beginning_is_not_lost() {
 
 /// P9
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn nobody_inside_outlives_pid_demo() {
     let machine = fresh_machine();
     for user in USERS {
@@ -468,7 +454,6 @@ fn nobody_inside_outlives_pid_demo() {
 /// P9: when a process changes its ids, the kernel clears its parent-death
 /// signal. So PID 1 should keep its ids, and let a child change them.
 #[test]
-#[cfg_attr(target_here, ignore = "leaves a process behind on purpose")]
 fn command_with_other_ids_goes_with_pid_demo_as_a_child_of_pid_1() {
     let machine = fresh_machine();
     let seen = machine.with_steps(
@@ -503,7 +488,6 @@ fn command_with_other_ids_goes_with_pid_demo_as_a_child_of_pid_1() {
 
 /// P9
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn status_of_command_comes_back() {
     let machine = fresh_machine();
     for user in USERS {
@@ -540,7 +524,6 @@ const TERMINAL: &str = r#"
 
 /// P9
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn interrupt_at_a_terminal_goes_to_command_alone() {
     let machine = fresh_machine();
     for user in USERS {
@@ -601,7 +584,6 @@ impl Machine {
 
 /// P9
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn job_control_stops_and_continues_command_with_pid_demo() {
     let job = [
         STEPS,
@@ -681,7 +663,6 @@ const ONCE: &str = r#"
 /// process group. When a terminal is closed, the kernel sends SIGHUP only to
 /// the session leader: if that is pid-demo, it passes the signal on.
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn signal_of_a_terminal_comes_to_command_once() {
     let machine = fresh_machine();
     for user in USERS {
@@ -722,7 +703,6 @@ fn signal_of_a_terminal_comes_to_command_once() {
 
 /// P9: when a terminal is closed, the processes at it end, also stopped ones.
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn nobody_outlives_the_terminal() {
     let job = [
         STEPS,
@@ -772,7 +752,6 @@ fn nobody_outlives_the_terminal() {
 
 /// P1, P2
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn report_of_pid_demo_is_what_the_tools_say() {
     let machine = fresh_machine();
     let script = "readlink /proc/self/ns/pid; echo $$; echo $PPID
@@ -798,7 +777,6 @@ fn report_of_pid_demo_is_what_the_tools_say() {
 
 /// P4 to P8: what the examples print, line by line.
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn examples_print_what_they_measure() {
     let machine = fresh_machine();
     for (example, lines) in [
@@ -861,7 +839,6 @@ Learned: a process has a PID in each namespace around it\.",
 /// G6: an example that is refused prints the error and the advice as a demo
 /// does.
 #[test]
-#[cfg_attr(target_here, ignore = "needs the guest's outside")]
 fn examples_that_are_refused_name_the_call_and_the_way_out() {
     let machine = fresh_machine();
     machine.sh(Root, "echo 0 > /proc/sys/user/max_user_namespaces");

@@ -59,7 +59,6 @@ impl Readers {
 /// V7: what goes in: COMMAND by its name, a script behind other links, the
 /// script's interpreter, and a file that is no program.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn readers_program_goes_in_wherever_the_line_names_it() {
     let readers = Readers::new("#!/usr/bin/env -S interpreter\n");
     readers.file("bin/tool", "#!/bin/sh\necho by name; exec \"$@\"\n");
@@ -89,7 +88,6 @@ fn readers_program_goes_in_wherever_the_line_names_it() {
 /// V6, V7: a folder, with a script that reads another file, and a symbolic
 /// link. The machine is made only once, also if a path has a newline in it.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn readers_files_go_in_where_the_variable_names_them() {
     let readers = Readers::new("");
     let script = "#!/bin/sh\ncd new; . lib/part; cat link; part\n";
@@ -124,7 +122,6 @@ fn readers_files_go_in_where_the_variable_names_them() {
 
 /// V7: below /dev the machine has its own files.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn program_that_would_be_covered_is_refused() {
     let dir = tempfile::tempdir_in("/dev/shm").expect("a folder");
     let program = dir.path().join("program");
@@ -140,7 +137,6 @@ fn program_that_would_be_covered_is_refused() {
 /// V7: if a script's interpreter is missing, the error names it, and does not
 /// blame KVM or the machine.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn missing_interpreter_is_named() {
     let readers = Readers::new("#!/nosuch/sh\n");
     readers.harness(&["./own"]).assert().code(125).stderr(
@@ -151,7 +147,6 @@ fn missing_interpreter_is_named() {
 /// V8: the harness does not depend on the reader's current directory, nor on
 /// Cargo's settings there.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn readers_folder_is_none_of_cargos() {
     let dir = tempfile::tempdir().expect("a folder");
     fs::create_dir(dir.path().join(".cargo")).expect("a folder");
@@ -174,7 +169,6 @@ fn readers_folder_is_none_of_cargos() {
 
 /// V8: the harness works if its caller ignores SIGCHLD.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn ignored_sigchld_does_no_harm() {
     let script = "trap '' CHLD; exec \"$0\" sh -c 'exit 7'";
     let mut shell = Command::new("bash");
@@ -184,7 +178,6 @@ fn ignored_sigchld_does_no_harm() {
 
 /// V8: an empty variable counts as not set, and a path may be relative.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn variables_may_be_empty_or_relative_paths() {
     let kernel = common::harness().kernel();
     let (dir, name) =
@@ -214,7 +207,6 @@ fn variables_may_be_empty_or_relative_paths() {
 
 /// V8: if nobody reads its output any more, it ends as `yes | head -n 1` does.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn harness_ends_quietly_when_nobody_reads_its_output() {
     for stream in ["yes", "sh -c 'yes >&2'"] {
         let mut child =
@@ -241,7 +233,6 @@ fn harness_ends_quietly_when_nobody_reads_its_output() {
 /// V5: the root is an ordinary mount, so pivot_root(2) works, and a container
 /// as in the book's chapter 4. The kernel's modules can be loaded.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn container_of_a_later_chapter_runs_in_the_machine() {
     let container = "
         mkdir -p /tmp/lower /tmp/upper /tmp/work /tmp/root
@@ -271,7 +262,6 @@ fn container_of_a_later_chapter_runs_in_the_machine() {
 /// V5: the dynamic linker prints no warning when it loads a set-user-ID
 /// program, although libc is preloaded.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn program_with_other_ids_is_loaded_without_complaint() {
     let machine = fresh_machine();
     machine.sh(Root, "cp /usr/bin/id /tmp/id; chmod u+s /tmp/id");
@@ -283,7 +273,6 @@ fn program_with_other_ids_is_loaded_without_complaint() {
 /// V1: input goes through QEMU's memory, or over the serial port if that
 /// memory cannot be written.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn input_is_whole_by_either_way() {
     // With this script as QEMU, the harness's child is a shell, and the guest's
     // memory is not found in it.
@@ -329,7 +318,6 @@ fn input_is_whole_by_either_way() {
 /// V4: while the machine boots there are no terminal settings to restore, and
 /// a signal ends the harness at once, as it ends any program.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn harness_that_boots_ends_with_a_signal() {
     let readers = Readers::new("");
     let cache = readers.cache.path();

@@ -12,7 +12,6 @@ use crate::vm::{executable, kills};
 /// V1, V6: the command is a script of the reader's own, which is packed into
 /// the machine.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn killed_or_damaged_saved_machine_is_made_anew() {
     // No other test uses this cache.
     let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));

@@ -1,20 +1,14 @@
-//! Where a claim is tried: a fresh VM, or with `HARNESS_TARGET=here` this
-//! machine.
+//! Where a claim is tried: a fresh VM.
 
-use std::collections::BTreeSet;
-use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt::Write;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Output;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use harness::User;
 use harness::{Vm, printable};
-use nix::unistd::geteuid;
 
 use crate::common::{NO_VERDICT, harness, name_broken_claims};
 pub use crate::common::{Reader, Root};
@@ -47,21 +41,10 @@ pub const SOON: &str = r#"
 /// How many characters of an output the report of a failure has.
 const LONGEST: usize = 4000;
 
-/// Where the demos and examples are, for `HARNESS_TARGET=here`.
-static PATH: LazyLock<OsString> = LazyLock::new(|| {
-    let programs = harness::build_demos().expect("the demos");
-    let dirs = programs.iter().filter_map(|path| path.parent());
-    let dirs: BTreeSet<PathBuf> = dirs.map(PathBuf::from).collect();
-    let rest = env::var_os("PATH").unwrap_or_default();
-    let path = env::join_paths(dirs.into_iter().chain(env::split_paths(&rest)));
-    path.expect("no colon in the target directory's name")
-});
-
 /// The machine on which a claim is tried. Its commands run in the initial
 /// namespaces, "outside".
 pub struct Machine {
-    /// `None`: this machine.
-    vm: Option<Mutex<Vm>>,
+    vm: Mutex<Vm>,
     /// The commands so far and their results, for the report of a failure.
     history: Mutex<String>,
 }
@@ -70,12 +53,8 @@ pub struct Machine {
 pub fn fresh_machine() -> Machine {
     name_broken_claims();
     let history = Mutex::default();
-    if cfg!(target_here) {
-        assert!(geteuid().is_root(), "HARNESS_TARGET=here: only as root");
-        return Machine { vm: None, history };
-    }
     match harness().start() {
-        Ok(vm) => Machine { vm: Some(Mutex::new(vm)), history },
+        Ok(vm) => Machine { vm: Mutex::new(vm), history },
         Err(failure) => panic!("{NO_VERDICT}{failure}"),
     }
 }
@@ -151,19 +130,16 @@ impl Machine {
         let name = |arg: &A| arg.as_ref().to_string_lossy().into_owned();
         let line = argv.iter().map(name).collect::<Vec<_>>().join(" ");
         let begun = Instant::now();
-        let output = match &self.vm {
-            Some(vm) => unpoisoned(vm)
-                .output(user, argv, input, patience())
-                .unwrap_or_else(|failure| match begun.elapsed() < patience() {
-                    true => panic!("{NO_VERDICT}{failure}"),
-                    // The machine works, but the command waits for something
-                    // that the claim expects: the claim is broken.
-                    false => {
-                        panic!("{user}: no end after {:?}: {line}", patience())
-                    }
-                }),
-            None => here(user, argv, input),
-        };
+        let output = unpoisoned(&self.vm)
+            .output(user, argv, input, patience())
+            .unwrap_or_else(|failure| match begun.elapsed() < patience() {
+                true => panic!("{NO_VERDICT}{failure}"),
+                // The machine works, but the command waits for something that
+                // the claim expects: the claim is broken.
+                false => {
+                    panic!("{user}: no end after {:?}: {line}", patience())
+                }
+            });
         let _ = write!(
             unpoisoned(&self.history),
             "{user}: {line}\n  {}\n  stdout: {}\n  stderr: {}\n",
@@ -195,19 +171,6 @@ pub fn end_of_call(line: &str) -> String {
     }
 }
 
-/// Runs a command on this machine.
-fn here<A: AsRef<OsStr>>(user: User, argv: Vec<A>, input: &[u8]) -> Output {
-    let id = if user == Root { 0 } else { 1000 };
-    let mut command = assert_cmd::Command::from_std({
-        let mut command = std::process::Command::new("env");
-        command.uid(id).gid(id);
-        command
-    });
-    command.env("PATH", &*PATH).env("HOME", "/").current_dir("/").args(argv);
-    let run = command.write_stdin(input).timeout(patience()).output();
-    run.expect("env")
-}
-
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -216,21 +179,15 @@ impl Machine {
     /// The commands so far, their results, and the machine: a bug report.
     pub fn bug_report(&self) -> String {
         let history = unpoisoned(&self.history);
-        let report = match &self.vm {
-            None => format!("what was done here:\n{history}"),
-            Some(vm) => {
-                let machine = harness().describe();
-                let console = unpoisoned(vm).console();
-                let last = console.lines().rev().take(10).collect::<Vec<_>>();
-                let last = last.into_iter().rev().collect::<Vec<_>>();
-                format!(
-                    "what was done on {machine}:\n{history}\
-                     the console's end:\n{}\n\
-                     a shell in such a machine: cargo run -p harness",
-                    last.join("\n"),
-                )
-            }
-        };
+        let machine = harness().describe();
+        let console = unpoisoned(&self.vm).console();
+        let last = console.lines().rev().take(10).collect::<Vec<_>>();
+        let last = last.into_iter().rev().collect::<Vec<_>>();
+        let report = format!(
+            "what was done on {machine}:\n{history}the console's end:\n{}\n\
+             a shell in such a machine: cargo run -p harness",
+            last.join("\n"),
+        );
         report.split('\n').map(printable).collect::<Vec<_>>().join("\n")
     }
 }

@@ -73,7 +73,6 @@ const PROCESSES: &str = "
 /// G5: each is killed `HARNESS_KILLS` times, and the examples too, if that is
 /// set.
 #[test]
-#[cfg_attr(target_here, ignore = "compares the whole machine")]
 fn killed_at_any_moment_a_program_leaves_no_trace() {
     let mut programs: Vec<String> =
         DEMOS.into_iter().chain(CHAINS).map(String::from).collect();

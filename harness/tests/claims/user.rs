@@ -342,7 +342,6 @@ fn root_inside_is_nobody_to_the_outsides_files() {
 
 /// S5
 #[test]
-#[cfg_attr(target_here, ignore = "renames the machine")]
 fn root_inside_may_rename_only_a_uts_namespace_of_its_own() {
     let machine = fresh_machine();
     let rename = ["sh", "-c", "hostname sparrow && hostname"];
@@ -380,7 +379,6 @@ fn process_of_two_threads_may_not_enter() {
 
 /// S6: when user namespaces are used up, and when they are switched off.
 #[test]
-#[cfg_attr(target_here, ignore = "takes the machine's user namespaces away")]
 fn refusal_names_the_sysctl_that_limits_user_namespaces() {
     let machine = fresh_machine();
     let limit_to = |limit: &str| {

@@ -93,7 +93,6 @@ pub fn start_at_terminal(
 
 /// V1
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn verdict_is_the_commands_own() {
     let machine = fresh_machine();
     for (script, code, signal) in [
@@ -119,7 +118,6 @@ fn verdict_is_the_commands_own() {
 
 /// V1
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn harness_passes_status_and_streams_through() {
     let input = &b"in\0\xff"[..];
     typed(&["--", "sh", "-c", "cat; echo err >&2; exit 7"])
@@ -137,7 +135,6 @@ fn harness_passes_status_and_streams_through() {
 
 /// V1
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn a_mebibyte_that_is_no_text_comes_back_whole() {
     let machine = fresh_machine();
     let size = "head -c 1048576 /dev/zero | tr '\\0' '\\377'";
@@ -160,7 +157,6 @@ fn a_mebibyte_that_is_no_text_comes_back_whole() {
 /// V1: this is so even if the command leaves a process behind that holds the
 /// streams open.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn command_has_ended_when_it_has_ended() {
     let machine = fresh_machine();
     let begun = Instant::now();
@@ -172,7 +168,6 @@ fn command_has_ended_when_it_has_ended() {
 
 /// V3: what is printed when a claim fails.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn failed_claim_is_a_complete_bug_report() {
     let machine = fresh_machine();
     let release = machine.sh(Root, "uname -r");
@@ -205,7 +200,6 @@ fn failed_claim_is_a_complete_bug_report() {
 
 /// V2
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn fresh_machine_knows_nothing_of_the_last_one() {
     let mark = "echo was here > /root/mark; hostname marked; ipcmk -Q";
     let look = "ls -A /root; hostname; cat /proc/sysvipc/msg";
@@ -220,7 +214,6 @@ fn fresh_machine_knows_nothing_of_the_last_one() {
 /// V4: when a signal ends the laboratory, it restores the settings of the
 /// reader's terminal.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn laboratory_that_is_ended_gives_the_terminal_back() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP] {
         let (mut child, mut shown, before) = start_at_terminal(None, harness());
@@ -236,7 +229,6 @@ fn laboratory_that_is_ended_gives_the_terminal_back() {
 
 /// V1: the size of the terminal inside follows that of the terminal outside.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 #[expect(unsafe_code, reason = "nix has no wrapper for TIOCSWINSZ")]
 fn terminal_inside_has_the_size_of_the_one_outside() {
     // bash sets LINES and COLUMNS after each program that it has run. `exit`
@@ -269,7 +261,6 @@ fn terminal_inside_has_the_size_of_the_one_outside() {
 
 /// V4
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn qemu_ends_with_its_machine() {
     let mine = || fs::read_to_string("/proc/thread-self/children");
     let mine = || mine().expect("/proc").split_whitespace().count();
@@ -281,7 +272,6 @@ fn qemu_ends_with_its_machine() {
 
 /// V4
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn no_qemu_outlives_a_killed_harness() {
     let mark = mark("ready");
     let child = harness()
@@ -299,7 +289,6 @@ fn no_qemu_outlives_a_killed_harness() {
 
 /// V4: killed at any moment, `HARNESS_KILLS` times.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn harness_killed_at_any_moment_leaves_nothing() {
     let kills = kills().unwrap_or(4);
     for round in 0..kills {
@@ -357,7 +346,6 @@ fn wait_for_the_end_of(mark: &str) {
 
 /// V5
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn guest_has_no_file_of_this_machine_but_what_was_packed() {
     let machine = fresh_machine();
     let here = fs::canonicalize(env!("CARGO_MANIFEST_DIR")).expect("here");
@@ -373,7 +361,6 @@ fn guest_has_no_file_of_this_machine_but_what_was_packed() {
 
 /// V5
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn guest_has_no_network_card() {
     let machine = fresh_machine();
     // A microvm's QEMU names each card in the kernel's command line, also one
@@ -390,7 +377,6 @@ fn guest_has_no_network_card() {
 
 /// V5: properties of the outside on which the other claims rely.
 #[test]
-#[cfg_attr(target_here, ignore = "is about the VM")]
 fn outside_is_realistic() {
     let machine = fresh_machine();
     let shared = machine.sh(Root, "findmnt -n -o PROPAGATION | sort -u");

@@ -72,7 +72,6 @@ fn read(path: &Path) -> Page {
 
 /// A reader who types what a page shows gets what the page shows.
 #[test]
-#[cfg_attr(target_here, ignore = "pages are typed on throw-away machines only")]
 fn pages_show_what_a_terminal_shows() {
     let bless = env::var_os("HARNESS_BLESS").is_some_and(|it| it == "1");
     let mut left = pages();
@@ -203,7 +202,6 @@ $ echo $$
 /// The control: the page is typed once, and each variant of it that is wrong in
 /// one place differs from that.
 #[test]
-#[cfg_attr(target_here, ignore = "pages are typed on throw-away machines only")]
 fn page_that_is_wrong_in_one_place_is_noticed() {
     let page = Page::parse(RIGHT).expect("a page");
     let (real, complaint) = typed(Path::new("README.md"), &page);
@@ -227,7 +225,6 @@ fn page_that_is_wrong_in_one_place_is_noticed() {
 
 /// The control: a session that ends before the page's last line is an error.
 #[test]
-#[cfg_attr(target_here, ignore = "pages are typed on throw-away machines only")]
 fn session_that_ends_too_early_is_noticed() {
     let text = RIGHT.replacen("# exit\n", "# exit\n$ exit\n", 1);
     let page = Page::parse(&text).expect("a page");
