@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// The machine of an architecture, with the names that QEMU and the guest use.
 #[derive(Debug)]
@@ -151,7 +151,8 @@ impl Arch {
         Arch::of(std::env::consts::ARCH)
     }
 
-    fn of(name: &str) -> Result<&'static Arch, Failure> {
+    /// The architecture with this name, as `uname -m` prints it.
+    pub fn of(name: &str) -> Result<&'static Arch, Failure> {
         let mut known = [&X86_64, &AARCH64].into_iter();
         known.find(|arch| arch.name == name).ok_or_else(|| {
             Failure::new(format!(

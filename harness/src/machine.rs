@@ -1,4 +1,4 @@
-//! One QEMU process: its command line, its monitor, and how it is ended.
+//! One QEMU process: its monitor, its console, and how it is ended.
 
 use std::fs::{self, File};
 use std::io::{
@@ -6,11 +6,10 @@ use std::io::{
     Write,
 };
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -21,32 +20,14 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Pid, Whence, getppid, lseek};
+use nix::unistd::{Pid, Whence, getpid, getppid, lseek};
 use serde_json::{Value, json};
 
 use crate::accelerator::Accelerator;
 use crate::arch::Arch;
-use crate::{Failure, on_path, patience, variable};
-
-/// The guest's memory in MiB, for an initramfs of this many bytes. Its files
-/// may take half of the memory, and are there twice while the kernel unpacks
-/// them. Memory that the guest never touches takes no room on this machine.
-fn memory_for(initramfs: u64) -> u64 {
-    (128 + 4 * (initramfs >> 20)).next_multiple_of(64)
-}
-
-/// The kernel's command line, in addition to the architecture's.
-///
-/// - `panic=-1`: a panic ends the machine at once.
-/// - `cryptomgr.notests`: the kernel does not test its ciphers at boot.
-/// - `fb_tunnels=none`: tunnel drivers put no devices into a new network
-///   namespace, which would not be "only loopback".
-/// - `norandmaps`: with fixed addresses TCG translates a library once, and not
-///   for each process, and a command takes half the time.
-/// - `lsm=capability psi=0`: security modules without a policy, and statistics
-///   that nobody reads, would still cost time at each call.
-const APPEND: &str = "quiet panic=-1 cryptomgr.notests fb_tunnels=none \
-                      norandmaps lsm=capability psi=0 rdinit=/init";
+use crate::env::patience;
+use crate::failure::Failure;
+use crate::qemu::{Process, arguments, qemu};
 
 /// How long QEMU's monitor may take for an answer. Its greeting takes 0.1 s if
 /// QEMU was not in the page cache.
@@ -57,22 +38,6 @@ const SAVE: Duration = Duration::from_secs(60);
 
 /// How much of the console is kept.
 const CONSOLE: usize = 64 * 1024;
-
-/// The path of `$HARNESS_QEMU`, or else of this architecture's QEMU.
-pub fn qemu() -> Result<PathBuf, Failure> {
-    let name = match variable("HARNESS_QEMU") {
-        Some(name) => name,
-        None => Arch::here()?.qemu.into(),
-    };
-    let path = match name.as_bytes().contains(&b'/') {
-        true => Some(PathBuf::from(&name)).filter(|path| path.is_file()),
-        false => on_path(&name),
-    };
-    path.and_then(|path| std::path::absolute(path).ok()).ok_or_else(|| {
-        let name = name.display();
-        Failure::new(format!("no {name} on this machine: run harness/setup"))
-    })
-}
 
 /// A running machine. It ends when this is dropped, or when the thread that
 /// started it ends for any reason.
@@ -107,15 +72,11 @@ pub enum Start {
 impl Machine {
     /// Starts QEMU in `dir`, which holds `kernel` and `initramfs`, and for a
     /// saved state `memory` and `state`.
-    #[expect(unsafe_code, reason = "what the child does before exec")]
     pub fn start(
         dir: &Path,
         accelerator: Accelerator,
         at: Start,
     ) -> Result<Machine, Failure> {
-        let pair = || {
-            UnixStream::pair().map_err(|e| Failure::because("socketpair", e))
-        };
         let (input, guest_input) = pair()?;
         let (output, guest_output) =
             io::pipe().map_err(|e| Failure::because("pipe", e))?;
@@ -123,87 +84,44 @@ impl Machine {
         let (console, guest_console) = pair()?;
         let errors = guest_console.try_clone();
         let errors = errors.map_err(|error| Failure::because("dup", error))?;
-        let [monitor_fd, console_fd] =
-            [&guest_monitor, &guest_console].map(|socket| socket.as_raw_fd());
-        let mut inherited = vec![monitor_fd, console_fd];
-        let mut memory = None;
-        let mut state = None;
-        let (path, share) = match at {
+        let (memory, state) = match at {
+            // A file on a disk would take a second longer.
             Start::Boot => {
-                // A file on a disk would take a second longer.
                 let file = memfd_create(c"memory", MFdFlags::MFD_CLOEXEC)
                     .map_err(|e| Failure::because("memfd_create", e))?;
-                let fd = file.as_raw_fd();
-                inherited.push(fd);
-                memory = Some(file.into());
-                (format!("/proc/self/fd/{fd}"), "on")
+                (Some(File::from(file)), None)
             }
             Start::State => {
                 let pipe = through_a_pipe(&dir.join("state"))
                     .map_err(|e| Failure::because("state", e))?;
-                inherited.push(pipe.as_raw_fd());
-                state = Some(pipe);
-                ("memory".into(), "off")
+                (None, Some(pipe))
             }
         };
 
         let initramfs = fs::metadata(dir.join("initramfs"))
             .map_err(|error| Failure::because("initramfs", error))?;
-        let size = format!("{}M", memory_for(initramfs.len()));
         let arch = Arch::here()?;
-        let (cpu, append) = match accelerator {
-            Accelerator::Kvm => ("host", String::new()),
-            Accelerator::Tcg if at == Start::Boot => {
-                (arch.cpu, (arch.tcg_append)())
-            }
-            Accelerator::Tcg => (arch.cpu, String::new()),
+        let process = Process {
+            accelerator,
+            initramfs: initramfs.len(),
+            console: guest_console.as_raw_fd(),
+            monitor: guest_monitor.as_raw_fd(),
+            memory: memory.as_ref().map(AsRawFd::as_raw_fd),
+            append: match (at, accelerator) {
+                (Start::Boot, Accelerator::Tcg) => (arch.tcg_append)(),
+                _ => String::new(),
+            },
         };
-        let board = format!("{},memory-backend=memory", arch.machine);
-        let append = format!("{} {append} {APPEND}", arch.append);
-        let chardev = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd}");
+        let mut inherited = vec![process.monitor, process.console];
+        inherited.extend(process.memory);
+        inherited.extend(state.as_ref().map(AsRawFd::as_raw_fd));
         let mut qemu = Command::new(qemu()?);
         qemu.current_dir(dir)
-            .args(["-M", &board, "-accel", accelerator.name(), "-cpu", cpu])
-            .args(["-m", &size, "-object"])
-            .arg(format!(
-                "memory-backend-file,id=memory,size={size},\
-                 mem-path={path},share={share}"
-            ))
-            .args(["-nodefaults", "-no-user-config", "-no-reboot"])
-            .args(["-display", "none", "-nic", "none"])
-            .args(["-chardev", &chardev("console", console_fd)])
-            .args(["-serial", "chardev:console"])
-            .args(["-chardev", "stdio,id=wire,signal=off"])
-            .args(["-device", arch.wire_device])
-            .args(["-chardev", &chardev("monitor", monitor_fd)])
-            .args(["-qmp", "chardev:monitor"])
+            .args(arguments(arch, &process))
             .stdin(OwnedFd::from(guest_input))
             .stdout(guest_output)
             .stderr(OwnedFd::from(errors));
-        if at == Start::Boot {
-            qemu.args(["-kernel", "kernel", "-initrd", "initramfs"])
-                .args(["-append", &append]);
-        }
-        if at == Start::State {
-            qemu.args(["-incoming", "defer"]);
-        }
-        let parent = nix::unistd::getpid();
-        // SAFETY: these are system calls only, safe between fork and exec.
-        unsafe {
-            qemu.pre_exec(move || {
-                // QEMU ends with the thread that started it, even after a
-                // SIGKILL.
-                set_pdeathsig(Signal::SIGKILL)?;
-                if getppid() != parent {
-                    return Err(io::ErrorKind::Other.into());
-                }
-                for &fd in &inherited {
-                    let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
-                    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
-                }
-                Ok(())
-            });
-        }
+        end_with_this_thread(&mut qemu, inherited);
         let child = qemu.spawn().map_err(|error| {
             Failure::because(qemu.get_program().display(), error)
         })?;
@@ -214,28 +132,17 @@ impl Machine {
             .set_write_timeout(Some(patience(MONITOR)))
             .and_then(|()| monitor.set_write_timeout(Some(patience(MONITOR))))
             .map_err(|error| Failure::because("setsockopt", error))?;
-        let printed = Arc::new(Mutex::new(Vec::new()));
-        let source =
-            console.try_clone().map_err(|e| Failure::because("dup", e))?;
-        let reader = thread::spawn({
-            let printed = Arc::clone(&printed);
-            move || {
-                block_signals();
-                keep_last(source, &printed);
-            }
-        });
-        let monitor = BufReader::new(monitor);
-        let reader = Some(reader);
+        let (printed, reader) = keep(&console)?;
         Ok(Machine {
             child,
             input,
             output,
-            monitor,
+            monitor: BufReader::new(monitor),
             console,
             memory,
             state,
             printed,
-            reader,
+            reader: Some(reader),
         })
     }
 
@@ -367,6 +274,45 @@ impl Drop for Machine {
     }
 }
 
+fn pair() -> Result<(UnixStream, UnixStream), Failure> {
+    UnixStream::pair().map_err(|error| Failure::because("socketpair", error))
+}
+
+/// QEMU ends with the thread that starts it, even after a SIGKILL, and has
+/// these descriptors.
+#[expect(unsafe_code, reason = "what the child does before exec")]
+fn end_with_this_thread(qemu: &mut Command, inherited: Vec<RawFd>) {
+    let parent = getpid();
+    // SAFETY: these are system calls only, safe between fork and exec.
+    unsafe {
+        qemu.pre_exec(move || {
+            set_pdeathsig(Signal::SIGKILL)?;
+            if getppid() != parent {
+                return Err(io::ErrorKind::Other.into());
+            }
+            for &fd in &inherited {
+                let fd = BorrowedFd::borrow_raw(fd);
+                fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// The last part of what a console prints, and the thread that reads it.
+type Printed = (Arc<Mutex<Vec<u8>>>, JoinHandle<()>);
+
+fn keep(console: &UnixStream) -> Result<Printed, Failure> {
+    let source = console.try_clone().map_err(|e| Failure::because("dup", e))?;
+    let printed = Arc::new(Mutex::new(Vec::new()));
+    let text = Arc::clone(&printed);
+    let reader = thread::spawn(move || {
+        block_signals();
+        keep_last(source, &text);
+    });
+    Ok((printed, reader))
+}
+
 /// A pipe from which the file's bytes can be read. QEMU from 11.1 on cannot
 /// read the state from the descriptor of a file (`fd:`), and QEMU 7.2 cannot
 /// read it from a file by its name (`file:`). Both can read it from a pipe.
@@ -420,14 +366,6 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-
-    #[test]
-    fn guest_has_room_for_its_files_twice() {
-        for mib in [1, 40, 700] {
-            let memory = memory_for(mib << 20);
-            assert!((128..192).contains(&(memory - 4 * mib)), "{memory}");
-        }
-    }
 
     #[test]
     fn copy_has_the_holes_of_its_source() {

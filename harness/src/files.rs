@@ -1,0 +1,133 @@
+//! The reader's own files that go into the machine: those that the command line
+//! names, and those that `$HARNESS_FILES` names.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use crate::contents::{ETC, cover, merged};
+use crate::env::on_path;
+use crate::failure::Failure;
+
+/// The guest's own file systems would cover packed files.
+fn uncovered(path: &Path) -> Result<(), Failure> {
+    match cover(path) {
+        Some(dir) => Err(Failure::new(format!(
+            "{}: the machine has its own {dir}: copy it to another folder",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The files that `$HARNESS_FILES` names, separated by `:`, and for a folder
+/// everything in it. Each has its path in the guest and its path here.
+pub fn readers_files(list: &OsStr) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
+    let mut files = Vec::new();
+    for path in env::split_paths(list).filter(|it| !it.as_os_str().is_empty()) {
+        let fail = |error| Failure::because(path.display(), error);
+        let path = std::path::absolute(&path).map_err(fail)?;
+        uncovered(&path)?;
+        add_files(path.clone(), &mut files).map_err(fail)?;
+    }
+    Ok(files)
+}
+
+/// The path and, for a folder, all paths below it. Sockets, FIFOs and devices
+/// are left out: they belong to this machine.
+fn add_files(
+    path: PathBuf,
+    files: &mut Vec<(PathBuf, PathBuf)>,
+) -> io::Result<()> {
+    let kind = fs::symlink_metadata(&path)?.file_type();
+    if kind.is_dir() {
+        for entry in fs::read_dir(&path)? {
+            add_files(entry?.path(), files)?;
+        }
+    } else if !kind.is_file() && !kind.is_symlink() {
+        return Ok(());
+    }
+    files.push((path.clone(), path));
+    Ok(())
+}
+
+/// The reader's own files that go in, each as its path in the guest and its
+/// path here. These are the words of the command line that are the path of a
+/// file here and not of one of the guest's; and the command itself, if it is
+/// found on PATH and is not one of the guest's `programs`.
+pub fn readers_own(
+    argv: &[OsString],
+    programs: &[(PathBuf, PathBuf)],
+) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
+    let mut own = Vec::new();
+    for word in argv.iter().filter(|word| word.as_bytes().contains(&b'/')) {
+        let Ok(path) = std::path::absolute(word) else { continue };
+        let at = merged(&path);
+        // Files that every guest has already.
+        let is_guests = at.starts_with("/proc")
+            || at.starts_with("/sys")
+            || programs.iter().any(|(there, _)| *there == at)
+            || ETC.iter().any(|(there, ..)| at.starts_with(there));
+        if path.is_file() && !is_guests {
+            uncovered(&at)?;
+            own.push((path.clone(), path));
+        }
+    }
+    let Some(name) = argv.first() else { return Ok(own) };
+    let known =
+        programs.iter().any(|(at, _)| at.file_name() == Some(name.as_os_str()));
+    if !known
+        && !name.as_bytes().contains(&b'/')
+        && let Some(path) = on_path(name)
+    {
+        own.push((Path::new("/usr/local/bin").join(name), path));
+    }
+    Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn words_that_are_files_here_and_not_in_the_guest_are_the_readers() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("file");
+        fs::write(&file, "").expect("a file");
+        let name = file.to_str().expect("text");
+        let programs = [("/usr/bin/sh".into(), "/usr/bin/dash".into())];
+        let own = |argv: &[&str]| readers_own(&words(argv), &programs);
+        let found =
+            own(&["sh", "/bin/sh", "/etc/passwd", "/nosuch/file", name]);
+        let wanted = vec![(file.clone(), file.clone())];
+        assert_eq!(found.expect("files"), wanted);
+        // Files of the kernel's are in every guest.
+        assert_eq!(own(&["sh", "/proc/self/status"]).expect("none"), []);
+        // COMMAND is found on PATH; its arguments are not.
+        let found = own(&["env", "env"]).expect("a program");
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].0, Path::new("/usr/local/bin/env"));
+    }
+
+    #[test]
+    fn everything_in_a_folder_goes_in_but_no_socket() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path();
+        fs::create_dir(dir.join("below")).expect("a folder");
+        fs::write(dir.join("below/file"), "").expect("a file");
+        std::os::unix::fs::symlink("nosuch", dir.join("link")).expect("link");
+        let _socket = std::os::unix::net::UnixListener::bind(dir.join("s"))
+            .expect("a socket");
+        let files = readers_files(dir.as_os_str()).expect("files");
+        assert!(files.iter().all(|(there, here)| there == here));
+        let mut names: Vec<_> = files.into_iter().map(|it| it.0).collect();
+        names.sort();
+        let wanted = ["", "below", "below/file", "link"];
+        assert_eq!(names, wanted.map(|name| dir.join(name)));
+    }
+}

@@ -1,0 +1,178 @@
+//! QEMU: where it is, and its command line.
+
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use crate::accelerator::Accelerator;
+use crate::arch::Arch;
+use crate::env::{on_path, variable};
+use crate::failure::Failure;
+
+/// The guest's memory in MiB, for an initramfs of this many bytes. Its files
+/// may take half of the memory, and are there twice while the kernel unpacks
+/// them. Memory that the guest never touches takes no room on this machine.
+fn memory_for(initramfs: u64) -> u64 {
+    (128 + 4 * (initramfs >> 20)).next_multiple_of(64)
+}
+
+/// The kernel's command line, in addition to the architecture's.
+///
+/// - `panic=-1`: a panic ends the machine at once.
+/// - `cryptomgr.notests`: the kernel does not test its ciphers at boot.
+/// - `fb_tunnels=none`: tunnel drivers put no devices into a new network
+///   namespace, which would not be "only loopback".
+/// - `norandmaps`: with fixed addresses TCG translates a library once, and not
+///   for each process, and a command takes half the time.
+/// - `lsm=capability psi=0`: security modules without a policy, and statistics
+///   that nobody reads, would still cost time at each call.
+const APPEND: &str = "quiet panic=-1 cryptomgr.notests fb_tunnels=none \
+                      norandmaps lsm=capability psi=0 rdinit=/init";
+
+/// The path of `$HARNESS_QEMU`, or else of this architecture's QEMU.
+pub fn qemu() -> Result<PathBuf, Failure> {
+    let name = match variable("HARNESS_QEMU") {
+        Some(name) => name,
+        None => Arch::here()?.qemu.into(),
+    };
+    let path = match name.as_bytes().contains(&b'/') {
+        true => Some(PathBuf::from(&name)).filter(|path| path.is_file()),
+        false => on_path(&name),
+    };
+    path.and_then(|path| std::path::absolute(path).ok()).ok_or_else(|| {
+        let name = name.display();
+        Failure::new(format!("no {name} on this machine: run harness/setup"))
+    })
+}
+
+/// What decides how a machine's QEMU is called.
+#[derive(Debug)]
+pub struct Process {
+    /// What executes the guest's instructions.
+    pub accelerator: Accelerator,
+    /// The length of the initramfs in bytes.
+    pub initramfs: u64,
+    /// The descriptor of the first serial port.
+    pub console: RawFd,
+    /// The descriptor of QEMU's monitor.
+    pub monitor: RawFd,
+    /// The descriptor of the memory, if the machine is to boot. The memory of
+    /// a saved machine is a file, which stays as it is.
+    pub memory: Option<RawFd>,
+    /// What this machine adds to the kernel's command line.
+    pub append: String,
+}
+
+/// QEMU's arguments. It is started in the folder of the machine's files.
+pub fn arguments(arch: &Arch, process: &Process) -> Vec<String> {
+    let Process { accelerator, console, monitor, memory, append, .. } = process;
+    let cpu = match accelerator {
+        Accelerator::Kvm => "host",
+        Accelerator::Tcg => arch.cpu,
+    };
+    let size = memory_for(process.initramfs);
+    let (path, share) = match memory {
+        Some(fd) => (format!("/proc/self/fd/{fd}"), "on"),
+        None => ("memory".into(), "off"),
+    };
+    let board = format!("{},memory-backend=memory", arch.machine);
+    let backend = format!(
+        "memory-backend-file,id=memory,size={size}M,\
+         mem-path={path},share={share}"
+    );
+    let [memory_size, console, monitor] = [
+        format!("{size}M"),
+        format!("socket,id=console,fd={console}"),
+        format!("socket,id=monitor,fd={monitor}"),
+    ];
+    let mut arguments = vec![
+        ["-M", &board],
+        ["-accel", accelerator.name()],
+        ["-cpu", cpu],
+        ["-m", &memory_size],
+        ["-object", &backend],
+        ["-display", "none"],
+        ["-nic", "none"],
+        ["-chardev", &console],
+        ["-serial", "chardev:console"],
+        ["-chardev", "stdio,id=wire,signal=off"],
+        ["-device", arch.wire_device],
+        ["-chardev", &monitor],
+        ["-qmp", "chardev:monitor"],
+    ];
+    let append = format!("{} {append} {APPEND}", arch.append);
+    match memory {
+        Some(_) => arguments.extend([
+            ["-kernel", "kernel"],
+            ["-initrd", "initramfs"],
+            ["-append", &append],
+        ]),
+        None => arguments.push(["-incoming", "defer"]),
+    }
+    let alone = ["-nodefaults", "-no-user-config", "-no-reboot"];
+    let all = alone.into_iter().chain(arguments.into_iter().flatten());
+    all.map(String::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(memory: Option<RawFd>) -> Process {
+        Process {
+            accelerator: Accelerator::Tcg,
+            initramfs: 0,
+            console: 5,
+            monitor: 6,
+            memory,
+            append: "clock=right".into(),
+        }
+    }
+
+    /// Arguments of the machine of an architecture, as a shell would have them.
+    fn line(process: &Process) -> String {
+        let arch = Arch::of("aarch64").expect("a known one");
+        arguments(arch, process).join(" ")
+    }
+
+    #[test]
+    fn machine_that_boots_has_its_memory_where_it_can_be_saved() {
+        let booted = line(&process(Some(7)));
+        for part in [
+            "-nodefaults -no-user-config -no-reboot -M virt,acpi=off,",
+            "highmem=off,memory-backend=memory -accel tcg -cpu neoverse-n1 -m \
+             128M -object memory-backend-file,id=memory,size=128M,\
+             mem-path=/proc/self/fd/7,share=on -display none -nic none \
+             -chardev socket,id=console,fd=5 -serial chardev:console \
+             -chardev stdio,id=wire,signal=off -device pci-serial,\
+             chardev=wire -chardev socket,id=monitor,fd=6 \
+             -qmp chardev:monitor -kernel kernel -initrd initramfs \
+             -append console=ttyAMA0 8250.nr_uarts=1 clock=right quiet ",
+        ] {
+            assert!(booted.contains(part), "{booted}");
+        }
+        assert!(booted.ends_with(" rdinit=/init"), "{booted}");
+    }
+
+    #[test]
+    fn saved_machine_gets_its_state_and_leaves_the_file_as_it_is() {
+        let saved = line(&process(None));
+        assert!(saved.contains("mem-path=memory,share=off "), "{saved}");
+        assert!(saved.ends_with("chardev:monitor -incoming defer"), "{saved}");
+    }
+
+    #[test]
+    fn processor_under_kvm_is_the_hosts() {
+        let accelerator = Accelerator::Kvm;
+        let kvm = line(&Process { accelerator, ..process(None) });
+        assert!(kvm.contains("-accel kvm -cpu host "), "{kvm}");
+    }
+
+    #[test]
+    fn guest_has_room_for_its_files_twice() {
+        for mib in [1, 40, 700] {
+            let memory = memory_for(mib << 20);
+            assert!((128..192).contains(&(memory - 4 * mib)), "{memory}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The protocol with a running machine: it gets a request and the command's
+//! input, and sends the output and how the command ended.
+
+mod input;
+mod line;
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitStatus, Output};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use self::input::Feed;
+pub use self::input::Input;
+use self::line::Line;
+use crate::accelerator::Accelerator;
+use crate::env::patience;
+use crate::failure::Failure;
+use crate::machine::{Machine, Start};
+use crate::progress::progress;
+use crate::window::View;
+use crate::wire::{
+    self, CHUNK, End, FromGuest, Request, ToGuest, User, WINDOW,
+};
+
+/// How long a start from a saved state may take, until the guest answers.
+const RESTORE: Duration = Duration::from_secs(20);
+
+/// A machine that waits for commands.
+#[derive(Debug)]
+pub struct Vm {
+    line: Line,
+    /// The guest's window, until a write to it fails.
+    view: Option<View>,
+}
+
+/// Why a saved machine could not be restored.
+#[derive(Debug)]
+pub enum RestoreError {
+    /// QEMU did not start, or not with this accelerator.
+    Qemu(Failure),
+    /// QEMU started, but the machine did not continue from this state.
+    State(Failure),
+}
+
+impl RestoreError {
+    /// What failed.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            RestoreError::Qemu(failure) | RestoreError::State(failure) => {
+                failure
+            }
+        }
+    }
+}
+
+/// What has happened to the reader's terminal.
+pub type Event<'a> = dyn FnMut() -> Option<(u16, u16)> + 'a;
+
+/// A command's streams and its deadline.
+pub struct Io<'a> {
+    /// Standard input.
+    pub input: Input<'a>,
+    /// Standard output, or all that the terminal shows.
+    pub output: &'a mut dyn Write,
+    /// Standard error.
+    pub errors: &'a mut dyn Write,
+    /// How long the command may take, once the machine is ready.
+    pub patience: Option<Duration>,
+    /// A descriptor that is readable when something happens to the terminal,
+    /// and a function that says what: the new rows and columns, or `None` to
+    /// stop.
+    pub events: Option<(BorrowedFd<'a>, &'a mut Event<'a>)>,
+}
+
+impl Vm {
+    fn new(machine: Machine) -> Vm {
+        Vm { line: Line::new(machine), view: None }
+    }
+
+    /// Waits until a machine has booted. Also returns the page frames of its
+    /// window.
+    pub fn boot(
+        machine: Machine,
+        patience: Duration,
+    ) -> Result<(Vm, Vec<u64>), Failure> {
+        let mut vm = Vm::new(machine);
+        vm.line.machine.negotiate()?;
+        match vm.line.receive(Some(Instant::now() + patience))? {
+            Some(FromGuest::Ready(frames)) => Ok((vm, frames)),
+            Some(FromGuest::Unfit(why)) => {
+                Err(vm.line.machine.fail(format!("the guest is unfit: {why}")))
+            }
+            Some(other) => {
+                let what = format!("the guest sends {other:?} at boot");
+                Err(vm.line.machine.fail(what))
+            }
+            None => Err(vm.line.machine.fail("the guest does not come up")),
+        }
+    }
+
+    /// Saves the machine, and ends it.
+    pub fn save(mut self, dir: &Path) -> Result<(), Failure> {
+        self.line.machine.save(dir)
+    }
+
+    /// Starts a machine from the state that was saved in `dir`, which has its
+    /// window in these page frames.
+    pub fn restore(
+        dir: &Path,
+        frames: &[u64],
+        accelerator: Accelerator,
+    ) -> Result<Vm, RestoreError> {
+        let deadline = Instant::now() + patience(RESTORE);
+        let mut vm = Machine::start(dir, accelerator, Start::State)
+            .map(Vm::new)
+            .map_err(RestoreError::Qemu)?;
+        vm.line.machine.negotiate().map_err(RestoreError::Qemu)?;
+        vm.line.machine.restore().map_err(RestoreError::State)?;
+        vm.greet(deadline).map_err(RestoreError::State)?;
+        vm.view = View::new(vm.line.machine.process(), frames);
+        Ok(vm)
+    }
+
+    /// The last part of what the console has printed.
+    pub fn console(&self) -> String {
+        self.line.machine.console()
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// If there is no verdict: the machine has died, the deadline has passed,
+    /// or a stream on this side is broken.
+    pub fn run(&mut self, request: &Request, io: Io) -> Result<End, Failure> {
+        let Io { input, output, errors, patience, mut events } = io;
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        let mut feed = Feed::new(input);
+        self.request(request, feed.is_open(), deadline, patience)?;
+        loop {
+            if let Some(piece) = feed.next() {
+                self.send_input(piece)?;
+            }
+            let stream = feed.awaited();
+            let event = events.as_ref().map(|(event, _)| *event);
+            let Some(ready) = self.line.wait(stream, event, deadline) else {
+                return Err(self.late(patience));
+            };
+            if let Some(stream) = stream.filter(|_| ready.input) {
+                feed.read(stream);
+            }
+            if ready.event
+                && let Some((_, event)) = &mut events
+            {
+                let Some((rows, columns)) = event() else {
+                    return Err(self.line.machine.fail("ended by a signal"));
+                };
+                self.line.send(&ToGuest::Resize(rows, columns))?;
+            }
+            if ready.wire {
+                self.line.read()?;
+            }
+            while let Some(message) = self.line.inbox.pop_front() {
+                let written = match message {
+                    FromGuest::Out(bytes) => output.write_all(&bytes),
+                    FromGuest::Err(bytes) => errors.write_all(&bytes),
+                    FromGuest::Taken => {
+                        feed.taken();
+                        Ok(())
+                    }
+                    FromGuest::End(end) => return Ok(end),
+                    // A second answer to the greeting.
+                    _ => Ok(()),
+                };
+                written.map_err(|error| {
+                    self.line.machine.fail(format!("write: {error}"))
+                })?;
+            }
+        }
+    }
+
+    /// Sends as much of COMMAND's input as fits into a message; an empty one is
+    /// EOF. More than that goes through the guest's window.
+    fn send_input(&mut self, input: &mut Vec<u8>) -> Result<(), Failure> {
+        if input.len() > CHUNK
+            && let Some(view) = &self.view
+        {
+            let now = &input[..input.len().min(WINDOW)];
+            match view.write(now) {
+                Ok(()) => {
+                    let (length, sum) = (now.len() as u32, wire::sum(now));
+                    input.drain(..now.len());
+                    return self.line.send(&ToGuest::Window { length, sum });
+                }
+                Err(error) => {
+                    progress(format_args!(
+                        "input is slow here, some 20 kB in a second: \
+                         QEMU's memory: {error}"
+                    ));
+                    self.view = None;
+                }
+            }
+        }
+        let now = input.drain(..input.len().min(CHUNK)).collect();
+        self.line.send(&ToGuest::Input(now))
+    }
+
+    /// Sends a request, in pieces.
+    fn request(
+        &mut self,
+        request: &Request,
+        input: bool,
+        deadline: Option<Instant>,
+        patience: Option<Duration>,
+    ) -> Result<(), Failure> {
+        let request = postcard::to_stdvec(request).expect("plain data");
+        let parts: Vec<_> = request.chunks(CHUNK).collect();
+        let (last, parts) = parts.split_last().expect("it is not empty");
+        for part in parts {
+            self.line.send(&ToGuest::Part(part.to_vec()))?;
+            loop {
+                match self.line.receive(deadline)? {
+                    Some(FromGuest::Taken) => break,
+                    Some(_) => {} // A second answer to the greeting.
+                    None => return Err(self.late(patience)),
+                }
+            }
+        }
+        self.line.send(&ToGuest::Run { part: last.to_vec(), input })
+    }
+
+    /// Runs a command, and collects what it writes.
+    pub fn output(
+        &mut self,
+        user: User,
+        argv: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        input: &[u8],
+        patience: Duration,
+    ) -> Result<Output, Failure> {
+        let argv = argv.into_iter().map(|arg| arg.as_ref().as_bytes().to_vec());
+        let argv = argv.collect();
+        let request = Request { argv, user, dir: None, terminal: None };
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let io = Io {
+            input: Input::Bytes(input),
+            output: &mut stdout,
+            errors: &mut stderr,
+            patience: Some(patience),
+            events: None,
+        };
+        let end = self.run(&request, io)?;
+        if let End::NotStarted(errno) = end {
+            let error = io::Error::from_raw_os_error(errno);
+            let _ = write!(&mut stderr, "exec: {error}");
+        }
+        let status = match end {
+            End::Killed(signal) => i32::from(signal),
+            _ => i32::from(end.status()) << 8,
+        };
+        let status = ExitStatus::from_raw(status);
+        Ok(Output { status, stdout, stderr })
+    }
+
+    /// Greets the guest until it answers. The first byte that is sent to a
+    /// restored machine may get lost, so the greeting is repeated.
+    fn greet(&mut self, deadline: Instant) -> Result<(), Failure> {
+        let mut wait = Duration::from_millis(10);
+        for nonce in 0.. {
+            let time = SystemTime::now().duration_since(UNIX_EPOCH);
+            let time = time.unwrap_or_default();
+            self.line.send(&ToGuest::Hello { nonce, time })?;
+            match self.line.receive(Some(Instant::now() + wait))? {
+                Some(FromGuest::Hello(_)) => break,
+                _ if Instant::now() < deadline => {}
+                _ => {
+                    let what = "the guest does not answer";
+                    return Err(self.line.machine.fail(what));
+                }
+            }
+            // A slow guest has to answer each greeting.
+            wait = (wait * 2).min(Duration::from_secs(1));
+        }
+        Ok(())
+    }
+
+    /// The failure when the deadline has passed without a verdict.
+    fn late(&mut self, patience: Option<Duration>) -> Failure {
+        let patience = patience.unwrap_or_default();
+        self.line.machine.fail(format!("no verdict: no end after {patience:?}"))
+    }
+}
