@@ -251,6 +251,7 @@ impl Harness {
         for (at, source) in &self.programs {
             tree.program(at, source)?;
         }
+        tree.libraries()?;
         for (at, path) in &self.files {
             tree.copy(at, path)?;
         }

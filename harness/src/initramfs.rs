@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use crate::contents::{DIRECTORIES, ETC, MERGED, find, merged};
 use crate::failure::Failure;
 use crate::kernel::Module;
+use crate::libraries::{Elf, elf, in_parallel, libraries};
 
 /// A file tree that becomes an initramfs.
 #[derive(Debug, Default)]
@@ -20,6 +21,9 @@ pub struct Tree {
     /// The path in the guest of each packed program, by the device and inode
     /// that it has here.
     programs: BTreeMap<(u64, u64), PathBuf>,
+    /// The ELF files whose libraries are not packed yet: the path that was
+    /// named, and the file.
+    elf: Vec<(PathBuf, PathBuf, Elf)>,
     /// Every file of this machine that was read for it.
     pub sources: Vec<PathBuf>,
 }
@@ -128,8 +132,8 @@ impl Tree {
         Ok(())
     }
 
-    /// A program of this machine at a path in the guest, with everything it
-    /// needs to run: libraries, dynamic linker, the interpreter of a script.
+    /// A program of this machine at a path in the guest, with the interpreter
+    /// if it is a script. [`Tree::libraries`] adds what else it needs to run.
     pub fn program(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
         let fail = |error: io::Error| packing(source, error);
         // In place of a symbolic link, its target is packed at the link's path.
@@ -153,14 +157,17 @@ impl Tree {
         self.programs.insert(id, at.clone());
         let mode = found.permissions().mode() & 0o755;
         let bytes = fs::read(&real).map_err(fail)?;
-        let head = bytes[..bytes.len().min(256)].to_vec();
-        self.file(&at, mode, bytes);
-
-        if head.starts_with(b"\x7fELF") {
-            self.libraries(&real).map_err(fail)?;
-        } else if let Some(line) = head.strip_prefix(b"#!") {
-            let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
-            self.script(source, &String::from_utf8_lossy(line))?;
+        if let Some(kind) = elf(&bytes) {
+            self.elf.push((source.into(), real, kind));
+            self.file(&at, mode, bytes);
+        } else if let Some(text) = bytes.strip_prefix(b"#!") {
+            let line = text[..text.len().min(254)].split(|byte| *byte == b'\n');
+            let line = line.into_iter().next().unwrap_or_default();
+            let line = String::from_utf8_lossy(line).into_owned();
+            self.file(&at, mode, bytes);
+            self.script(source, &line)?;
+        } else {
+            self.file(&at, mode, bytes);
         }
         Ok(())
     }
@@ -204,29 +211,50 @@ impl Tree {
         }
     }
 
-    /// The libraries that the dynamic linker loads for this program, at the
-    /// paths where it finds them.
-    fn libraries(&mut self, program: &Path) -> io::Result<()> {
-        let found = lddtree::DependencyAnalyzer::new(PathBuf::from("/"))
-            .analyze(program)
-            .map_err(io::Error::other)?;
-        let mut paths = Vec::from_iter(found.interpreter.map(PathBuf::from));
-        for library in found.libraries.into_values() {
-            if library.realpath.is_none() {
-                let name = library.name;
-                return Err(io::Error::other(format!("no library {name}")));
+    /// The libraries that the dynamic linkers load for the programs so far, at
+    /// the paths where they find them.
+    pub fn libraries(&mut self) -> Result<(), Failure> {
+        let files = std::mem::take(&mut self.elf);
+        let usual = files.iter().find_map(|(.., kind)| match kind {
+            Elf::Program(linker) => Some(linker),
+            _ => None,
+        });
+        let found = in_parallel(&files, |(source, real, kind)| {
+            let linker = match kind {
+                Elf::Program(linker) => Some(linker),
+                Elf::Library => usual,
+                Elf::Static => None,
+            };
+            let Some(linker) = linker else { return Ok(vec![]) };
+            let mut paths = match libraries(linker, real) {
+                // Not each file without a linker of its own is a library.
+                Err(why)
+                    if *kind == Elf::Library
+                        && !why.starts_with("no library") =>
+                {
+                    return Ok(vec![]);
+                }
+                paths => paths.map_err(|why| packing(source, why))?,
+            };
+            paths.push(linker.clone());
+            Ok(paths)
+        });
+        for paths in found {
+            for path in paths? {
+                self.library(&path).map_err(|error| packing(&path, error))?;
             }
-            paths.push(library.path);
         }
-        for path in paths {
-            if !self.has(&path) {
-                // libc is preloaded (see ETC). For a set-user-ID program,
-                // ld.so(8) preloads only libraries that have this bit, too.
-                let libc = path.ends_with("libc.so.6");
-                let mode = if libc { 0o4755 } else { 0o755 };
-                self.file(&path, mode, fs::read(&path)?);
-                self.sources.push(path.canonicalize()?);
-            }
+        Ok(())
+    }
+
+    fn library(&mut self, path: &Path) -> io::Result<()> {
+        // libc is preloaded (see ETC). For a set-user-ID program, ld.so(8)
+        // preloads only libraries that have this bit, too.
+        let libc = path.ends_with("libc.so.6");
+        if libc || !self.has(path) {
+            let mode = if libc { 0o4755 } else { 0o755 };
+            self.file(path, mode, fs::read(path)?);
+            self.sources.push(path.canonicalize()?);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //!
 //! [`Harness::new`] finds a kernel (`kernel/`), or fetches it (`packages.rs`);
 //! packs what is in the machine (`contents.rs`) and the reader's files
-//! (`files.rs`) into an initramfs (`initramfs.rs`); and starts a machine
+//! (`files.rs`) into an initramfs (`initramfs.rs`, `libraries.rs`); and starts a machine
 //! (`qemu.rs`, `machine.rs`), whose state it keeps (`cache.rs`).
 //! [`Harness::start`] starts such a machine from its saved state: a [`Vm`].
 //! [`Vm::run`] sends a [`Request`] over the [`wire`] to the [`guest`]'s PID 1,
@@ -20,6 +20,7 @@ pub mod guest;
 mod harness;
 mod initramfs;
 mod kernel;
+mod libraries;
 mod machine;
 mod packages;
 mod programs;

@@ -132,7 +132,10 @@ impl Machine {
             .set_write_timeout(Some(patience(MONITOR)))
             .and_then(|()| monitor.set_write_timeout(Some(patience(MONITOR))))
             .map_err(|error| Failure::because("setsockopt", error))?;
-        let (printed, reader) = keep(&console)?;
+        let printed = Arc::default();
+        let source =
+            console.try_clone().map_err(|e| Failure::because("dup", e))?;
+        let reader = keep(source, Arc::clone(&printed));
         Ok(Machine {
             child,
             input,
@@ -299,18 +302,12 @@ fn end_with_this_thread(qemu: &mut Command, inherited: Vec<RawFd>) {
     }
 }
 
-/// The last part of what a console prints, and the thread that reads it.
-type Printed = (Arc<Mutex<Vec<u8>>>, JoinHandle<()>);
-
-fn keep(console: &UnixStream) -> Result<Printed, Failure> {
-    let source = console.try_clone().map_err(|e| Failure::because("dup", e))?;
-    let printed = Arc::new(Mutex::new(Vec::new()));
-    let text = Arc::clone(&printed);
-    let reader = thread::spawn(move || {
+/// A thread that keeps the last part of what the console prints.
+fn keep(console: UnixStream, text: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
+    thread::spawn(move || {
         block_signals();
-        keep_last(source, &text);
-    });
-    Ok((printed, reader))
+        keep_last(console, &text);
+    })
 }
 
 /// A pipe from which the file's bytes can be read. QEMU from 11.1 on cannot
