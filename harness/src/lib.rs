@@ -26,6 +26,7 @@ mod packages;
 mod programs;
 mod progress;
 mod qemu;
+mod sparse;
 mod vm;
 mod window;
 pub mod wire;

@@ -1,10 +1,7 @@
 //! One QEMU process: its monitor, its console, and how it is ended.
 
 use std::fs::{self, File};
-use std::io::{
-    self, BufRead, BufReader, ErrorKind, PipeReader, Read, Seek, SeekFrom,
-    Write,
-};
+use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -15,12 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Pid, Whence, getpid, getppid, lseek};
+use nix::unistd::{Pid, getpid, getppid};
 use serde_json::{Value, json};
 
 use crate::accelerator::Accelerator;
@@ -28,6 +24,7 @@ use crate::arch::Arch;
 use crate::env::patience;
 use crate::failure::Failure;
 use crate::qemu::{Process, arguments, qemu};
+use crate::sparse::copy_sparse;
 
 /// How long QEMU's monitor may take for an answer. Its greeting takes 0.1 s if
 /// QEMU was not in the page cache.
@@ -82,22 +79,8 @@ impl Machine {
             io::pipe().map_err(|e| Failure::because("pipe", e))?;
         let (monitor, guest_monitor) = pair()?;
         let (console, guest_console) = pair()?;
-        let errors = guest_console.try_clone();
-        let errors = errors.map_err(|error| Failure::because("dup", error))?;
-        let (memory, state) = match at {
-            // A file on a disk would take a second longer.
-            Start::Boot => {
-                let file = memfd_create(c"memory", MFdFlags::MFD_CLOEXEC)
-                    .map_err(|e| Failure::because("memfd_create", e))?;
-                (Some(File::from(file)), None)
-            }
-            Start::State => {
-                let pipe = through_a_pipe(&dir.join("state"))
-                    .map_err(|e| Failure::because("state", e))?;
-                (None, Some(pipe))
-            }
-        };
-
+        let errors = copy(&guest_console)?;
+        let (memory, state) = memory_and_state(dir, at)?;
         let initramfs = fs::metadata(dir.join("initramfs"))
             .map_err(|error| Failure::because("initramfs", error))?;
         let arch = Arch::here()?;
@@ -133,9 +116,7 @@ impl Machine {
             .and_then(|()| monitor.set_write_timeout(Some(patience(MONITOR))))
             .map_err(|error| Failure::because("setsockopt", error))?;
         let printed = Arc::default();
-        let source =
-            console.try_clone().map_err(|e| Failure::because("dup", e))?;
-        let reader = keep(source, Arc::clone(&printed));
+        let reader = keep(copy(&console)?, Arc::clone(&printed));
         Ok(Machine {
             child,
             input,
@@ -281,6 +262,10 @@ fn pair() -> Result<(UnixStream, UnixStream), Failure> {
     UnixStream::pair().map_err(|error| Failure::because("socketpair", error))
 }
 
+fn copy(socket: &UnixStream) -> Result<UnixStream, Failure> {
+    socket.try_clone().map_err(|error| Failure::because("dup", error))
+}
+
 /// QEMU ends with the thread that starts it, even after a SIGKILL, and has
 /// these descriptors.
 #[expect(unsafe_code, reason = "what the child does before exec")]
@@ -299,6 +284,22 @@ fn end_with_this_thread(qemu: &mut Command, inherited: Vec<RawFd>) {
             }
             Ok(())
         });
+    }
+}
+
+/// The memory of a machine that boots, or else the state of a saved one.
+fn memory_and_state(
+    dir: &Path,
+    at: Start,
+) -> Result<(Option<File>, Option<PipeReader>), Failure> {
+    match at {
+        // A file on a disk would take a second longer.
+        Start::Boot => memfd_create(c"memory", MFdFlags::MFD_CLOEXEC)
+            .map(|memory| (Some(memory.into()), None))
+            .map_err(|error| Failure::because("memfd_create", error)),
+        Start::State => through_a_pipe(&dir.join("state"))
+            .map(|state| (None, Some(state)))
+            .map_err(|error| Failure::because("state", error)),
     }
 }
 
@@ -330,22 +331,6 @@ fn block_signals() {
     let _ = SigSet::all().thread_block();
 }
 
-/// Copies a file, and keeps its holes.
-fn copy_sparse(from: &mut File, to: &mut File) -> io::Result<()> {
-    to.set_len(from.metadata()?.len())?;
-    let mut at = 0;
-    loop {
-        let data = match lseek(&*from, at, Whence::SeekData) {
-            Err(Errno::ENXIO) => return Ok(()), // No more.
-            data => data?,
-        };
-        at = lseek(&*from, data, Whence::SeekHole)?;
-        from.seek(SeekFrom::Start(data as u64))?;
-        to.seek(SeekFrom::Start(data as u64))?;
-        io::copy(&mut from.take((at - data) as u64), to)?;
-    }
-}
-
 /// Reads to the end, and keeps the last part.
 fn keep_last(mut console: UnixStream, text: &Mutex<Vec<u8>>) {
     let mut bytes = [0; 4096];
@@ -360,29 +345,7 @@ fn keep_last(mut console: UnixStream, text: &Mutex<Vec<u8>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
-
-    #[test]
-    fn copy_has_the_holes_of_its_source() {
-        let mut from = tempfile::tempfile().expect("a file");
-        let mut to = tempfile::tempfile().expect("a file");
-        let part = vec![7; 64 * 1024];
-        from.seek(SeekFrom::Start(1 << 20)).expect("seek");
-        from.write_all(&part).expect("write");
-        from.set_len(3 << 20).expect("a size");
-        copy_sparse(&mut from, &mut to).expect("a copy");
-
-        let mut bytes = Vec::new();
-        to.rewind().expect("seek");
-        to.read_to_end(&mut bytes).expect("read");
-        let (before, rest) = bytes.split_at(1 << 20);
-        let (data, after) = rest.split_at(part.len());
-        assert_eq!((data, bytes.len()), (&*part, 3 << 20));
-        assert!(before.iter().chain(after).all(|byte| *byte == 0));
-        assert!(to.metadata().expect("a file").blocks() * 512 < 1 << 20);
-    }
 
     #[test]
     fn last_part_of_the_console_is_kept() {
