@@ -91,7 +91,8 @@ pub enum FromGuest {
 }
 
 /// Data is compressed (LZ4) if that makes it shorter: compression takes less
-/// time than the serial port.
+/// time than the serial port. Measured under TCG, in seconds of the processor:
+/// `seq 400000` takes 2.2 instead of 3.0, 10 MB of zeros 0.4 instead of 11.
 mod shorter {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -234,10 +235,6 @@ pub struct Rubbish;
 
 #[cfg(test)]
 mod tests {
-    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-
-    use proptest::prelude::*;
-
     use super::*;
 
     fn decode(bytes: &[u8]) -> Vec<Result<FromGuest, Rubbish>> {
@@ -245,46 +242,50 @@ mod tests {
         bytes.iter().filter_map(|byte| decoder.push(*byte)).collect()
     }
 
-    proptest! {
-        #[test]
-        fn messages_arrive_as_they_were_sent(
-            chunks in prop::collection::vec(
-                prop::collection::vec(any::<u8>(), 0..CHUNK), 0..8),
-        ) {
-            let sent: Vec<_> = chunks.into_iter().map(FromGuest::Out).collect();
-            let bytes: Vec<u8> = sent.iter().flat_map(encode).collect();
-            let received: Result<Vec<_>, _> =
-                decode(&bytes).into_iter().collect();
-            prop_assert_eq!(received, Ok(sent));
-        }
+    /// Bytes in which each value occurs, also the zero that ends a frame.
+    fn noise(length: usize) -> Vec<u8> {
+        let next = |number: &u32| Some(number.wrapping_mul(0x915f_77f5) + 1);
+        let numbers = std::iter::successors(Some(length as u32), next);
+        numbers.take(length).map(|number| (number >> 24) as u8).collect()
+    }
 
-        #[test]
-        fn after_any_rubbish_the_next_message_arrives(
-            rubbish in prop::collection::vec(any::<u8>(), 0..3 * CHUNK),
-        ) {
-            let mut bytes = rubbish;
+    #[test]
+    fn messages_arrive_as_they_were_sent() {
+        let lengths = [0, 1, 253, 254, 255, 256, CHUNK, OUTPUT];
+        let mut sent: Vec<_> =
+            lengths.map(|length| FromGuest::Out(noise(length))).into();
+        sent.extend([0, 255].map(|byte| FromGuest::Err(vec![byte; OUTPUT])));
+        let bytes: Vec<u8> = sent.iter().flat_map(encode).collect();
+        let received: Result<Vec<_>, _> = decode(&bytes).into_iter().collect();
+        assert_eq!(received, Ok(sent));
+    }
+
+    #[test]
+    fn after_any_rubbish_the_next_message_arrives() {
+        for length in 0..3 * CHUNK {
+            let mut bytes = noise(length);
             bytes.extend(encode(&FromGuest::Taken));
             let received = decode(&bytes);
-            prop_assert_eq!(received.last(), Some(&Ok(FromGuest::Taken)));
+            assert_eq!(received.last(), Some(&Ok(FromGuest::Taken)));
         }
+    }
 
-        #[test]
-        fn part_of_a_message_is_never_a_message(cut in 2..40usize) {
-            let message = encode(&FromGuest::Out(vec![7; 40]));
+    #[test]
+    fn part_of_a_message_is_never_a_message() {
+        let message = encode(&FromGuest::Out(vec![7; 40]));
+        for cut in 2..40 {
             let mut bytes = message[..cut].to_vec();
             bytes.push(0);
-            prop_assert!(decode(&bytes).iter().all(Result::is_err));
+            assert!(decode(&bytes).iter().all(Result::is_err), "{cut}");
         }
     }
 
     #[test]
     fn long_output_is_shorter_on_the_wire_and_comes_back_unchanged() {
-        let hasher = BuildHasherDefault::<DefaultHasher>::new();
-        let noise = (0..OUTPUT).map(|n| hasher.hash_one(n) as u8).collect();
         for (bytes, length) in [
             (vec![7; OUTPUT], 0..OUTPUT / 100),
             (b"text ".repeat(OUTPUT / 5), 0..OUTPUT / 100),
-            (noise, OUTPUT..OUTPUT + OUTPUT / 100),
+            (noise(OUTPUT), OUTPUT..OUTPUT + OUTPUT / 100),
         ] {
             let message = FromGuest::Err(bytes);
             let sent = encode(&message);
