@@ -29,6 +29,8 @@ pub const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 pub const MOUNTS: &[(&str, &str, &str, &str)] = &[
     ("proc", "/proc", "proc", ""),
     ("sysfs", "/sys", "sysfs", ""),
+    // As systemd mounts it: each process is in a control group of it.
+    ("cgroup2", "/sys/fs/cgroup", "cgroup2", "nsdelegate"),
     ("devtmpfs", "/dev", "devtmpfs", "mode=755"),
     // Terminals, for job control and ^C.
     ("devpts", "/dev/pts", "devpts", "gid=5,mode=620,ptmxmode=666"),

@@ -21,34 +21,52 @@ fn uncovered(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The files that `$HARNESS_FILES` names, separated by `:`, and for a folder
-/// everything in it. Each has its path in the guest and its path here.
-pub fn readers_files(list: &OsStr) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
-    let mut files = Vec::new();
+/// Files that go into the machine: for each its path there, and its path here.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// With what they need to run: libraries, or a script's interpreter.
+    pub programs: Vec<(PathBuf, PathBuf)>,
+    /// As they are: folders, and what is in them.
+    pub files: Vec<(PathBuf, PathBuf)>,
+}
+
+/// What `$HARNESS_FILES` names, separated by `:`. A file that is named goes in
+/// as a program does, and in place of a link its target. A folder goes in as it
+/// is, with everything in it: it may be the root of another system, whose links
+/// and programs mean its own files.
+pub fn readers_files(list: &OsStr) -> Result<Files, Failure> {
+    let mut own = Files::default();
     for path in env::split_paths(list).filter(|it| !it.as_os_str().is_empty()) {
         let fail = |error| Failure::because(path.display(), error);
         let path = std::path::absolute(&path).map_err(fail)?;
         uncovered(&path)?;
-        add_files(path.clone(), &mut files).map_err(fail)?;
+        let real = path.canonicalize().map_err(fail)?;
+        match real.is_dir() {
+            true => add_folder(path, real, &mut own.files).map_err(fail)?,
+            false => own.programs.push((path, real)),
+        }
     }
-    Ok(files)
+    Ok(own)
 }
 
-/// The path and, for a folder, all paths below it. Sockets, FIFOs and devices
-/// are left out: they belong to this machine.
-fn add_files(
-    path: PathBuf,
+/// The folder, and then all that is below it. Sockets, FIFOs and devices are
+/// left out: they belong to this machine.
+fn add_folder(
+    at: PathBuf,
+    folder: PathBuf,
     files: &mut Vec<(PathBuf, PathBuf)>,
 ) -> io::Result<()> {
-    let kind = fs::symlink_metadata(&path)?.file_type();
-    if kind.is_dir() {
-        for entry in fs::read_dir(&path)? {
-            add_files(entry?.path(), files)?;
+    files.push((at.clone(), folder.clone()));
+    for entry in fs::read_dir(&folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let below = at.join(entry.file_name());
+        if kind.is_dir() {
+            add_folder(below, entry.path(), files)?;
+        } else if kind.is_file() || kind.is_symlink() {
+            files.push((below, entry.path()));
         }
-    } else if !kind.is_file() && !kind.is_symlink() {
-        return Ok(());
     }
-    files.push((path.clone(), path));
     Ok(())
 }
 
@@ -123,9 +141,11 @@ mod tests {
         std::os::unix::fs::symlink("nosuch", dir.join("link")).expect("link");
         let _socket = std::os::unix::net::UnixListener::bind(dir.join("s"))
             .expect("a socket");
-        let files = readers_files(dir.as_os_str()).expect("files");
-        assert!(files.iter().all(|(there, here)| there == here));
-        let mut names: Vec<_> = files.into_iter().map(|it| it.0).collect();
+        let own = readers_files(dir.as_os_str()).expect("files");
+        assert_eq!(own.programs, []);
+        assert!(own.files.iter().all(|(there, here)| there == here));
+        let mut names: Vec<_> = own.files.into_iter().map(|it| it.0).collect();
+        assert_eq!(names[0], dir.join(""), "a folder before what is in it");
         names.sort();
         let wanted = ["", "below", "below/file", "link"];
         assert_eq!(names, wanted.map(|name| dir.join(name)));

@@ -14,7 +14,7 @@ use crate::cache::{self, Inputs, Manifest, Stamp, lock, prune, stamped};
 use crate::contents;
 use crate::env::{PATIENCE, patience, variable};
 use crate::failure::Failure;
-use crate::files;
+use crate::files::{self, Files};
 use crate::initramfs::Tree;
 use crate::kernel::Kernel;
 use crate::machine::{Machine, Start};
@@ -39,12 +39,10 @@ pub struct Harness {
     kernel: PathBuf,
     accelerators: Accelerators,
     init: PathBuf,
-    /// For each program the path in the guest and the path here.
-    programs: Vec<(PathBuf, PathBuf)>,
-    /// The same for folders and other files. Their libraries do not go in.
-    files: Vec<(PathBuf, PathBuf)>,
-    /// Whether anything of the reader's own is among them.
-    readers_own: bool,
+    /// This machine's tools, and the demos.
+    tools: Files,
+    /// The reader's own.
+    own: Files,
 }
 
 impl Harness {
@@ -67,35 +65,25 @@ impl Harness {
         let named = |dir: &str, path: &Path| {
             Path::new(dir).join(path.file_name().unwrap_or_default())
         };
-        let mut programs = Vec::new();
+        let mut tools = Files::default();
         for demo in demos {
-            programs.push((named("/usr/local/bin", &demo), demo));
+            tools.programs.push((named("/usr/local/bin", &demo), demo));
         }
         for (name, tool) in contents::tools()? {
-            programs.push((Path::new("/usr/bin").join(name), tool));
+            tools.programs.push((Path::new("/usr/bin").join(name), tool));
         }
-        let own = files::readers_own(argv, &programs)?;
-        let wanted = variable("HARNESS_FILES").unwrap_or_default();
-        let mut files = files::readers_files(&wanted)?;
-        let readers_own = !own.is_empty() || !files.is_empty();
-        programs.extend(own);
         for file in contents::optional_files() {
             // A symbolic link's target is packed in its place.
-            files.extend(file.canonicalize().map(|it| (file, it)));
+            tools.files.extend(file.canonicalize().map(|it| (file, it)));
         }
+        let wanted = variable("HARNESS_FILES").unwrap_or_default();
+        let mut own = files::readers_files(&wanted)?;
+        own.programs.extend(files::readers_own(argv, &tools.programs)?);
         let kernel = Kernel::find(&cache)?;
         let qemu = Stamp::of(&qemu()?)?;
         let accelerators = Accelerators::new(&cache, &format!("{qemu:?}"))?;
         let init = init.to_path_buf();
-        let harness = Harness {
-            cache,
-            kernel,
-            accelerators,
-            init,
-            programs,
-            files,
-            readers_own,
-        };
+        let harness = Harness { cache, kernel, accelerators, init, tools, own };
         harness.accelerators.with(|it| harness.state(it).map(drop))?;
         Ok(harness)
     }
@@ -121,7 +109,7 @@ impl Harness {
     /// Whether files of the reader's own are in the machine, at the paths that
     /// they have here.
     pub fn has_readers_own(&self) -> bool {
-        self.readers_own
+        !(self.own.programs.is_empty() && self.own.files.is_empty())
     }
 
     /// Starts a machine from the saved state.
@@ -182,7 +170,8 @@ impl Harness {
         for path in [&qemu()?, &self.init, &self.kernel] {
             files.push(stamped(path)?);
         }
-        let packed = self.programs.iter().chain(&self.files);
+        let packed = [&self.tools, &self.own].into_iter();
+        let packed = packed.flat_map(|it| it.programs.iter().chain(&it.files));
         for (_, source) in packed.clone() {
             files.push(stamped(source)?);
         }
@@ -247,17 +236,20 @@ impl Harness {
         to: &Path,
     ) -> Result<Vec<PathBuf>, Failure> {
         let mut tree = Tree::new();
-        tree.program(Path::new("/init"), &self.init)?;
-        for (at, source) in &self.programs {
+        tree.tool(Path::new("/init"), &self.init)?;
+        for (at, source) in &self.tools.programs {
+            tree.tool(at, source)?;
+        }
+        for (at, source) in &self.own.programs {
             tree.program(at, source)?;
         }
         tree.libraries()?;
-        for (at, path) in &self.files {
+        for (at, path) in self.tools.files.iter().chain(&self.own.files) {
             tree.copy(at, path)?;
         }
         let modules = kernel.modules(contents::MODULES)?;
         let scratch = to.with_extension("depmod");
-        tree.modules(&kernel.release, modules, &scratch)?;
+        tree.modules(kernel, modules, &scratch)?;
         fs::remove_dir_all(&scratch)
             .map_err(|error| Failure::because(scratch.display(), error))?;
         if let Some(config) = &kernel.config {

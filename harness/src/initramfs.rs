@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use crate::contents::{DIRECTORIES, ETC, MERGED, find, merged};
 use crate::failure::Failure;
-use crate::kernel::Module;
+use crate::kernel::{Kernel, Module};
 use crate::libraries::{Elf, elf, in_parallel, libraries};
 
 /// A file tree that becomes an initramfs.
@@ -55,24 +55,30 @@ impl Tree {
 
     /// A directory, and those above it.
     fn directory(&mut self, path: &Path, mode: u32) {
+        self.above(path);
+        self.entries.insert(path.into(), Entry::Directory(mode));
+    }
+
+    /// The directories above a path, where there are none yet.
+    fn above(&mut self, path: &Path) {
         if let Some(above) = path.parent()
             && above != Path::new("/")
+            && !self.entries.contains_key(above)
         {
             self.directory(above, 0o755);
         }
-        self.entries.entry(path.into()).or_insert(Entry::Directory(mode));
     }
 
     /// A link, and the directories above it.
     fn link(&mut self, path: PathBuf, target: PathBuf) {
-        self.directory(path.parent().unwrap_or(Path::new("/")), 0o755);
+        self.above(&path);
         self.entries.entry(path).or_insert(Entry::Link(target));
     }
 
     /// A file with these bytes.
     pub fn file(&mut self, path: &Path, mode: u32, bytes: Vec<u8>) {
         let path = merged(path);
-        self.directory(path.parent().unwrap_or(Path::new("/")), 0o755);
+        self.above(&path);
         self.entries.insert(path, Entry::File(mode, bytes));
     }
 
@@ -94,18 +100,27 @@ impl Tree {
         Ok(())
     }
 
-    /// The kernel's modules, and the indexes by which modprobe(8) finds them,
-    /// if this machine has depmod(8). It works in the folder `scratch`.
+    /// These modules of the kernel's, and the lists by which modprobe(8) and
+    /// others know what is there and what is built in. depmod(8) makes them, if
+    /// this machine has it, in the folder `scratch`.
     pub fn modules(
         &mut self,
-        release: &str,
+        kernel: &Kernel,
         modules: Vec<Module>,
         scratch: &Path,
     ) -> Result<(), Failure> {
+        let release = &kernel.release;
         let dir = Path::new("/lib/modules").join(release);
         let fail = |error| Failure::because("depmod", error);
         let there = scratch.join("lib/modules").join(release);
         fs::create_dir_all(&there).map_err(fail)?;
+        for name in ["modules.builtin", "modules.builtin.modinfo"] {
+            let list = kernel.modules.as_ref().map(|dir| dir.join(name));
+            if let Some(list) = list.filter(|list| list.exists()) {
+                fs::copy(&list, there.join(name)).map_err(fail)?;
+                self.sources.push(list);
+            }
+        }
         for module in modules {
             let name = format!("{}.ko", module.name);
             fs::write(there.join(&name), &module.bytes).map_err(fail)?;
@@ -135,6 +150,21 @@ impl Tree {
     /// A program of this machine at a path in the guest, with the interpreter
     /// if it is a script. [`Tree::libraries`] adds what else it needs to run.
     pub fn program(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
+        self.runnable(at, source, 0o7777)
+    }
+
+    /// The same for a tool, which loses its set-user-ID bit: nobody in the guest
+    /// gets a privilege that he has not made.
+    pub fn tool(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
+        self.runnable(at, source, 0o755)
+    }
+
+    fn runnable(
+        &mut self,
+        at: &Path,
+        source: &Path,
+        bits: u32,
+    ) -> Result<(), Failure> {
         let fail = |error: io::Error| packing(source, error);
         // In place of a symbolic link, its target is packed at the link's path.
         let real = source.canonicalize().map_err(fail)?;
@@ -155,7 +185,7 @@ impl Tree {
             return Ok(());
         }
         self.programs.insert(id, at.clone());
-        let mode = found.permissions().mode() & 0o755;
+        let mode = found.permissions().mode() & bits;
         let bytes = fs::read(&real).map_err(fail)?;
         if let Some(kind) = elf(&bytes) {
             self.elf.push((source.into(), real, kind));
@@ -207,7 +237,7 @@ impl Tree {
     fn interpreter(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
         match self.has(at) {
             true => Ok(()),
-            false => self.program(at, source),
+            false => self.tool(at, source),
         }
     }
 

@@ -19,6 +19,10 @@ use crate::contents::{HOMES, LINKS, MOUNTS};
 /// Sets the machine up as the claims expect it.
 pub fn prepare() -> Result<(), String> {
     leave_rootfs().map_err(because("the root"))?;
+    // The kernel's own limit is half of the memory.
+    let room = Some("size=75%");
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REMOUNT, room)
+        .map_err(|error| because("mount / size=75%")(error.into()))?;
     for (source, target, kind, options) in MOUNTS {
         fs::create_dir_all(target).map_err(because(target))?;
         let (source, kind) = (Some(*source), Some(*kind));

@@ -65,6 +65,74 @@ fn readers_own_container_runs_in_the_machine() {
     }
 }
 
+/// V10: a control group of one's own limits what is in it.
+#[test]
+fn control_groups_are_there_and_limit() {
+    let script = r#"
+        cd /sys/fs/cgroup
+        echo +pids +memory > cgroup.subtree_control
+        mkdir small
+        echo "$1" > small/pids.max
+        sh -c 'echo $$ > small/cgroup.procs; cat /proc/self/cgroup'
+    "#;
+    let machine = fresh_machine();
+    let seen = machine.sh(Root, "cat /proc/self/cgroup");
+    assert_eq!(seen, "0::/\n");
+    // The shell itself is one process, and cat another.
+    assert_eq!(machine.sh_with(Root, script, &["2"]), "0::/small\n");
+    let limited = ["sh", "-euc", &script.replace("mkdir", "#"), "sh", "1"];
+    machine.root(limited).assert().failure().stdout("");
+}
+
+/// V10: what is built into the kernel, and which modules there are, is listed
+/// where programs look for it.
+#[test]
+fn modules_are_listed_where_programs_look() {
+    let machine = fresh_machine();
+    let script = r#"
+        cd /lib/modules/$(uname -r)
+        grep -c . modules.builtin
+        for name; do
+            grep -q "/$name\.ko" modules.builtin || grep "^$name\.ko:" modules.dep
+        done
+    "#;
+    let names = ["dummy", "veth", "bridge", "overlay", "loop"];
+    let listed = machine.sh_with(Root, script, &names);
+    let first = listed.lines().next().expect("a count");
+    assert!(first.parse::<u32>().expect("a count") > 100, "{listed}");
+    let nosuch = ["sh", "-euc", script, "sh", "nosuch"];
+    machine.root(nosuch).assert().failure();
+}
+
+/// V10: a file of 300 MB has room, as the image of a small system is, and what
+/// has none is refused while the machine goes on.
+#[test]
+fn image_of_300_mb_has_room() {
+    let machine = fresh_machine();
+    let fill = "head -c $1 /dev/zero > file; stat -c %s file";
+    let seen = machine.sh_with(Root, fill, &["300000000"]);
+    assert_eq!(seen, "300000000\n");
+    let more = ["sh", "-euc", fill, "sh", "900000000"];
+    machine.root(more).assert().failure().stdout("");
+    machine.sh(Root, "rm file; true > file");
+}
+
+/// V10: Landlock is on, where the kernel has it.
+#[test]
+fn landlock_is_on_where_the_kernel_has_it() {
+    let machine = fresh_machine();
+    let script = "
+        mount -t securityfs none /mnt; cat /mnt/lsm; echo
+        grep -c '^CONFIG_SECURITY_LANDLOCK=y' /boot/config-* || true
+    ";
+    let seen = machine.sh(Root, script);
+    let (modules, built) = seen.split_once('\n').expect("two lines");
+    // A kernel whose configuration is not here may have it.
+    let has = modules.split(',').any(|it| it == "landlock");
+    assert!(modules.split(',').any(|it| it == "capability"), "{seen}");
+    assert_eq!(has, built.trim() == "1", "{seen}");
+}
+
 /// V9: `reader` starts a command as the ordinary user, and ends with it.
 #[test]
 fn reader_is_a_command() {

@@ -85,17 +85,36 @@ fn readers_program_goes_in_wherever_the_line_names_it() {
     control.assert().failure().stdout("/root\n");
 }
 
-/// V6, V7: a folder, with a script that reads another file, and a symbolic
-/// link. The machine is made only once, also if a path has a newline in it.
+/// V6, V7: what is named goes in with what it needs, and in place of a link its
+/// target; a folder goes in as it is. The machine is made only once, also if a
+/// path has a newline in it.
 #[test]
 fn readers_files_go_in_where_the_variable_names_them() {
     let readers = Readers::new("");
-    let script = "#!/bin/sh\ncd new; . lib/part; cat link; part\n";
+    let script = "#!/bin/sh
+        cd new; . lib/part; cat link; part; ./tool
+        stat -c %a lib lib/empty; readlink lib/inside; ls linked
+    ";
     let script = readers.file("new/a\nb", script);
     readers.file("new/lib/part", "part() { echo part; }\n");
-    readers.file("new/text", "text\n");
-    let link = readers.dir.path().join("new/link");
-    std::os::unix::fs::symlink("text", link).expect("a link");
+    readers.file("elsewhere/text", "text\n");
+    let path = |name: &str| readers.dir.path().join(name);
+    let needed = path("needed");
+    let needed = format!("#!{}\n", needed.display());
+    readers.file("needed", "#!/bin/sh\necho interpreter\n");
+    readers.file("new/tool", &needed);
+    fs::create_dir(path("new/lib/empty")).expect("a folder");
+    for (name, mode) in [("new/lib/empty", 0o1777), ("new/lib", 0o710)] {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(path(name), mode).expect("chmod");
+    }
+    for (link, to) in [
+        ("new/link", "../elsewhere/text"),
+        ("new/lib/inside", "part"),
+        ("new/linked", "../elsewhere"),
+    ] {
+        std::os::unix::fs::symlink(to, path(link)).expect("a link");
+    }
     let run = |files: &str| {
         let script = script.to_str().expect("text");
         let mut run = readers.harness(&[script]);
@@ -107,16 +126,18 @@ fn readers_files_go_in_where_the_variable_names_them() {
         let made = names.filter_map(|path| fs::metadata(path).ok());
         made.map(|it| it.modified().expect("a time")).collect::<Vec<_>>()
     };
-    let files = "new/link:new/lib:new/text";
-    run(files).success().stdout("text\npart\n").stderr("");
+    // The file in the folder first: what is above it is made before.
+    let files = "new/lib/part:new/lib:new/link:new/tool:new/linked";
+    let shown = "text\npart\ninterpreter\n710\n1777\npart\ntext\n";
+    run(files).success().stdout(shown).stderr("");
     let first = states();
     assert_eq!(first.len(), 1);
-    run(files).success().stdout("text\npart\n").stderr("");
+    run(files).success().stdout(shown).stderr("");
     assert_eq!(states(), first);
     let message = predicate::str::contains("nosuch: No such file or directory");
     run("new/lib:nosuch").code(125).stderr(message);
     // The control: without the variable none of it is there.
-    let cat = format!("cat {}/new/text", readers.dir.path().display());
+    let cat = format!("cat {}", path("new/link").display());
     harness().args(["sh", "-c", &cat]).assert().failure().stdout("");
 }
 
