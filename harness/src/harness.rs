@@ -54,10 +54,11 @@ impl Harness {
             return Err(Failure::new(failure.first_line()));
         }
         Arch::here()?;
-        let demos = programs::build()?;
-        let cache = variable("HARNESS_CACHE").map(PathBuf::from);
-        let cache = cache
-            .unwrap_or_else(|| programs::target_dir().join("harness-cache"));
+        let demos = programs::build(init)?;
+        let cache = match variable("HARNESS_CACHE") {
+            Some(cache) => cache.into(),
+            None => programs::cache(init)?,
+        };
         let cache = fs::create_dir_all(&cache)
             .and_then(|()| cache.canonicalize())
             .map_err(|error| Failure::because(cache.display(), error))?;

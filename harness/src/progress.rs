@@ -4,9 +4,10 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long work may take before it is reported.
+/// How long work may take before it is reported, and how long a report stays as
+/// it is.
 const SLOW: Duration = Duration::from_secs(2);
 
 /// Prints what is being done.
@@ -16,14 +17,28 @@ pub fn progress(what: fmt::Arguments) {
     }
 }
 
-/// Does the work, and prints what it is if it takes longer than [`SLOW`].
-pub fn report_if_slow<T>(what: &str, work: impl FnOnce() -> T) -> T {
+/// Does the work. If it takes longer than [`SLOW`], a line says what is done
+/// now, and for how long it has been; the line goes when the work is done.
+pub fn report_if_slow<T>(
+    what: impl Fn() -> String + Send,
+    work: impl FnOnce() -> T,
+) -> T {
+    if !io::stderr().is_terminal() {
+        return work();
+    }
     let (done, end) = mpsc::channel::<()>();
+    let begun = Instant::now();
     thread::scope(|scope| {
         scope.spawn(move || {
-            if end.recv_timeout(SLOW) == Err(mpsc::RecvTimeoutError::Timeout) {
-                progress(format_args!("{what}"));
+            let mut old = "";
+            let late = Err(mpsc::RecvTimeoutError::Timeout);
+            while end.recv_timeout(SLOW) == late {
+                let passed = begun.elapsed().as_secs();
+                // To the line's start, and what is on it is erased.
+                eprint!("\r\x1b[Kharness: {passed} s, {}", what());
+                old = "\r\x1b[K";
             }
+            eprint!("{old}");
         });
         let result = work();
         drop(done);

@@ -1,18 +1,19 @@
 //! The laboratory: the reader's own container, the tour, the ordinary user.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
+use crate::common;
 use crate::target::{Reader, Root, fresh_machine};
 use crate::vm::harness;
 
 /// The source of a program that a reader might have.
 fn source(name: &str) -> PathBuf {
-    let claims = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/claims");
+    let claims = common::package().join("tests/claims");
     claims.join("container").join(name)
 }
 
@@ -65,7 +66,7 @@ fn readers_own_container_runs_in_the_machine() {
     }
 }
 
-/// V10: a control group of one's own limits what is in it.
+/// V11: a control group of one's own limits what is in it.
 #[test]
 fn control_groups_are_there_and_limit() {
     let script = r#"
@@ -84,7 +85,7 @@ fn control_groups_are_there_and_limit() {
     machine.root(limited).assert().failure().stdout("");
 }
 
-/// V10: what is built into the kernel, and which modules there are, is listed
+/// V11: what is built into the kernel, and which modules there are, is listed
 /// where programs look for it.
 #[test]
 fn modules_are_listed_where_programs_look() {
@@ -104,7 +105,7 @@ fn modules_are_listed_where_programs_look() {
     machine.root(nosuch).assert().failure();
 }
 
-/// V10: a file of 300 MB has room, as the image of a small system is, and what
+/// V11: a file of 300 MB has room, as the image of a small system is, and what
 /// has none is refused while the machine goes on.
 #[test]
 fn image_of_300_mb_has_room() {
@@ -117,7 +118,7 @@ fn image_of_300_mb_has_room() {
     machine.sh(Root, "rm file; true > file");
 }
 
-/// V10: Landlock is on, where the kernel has it.
+/// V11: Landlock is on, where the kernel has it.
 #[test]
 fn landlock_is_on_where_the_kernel_has_it() {
     let machine = fresh_machine();

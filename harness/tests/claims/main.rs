@@ -7,6 +7,7 @@ mod common;
 mod target;
 
 mod chain;
+mod checkout;
 mod clone;
 mod contract;
 mod facts;

@@ -27,8 +27,7 @@ struct Readers {
 
 impl Readers {
     fn new(script: &str) -> Readers {
-        let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
-        let cache = cache.expect("a folder");
+        let cache = common::scratch();
         let dir = tempfile::tempdir().expect("a folder");
         let readers = Readers { dir, cache };
         readers.file("own", script);
@@ -146,7 +145,7 @@ fn readers_files_go_in_where_the_variable_names_them() {
 fn program_that_would_be_covered_is_refused() {
     let dir = tempfile::tempdir_in("/dev/shm").expect("a folder");
     let program = dir.path().join("program");
-    fs::copy(env!("CARGO_BIN_EXE_harness"), &program).expect("a copy");
+    fs::copy(common::program(), &program).expect("a copy");
     let message = format!(
         "harness: {}: the machine has its own /dev: copy it to another \
          folder\n",
@@ -182,9 +181,8 @@ fn readers_folder_is_none_of_cargos() {
 
     // In a directory that was removed.
     let gone = "mkdir gone; cd gone; rmdir ../gone; exec \"$0\" true";
-    let harness = env!("CARGO_BIN_EXE_harness");
     let mut shell = Command::new("sh");
-    shell.args(["-c", gone, harness]).current_dir(&dir);
+    shell.args(["-c", gone]).arg(common::program()).current_dir(&dir);
     shell.assert().success().stderr("");
 }
 
@@ -193,7 +191,7 @@ fn readers_folder_is_none_of_cargos() {
 fn ignored_sigchld_does_no_harm() {
     let script = "trap '' CHLD; exec \"$0\" sh -c 'exit 7'";
     let mut shell = Command::new("bash");
-    shell.args(["-c", script, env!("CARGO_BIN_EXE_harness")]);
+    shell.args(["-c", script]).arg(common::program());
     shell.assert().code(7).stderr("");
 }
 

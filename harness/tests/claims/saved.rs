@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::harness;
+use crate::common::{harness, program, scratch};
 use crate::vm::{executable, kills};
 
 /// V1, V6: the command is a script of the reader's own, which is packed into
@@ -14,15 +14,14 @@ use crate::vm::{executable, kills};
 #[test]
 fn killed_or_damaged_saved_machine_is_made_anew() {
     // No other test uses this cache.
-    let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
-    let cache = cache.expect("a folder");
+    let cache = scratch();
     let kernel = harness().kernel();
     // Readers try out programs below /tmp, so that path must work in the guest.
     let dir = tempfile::tempdir().expect("a folder");
     let script = dir.path().join("own");
     executable(&script, "#!/bin/sh\necho own: \"$0\" \"$@\"; hostname\n");
     let own = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+        let mut command = Command::new(program());
         command.env("HARNESS_KERNEL", kernel).current_dir(&dir);
         command.env("HARNESS_CACHE", cache.path());
         command.args(["./own", "argument"]);

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use harness::DEMOS;
 
+use crate::common::program;
 use crate::target::{Root, USERS, fresh_machine, patience};
 use crate::vm::kills;
 
@@ -16,7 +17,7 @@ const CHAINS: [&str; 2] = [
 /// The examples. They are killed only if `HARNESS_KILLS` is set, because that
 /// takes long.
 fn examples() -> Vec<String> {
-    let built = harness::build_demos().expect("the demos");
+    let built = harness::build_demos(program()).expect("the demos");
     let names = built.iter().filter_map(|path| path.file_name()?.to_str());
     names
         .filter(|name| !DEMOS.contains(name))

@@ -28,7 +28,7 @@ pub fn harness() -> Command {
     // Makes the saved machine, if there is none, so that no test's deadline
     // has to allow for that.
     common::harness();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+    let mut command = Command::new(common::program());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -348,7 +348,7 @@ fn wait_for_the_end_of(mark: &str) {
 #[test]
 fn guest_has_no_file_of_this_machine_but_what_was_packed() {
     let machine = fresh_machine();
-    let here = fs::canonicalize(env!("CARGO_MANIFEST_DIR")).expect("here");
+    let here = fs::canonicalize(common::package()).expect("here");
     let here = here.to_str().expect("text");
     machine.root(["ls", here]).assert().failure();
     machine.root(["ls", "/usr/local/bin/uts-demo"]).assert().success();

@@ -38,7 +38,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
 
 /// The folder of the workspace.
 fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace")
+    common::package().parent().expect("a workspace")
 }
 
 /// All pages that are typed, by their paths from the workspace. A translation

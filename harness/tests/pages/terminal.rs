@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, mem};
 
 use harness::{Input, Io, Request, User, Vm};
 
+use super::common::{program, scratch};
 use super::same::Same;
 use super::text::{Block, Ends, Turn};
 use crate::common::{Reader, Root, harness};
@@ -273,8 +273,7 @@ impl<'a, Page: Iterator<Item = &'a Turn>> Write for Typist<'_, Page> {
 /// Runs a block whose lines all start the harness, on this machine: each line
 /// has a machine of its own, as it has for a reader.
 pub fn here(block: &Block) -> Result<Block, String> {
-    let harness = Path::new(env!("CARGO_BIN_EXE_harness"));
-    let dir = env!("CARGO_TARGET_TMPDIR");
+    let (harness, dir) = (program(), scratch());
     let mut path = env::var_os("PATH").unwrap_or_default();
     path = [harness.parent().unwrap_or(harness).as_os_str(), &path]
         .join(std::ffi::OsStr::new(":"));
@@ -283,7 +282,7 @@ pub fn here(block: &Block) -> Result<Block, String> {
         let line = turn.translated();
         let shell = Command::new("sh")
             .args(["-c", &format!("exec 2>&1; {line}")])
-            .current_dir(dir)
+            .current_dir(&dir)
             .env("PATH", &path)
             .stdin(Stdio::null())
             .output()
