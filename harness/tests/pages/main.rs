@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod exercises;
+mod pictures;
 mod same;
 mod terminal;
 mod text;

@@ -159,9 +159,9 @@ fn read(root: &Path, page: &Path) -> String {
     fs::read_to_string(root.join(page)).expect("a page")
 }
 
-/// The English page of a page in either language.
+/// The English page, or picture, of one in either language.
 fn english(page: &Path) -> PathBuf {
-    page.to_string_lossy().replace(CHINESE, ".md").into()
+    page.to_string_lossy().replace(".zh-CN.", ".").into()
 }
 
 /// The Chinese page, if there is one.

@@ -1,0 +1,124 @@
+//! The pictures of the pages. `X.zh-CN.svg` is `X.svg` with other words: both
+//! are drawn once, and are checked for what nobody sees who looks at them.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::{translation, workspace};
+
+const CHINESE: &str = ".zh-CN.svg";
+
+/// All pictures, by their names.
+fn pictures() -> BTreeMap<String, String> {
+    let folder = workspace().join("harness/pictures");
+    let files = fs::read_dir(folder).expect("a folder").flatten();
+    let named = files.map(|file| {
+        let name = file.file_name().to_string_lossy().into_owned();
+        (name, fs::read_to_string(file.path()).expect("a picture"))
+    });
+    named.collect()
+}
+
+/// The picture without its words, which are in three elements, and without its
+/// language.
+fn drawing(svg: &str) -> String {
+    let parts = svg.split('<').map(|part| {
+        let words = ["title", "desc", "text"].iter().any(|element| {
+            part.strip_prefix(element).is_some_and(|rest| {
+                rest.starts_with('>') || rest.starts_with(' ')
+            })
+        });
+        match part.split_once('>') {
+            Some((tag, _)) if words => format!("{tag}>"),
+            _ => part.to_string(),
+        }
+    });
+    let drawing = parts.collect::<Vec<_>>().join("<");
+    drawing.replacen("lang=\"zh-CN\"", "lang=\"en\"", 1)
+}
+
+/// The text of the first such element.
+fn element<'a>(svg: &'a str, name: &str) -> Option<&'a str> {
+    let (_, from) = svg.split_once(&format!("<{name} id=\"{name}\">"))?;
+    from.split('<').next()
+}
+
+fn is_chinese(text: &str) -> bool {
+    text.chars().any(|it| ('\u{4e00}'..'\u{a000}').contains(&it))
+}
+
+#[test]
+fn each_picture_is_the_same_drawing_in_both_languages() {
+    let pictures = pictures();
+    let mut count = 0;
+    for (name, english) in &pictures {
+        if name.ends_with(CHINESE) {
+            continue;
+        }
+        let other = name.replace(".svg", CHINESE);
+        let chinese = pictures.get(&other).unwrap_or_else(|| {
+            panic!("{name}: there is no {other}");
+        });
+        assert!(drawing(english) == drawing(chinese), "{name} and {other}");
+        count += 1;
+    }
+    assert_eq!(count * 2, pictures.len(), "{:?}", pictures.keys());
+}
+
+#[test]
+fn each_picture_has_its_text_and_two_colour_schemes() {
+    for (name, svg) in pictures() {
+        for part in ["title", "desc"] {
+            let text = element(&svg, part).unwrap_or_default();
+            assert!(!text.is_empty(), "{name}: no {part}");
+            let chinese = name.ends_with(CHINESE);
+            assert_eq!(is_chinese(text), chinese, "{name}: {part}");
+        }
+        let dark = "@media (prefers-color-scheme: dark)";
+        assert!(svg.contains(dark), "{name}: it is for light paper only");
+    }
+}
+
+/// A page shows each picture, in its language, with words in its place.
+#[test]
+fn each_picture_is_on_a_page_of_its_language() {
+    let pages: Vec<_> = translation::all_pages()
+        .into_iter()
+        .map(|page| {
+            let text = fs::read_to_string(workspace().join(&page));
+            (page, text.expect("a page"))
+        })
+        .collect();
+    for name in pictures().into_keys() {
+        let chinese = name.ends_with(CHINESE);
+        let path = format!("pictures/{name})");
+        let shown = pages.iter().any(|(page, text)| {
+            let page = page.to_string_lossy().ends_with(".zh-CN.md");
+            page == chinese && text.lines().any(|line| shows(line, &path))
+        });
+        assert!(shown, "no page shows {name}");
+    }
+}
+
+/// Whether a line is a picture with at least a few words of description.
+fn shows(line: &str, path: &str) -> bool {
+    let Some((words, to)) = line.split_once("](") else { return false };
+    line.starts_with("![") && words.len() > 20 && to.ends_with(path)
+}
+
+/// The control.
+#[test]
+fn picture_that_differs_is_noticed() {
+    let picture = "<svg lang=\"en\"><style>.a{}</style><desc id=\"desc\">b\
+                   </desc><text x=\"1\">c</text></svg>";
+    let same = picture.replace(">b<", ">乙<").replace(">c<", ">丙<");
+    let same = same.replace("lang=\"en\"", "lang=\"zh-CN\"");
+    assert_eq!(drawing(picture), drawing(&same));
+    for (from, to) in [(".a{}", ".b{}"), ("x=\"1\"", "x=\"2\""), ("乙", "<b/>")]
+    {
+        let other = same.replace(from, to);
+        assert_ne!(drawing(picture), drawing(&other), "{from}");
+    }
+    assert!(shows("![three mounts at /proc](../p/a.svg)", "p/a.svg)"));
+    assert!(!shows("![](../p/a.svg)", "p/a.svg)"));
+}
