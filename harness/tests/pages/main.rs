@@ -1,7 +1,7 @@
 //! The commands of every page are typed at a terminal, and the page is compared
 //! with what that shows.
 //!
-//! A page is a README or the tour. Each page has a fresh machine. Each of its
+//! A page is a README, the tour or the course. Each page has a fresh machine. Each of its
 //! `console` blocks is a session at a terminal there: `reader`'s if it begins
 //! with `$ `, root's if it begins with `# `. The text behind a prompt is typed,
 //! and everything else is what the terminal must show. `HARNESS_BLESS=1` writes
@@ -31,6 +31,34 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
         "the two commands; the second is what runs this very test",
     ),
     (
+        "README.md",
+        "docker run -it --name nsd -v \"$PWD\":/src -v nsd:/src/target \
+         -w /src rust:1 bash",
+        "there is no Docker here; harness/matrix has a container",
+    ),
+    (
+        "README.md",
+        "export RUSTUP_DIST_SERVER=https://mirrors.ustc.edu.cn/rust-static",
+        "a server of others",
+    ),
+    ("README.md", "cargo vendor --locked /srv/crates", "it takes a network"),
+    (
+        "harness/COURSE.md",
+        "harness/setup && cargo run -p harness -- true",
+        "it installs packages",
+    ),
+    (
+        "harness/COURSE.md",
+        "target/debug/harness check reader ./mydocker run",
+        "a program of the student's",
+    ),
+    (
+        "harness/COURSE.md",
+        "rows='UTS: a hostname of its own|PID: COMMAND, or an init above it, \
+         is PID 1'",
+        "a room full of students",
+    ),
+    (
         "harness/README.md",
         "cargo run -p harness",
         "a shell that waits for its reader",
@@ -55,7 +83,7 @@ fn pages() -> Vec<PathBuf> {
                 if !name.starts_with('.') && name != "target" {
                     dirs.push(path);
                 }
-            } else if ["README.md", "TOUR.md"].contains(&&*name) {
+            } else if ["README.md", "TOUR.md", "COURSE.md"].contains(&&*name) {
                 let path = path.strip_prefix(workspace()).expect("below");
                 pages.push(path.to_path_buf());
             }
