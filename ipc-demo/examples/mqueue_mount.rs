@@ -11,29 +11,29 @@ use nix::mount::{MsFlags, mount};
 use nix::mqueue::{MQ_OFlag, MqAttr, mq_open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, stat};
-use user_demo::{Failure, failed, link};
+use user_demo::link::example::{self, learned, make_private, row};
+use user_demo::link::{Call, end};
+use user_demo::{Failure, failed};
 
 const NONE: Option<&str> = None;
 
 fn main() -> ExitCode {
-    link::example("mqueue_mount", run)
+    example::run("mqueue_mount", run)
 }
 
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<u8, Failure> {
     // These two namespaces are the outside here: queues and mounts in them
     // vanish with this process.
     let flags = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNS;
     user_demo::unshare(flags)?;
-    // Mounts are usually shared: without this, ours would propagate outside.
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-        .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
+    make_private()?;
     let (none, create) = (MQ_OFlag::empty(), MQ_OFlag::O_CREAT);
     new("/tmp", "tmpfs")?;
     new("/tmp/before", "mqueue")?;
     let outside = [open(c"/outside", create), open(c"/inside", none)];
 
     unshare(CloneFlags::CLONE_NEWIPC)
-        .map_err(failed("unshare(CLONE_NEWIPC)"))?;
+        .map_err(failed(CloneFlags::CLONE_NEWIPC))?;
     new("/tmp/after", "mqueue")?;
     let inside = [open(c"/outside", none), open(c"/inside", create)];
     let both = |at| ["outside", "inside"].map(|it| find(at, it));
@@ -44,32 +44,21 @@ fn run() -> Result<ExitCode, Failure> {
         & row("mq_open inside", inside, ["ENOENT", "found"])
         & row("mounted outside", before, ["found", "ENOENT"])
         & row("mounted inside", after, ["ENOENT", "found"]);
-    if held {
-        println!("\nLearned: a mount shows the namespace that mounted it.");
-    }
-    Ok(ExitCode::from(u8::from(!held)))
-}
-
-/// Prints what was measured. True if that is what the fact says.
-fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
-    println!("{what:18}  {:18}  {}", measured[0], measured[1]);
-    measured == fact
+    Ok(learned(held, "a mount shows the namespace that mounted it."))
 }
 
 /// Mounts a new file system of this type, in a directory that it makes.
 fn new(at: &str, kind: &str) -> Result<(), Failure> {
     fs::create_dir_all(at).map_err(failed(format!("mkdir {at}")))?;
     mount(Some(kind), at, Some(kind), MsFlags::empty(), NONE)
-        .map_err(failed(format!("mount {at}")))
+        .map_err(failed(Call::Mount(at.into())))
 }
 
 fn open(name: &CStr, how: MQ_OFlag) -> String {
-    let queue =
-        mq_open(name, how, Mode::S_IRUSR, Some(&MqAttr::new(0, 1, 1, 0)));
-    queue.map_or_else(|error| format!("{error:?}"), |_| "found".into())
+    let attributes = MqAttr::new(0, 1, 1, 0);
+    end(mq_open(name, how, Mode::S_IRUSR, Some(&attributes)), "found")
 }
 
 fn find(at: &str, name: &str) -> String {
-    let found = stat(format!("{at}/{name}").as_str());
-    found.map_or_else(|error| format!("{error:?}"), |_| "found".into())
+    end(stat(format!("{at}/{name}").as_str()), "found")
 }

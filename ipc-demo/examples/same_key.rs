@@ -11,13 +11,14 @@ use std::{fs::File, process::ExitCode};
 use libc::{IPC_CREAT, IPC_NOWAIT, c_long, msgget, msgrcv, msgsnd};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
-use user_demo::{Failure, failed, link};
+use user_demo::link::example::{self, learned, row};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
-    link::example("same_key", run)
+    example::run("same_key", run)
 }
 
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<u8, Failure> {
     // This namespace is the outside here: it vanishes with this process.
     user_demo::unshare(CloneFlags::CLONE_NEWIPC)?;
     let outside = File::open("/proc/self/ns/ipc").map_err(failed("open"))?;
@@ -25,7 +26,7 @@ fn run() -> Result<ExitCode, Failure> {
     send(1);
 
     unshare(CloneFlags::CLONE_NEWIPC)
-        .map_err(failed("unshare(CLONE_NEWIPC)"))?;
+        .map_err(failed(CloneFlags::CLONE_NEWIPC))?;
     let one = [made.clone(), queue(0)];
     let two = [made, queue(IPC_CREAT | 0o600)];
     send(2);
@@ -39,16 +40,7 @@ fn run() -> Result<ExitCode, Failure> {
     let held = row("queue made outside", one, ["id 0", "ENOENT"])
         & row("queue made inside", two, ["id 0", "id 0"])
         & row("1 and 2 are sent", got, ["1, then ENOMSG", "2, then ENOMSG"]);
-    if held {
-        println!("\nLearned: a key has a meaning in its own namespace only.");
-    }
-    Ok(ExitCode::from(u8::from(!held)))
-}
-
-/// Prints what was measured. True if that is what the fact says.
-fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
-    println!("{what:18}  {:18}  {}", measured[0], measured[1]);
-    measured == fact
+    Ok(learned(held, "a key has a meaning in its own namespace only."))
 }
 
 /// The queue with our key.

@@ -7,9 +7,9 @@
 use std::{fs, io, io::Write, process::ExitCode};
 
 use nix::mount::{MsFlags as Ms, mount};
-use nix::sched::{CloneFlags, clone};
-use nix::sys::wait::{WaitStatus, waitpid};
-use user_demo::{Failure, failed, link};
+use user_demo::link::Call;
+use user_demo::link::example::{self, learned};
+use user_demo::{Failure, failed};
 
 type Status = Result<u8, Failure>;
 type Fix = (&'static str, fn() -> Status, bool);
@@ -25,7 +25,7 @@ const FIXES: [Fix; 6] = [
 ];
 
 fn main() -> ExitCode {
-    link::example("fixes", run)
+    example::run("fixes", run)
 }
 
 fn run() -> Status {
@@ -36,9 +36,8 @@ fn run() -> Status {
     println!("before /proc is mounted inside  /proc/self outside, afterwards");
     let worst = |worst, fix| Ok(inside(|| outside(fix))?.max(worst));
     let worst = FIXES.into_iter().try_fold(0, worst)?;
-    if worst == 0 {
-        println!("\nLearned: what counts is the propagation of /proc itself.");
-    }
+    let held = worst == 0;
+    learned(held, "what counts is the propagation of /proc itself.");
     Ok(worst)
 }
 
@@ -60,21 +59,9 @@ fn outside((name, fix, enough): Fix) -> Status {
 /// Changes the propagation; with empty flags it mounts a new /proc.
 fn set(path: &str, how: Ms) -> Status {
     let done = mount(Some("proc"), path, Some("proc"), how, None::<&str>);
-    done.map_err(failed(format!("mount {path}"))).map(|()| 0)
+    done.map_err(failed(Call::Mount(path.into()))).map(|()| 0)
 }
 
-/// Runs this as PID 1 of new PID and mount namespaces, to its end.
-#[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
-fn inside(mut run: impl FnMut() -> Status) -> Status {
-    let mut stack = vec![0; 256 * 1024];
-    let fail = |failure: Failure| failure.print("fixes");
-    let main = Box::new(|| run().unwrap_or_else(fail).into());
-    let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    let signal = Some(nix::libc::SIGCHLD);
-    // SAFETY: the new process has a copy of all our memory, and there is one
-    // thread only, so it may run any code.
-    let child = unsafe { clone(main, &mut stack, both, signal) }
-        .map_err(failed("clone"))?;
-    let end = waitpid(child, None).map_err(failed("waitpid"))?;
-    Ok(if let WaitStatus::Exited(_, it) = end { it as u8 } else { 125 })
+fn inside(run: impl FnMut() -> Status) -> Status {
+    example::inside("fixes", run)
 }

@@ -6,16 +6,15 @@
 
 use std::{io, process::Command, process::ExitCode};
 
-use nix::libc::SIGCHLD;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, clone};
-use nix::sys::wait::{WaitStatus, waitpid};
-use user_demo::{Failure, failed, link};
+use user_demo::link::Call;
+use user_demo::link::example::{self, learned};
+use user_demo::{Failure, failed};
 
 type Status = Result<u8, Failure>;
 
 fn main() -> ExitCode {
-    link::example("pitfall", || {
+    example::run("pitfall", || {
         // Not root. A user namespace needs no privilege, and gives all of it.
         inside(|| Ok(0)).or_else(|_| user_demo::enter().map(|()| 0))?;
         inside(outside)
@@ -43,12 +42,9 @@ fn outside() -> Status {
     println!("\n# the right repair");
     let once = works("umount /proc")? && works("ps")?;
     let twice = works("umount /proc")? && works("ps")?;
-    let held = [before, after, usual, once, twice];
-    if held != [true, false, true, false, true] {
-        return Ok(1);
-    }
-    println!("\nLearned: mounts stack, and umount takes the top one away.");
-    Ok(0)
+    let seen = [before, after, usual, once, twice];
+    let held = seen == [true, false, true, false, true];
+    Ok(learned(held, "mounts stack, and umount takes the top one away."))
 }
 
 fn works(line: &str) -> Result<bool, Failure> {
@@ -61,20 +57,9 @@ fn works(line: &str) -> Result<bool, Failure> {
 /// Changes the propagation; with empty flags it mounts a new /proc.
 fn set(path: &str, how: MsFlags) -> Status {
     let done = mount(Some("proc"), path, Some("proc"), how, None::<&str>);
-    done.map_err(failed(format!("mount {path}"))).map(|()| 0)
+    done.map_err(failed(Call::Mount(path.into()))).map(|()| 0)
 }
 
-/// Runs this as PID 1 of new PID and mount namespaces, to its end.
-#[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
-fn inside(mut run: impl FnMut() -> Status) -> Status {
-    let mut stack = vec![0; 256 * 1024];
-    let fail = |failure: Failure| failure.print("pitfall");
-    let main = Box::new(|| run().unwrap_or_else(fail).into());
-    let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    // SAFETY: the new process has a copy of all our memory, and there is one
-    // thread only, so it may run any code.
-    let child = unsafe { clone(main, &mut stack, both, Some(SIGCHLD)) };
-    let child = child.map_err(failed("clone"))?;
-    let end = waitpid(child, None).map_err(failed("waitpid"))?;
-    Ok(if let WaitStatus::Exited(_, it) = end { it as u8 } else { 125 })
+fn inside(run: impl FnMut() -> Status) -> Status {
+    example::inside("pitfall", run)
 }

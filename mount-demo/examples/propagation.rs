@@ -8,7 +8,9 @@ use std::{fs, fs::File, process::ExitCode};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use user_demo::{Failure, failed, link};
+use user_demo::link::Call;
+use user_demo::link::example::{self, learned};
+use user_demo::{Failure, failed};
 
 const NEWNS: CloneFlags = CloneFlags::CLONE_NEWNS;
 const TMP: Option<&str> = Some("/tmp");
@@ -22,7 +24,7 @@ const KINDS: [(&str, MsFlags, [bool; 3]); 4] = [
 ];
 
 fn main() -> ExitCode {
-    link::example("propagation", run)
+    example::run("propagation", run)
 }
 
 fn run() -> Result<u8, Failure> {
@@ -57,21 +59,18 @@ fn run() -> Result<u8, Failure> {
         let bound = bound.map_or_else(|e| format!("{e:?}"), |()| "done".into());
         println!("{name:10}  {:13}  {:15}  {bound}", yes(out), yes(into));
     }
-    if held {
-        println!("\nLearned: the propagation type decides what is passed on.");
-    }
-    Ok(u8::from(!held))
+    Ok(learned(held, "the propagation type decides what is passed on."))
 }
 
 /// Enters a copy of the mount namespace. Returns the old one, for setns(2).
 fn unshared() -> Result<File, Failure> {
     let old = File::open("/proc/self/ns/mnt").map_err(failed("open"))?;
-    unshare(NEWNS).map_err(failed("unshare(CLONE_NEWNS)")).map(|()| old)
+    unshare(NEWNS).map_err(failed(CloneFlags::CLONE_NEWNS)).map(|()| old)
 }
 
 fn set(what: &str, path: &str, how: MsFlags) -> Result<(), Failure> {
     let done = mount(Some(what), path, Some(what), how, None::<&str>);
-    done.map_err(failed(format!("mount {path}")))
+    done.map_err(failed(Call::Mount(path.into())))
 }
 
 fn seen(path: &str) -> bool {

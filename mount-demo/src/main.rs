@@ -10,7 +10,9 @@ use std::{fs, process::ExitCode};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
-use user_demo::{Failure, child::in_child, failed, link, report::Report};
+use user_demo::link::report::{look, namespace, row, verdict};
+use user_demo::link::{self, Call, child::in_child};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
     link::run("mount-demo", |command| {
@@ -31,55 +33,66 @@ fn enter() -> Result<(), Failure> {
     // program has ended, until `umount /proc`. MS_REC: the propagation of the
     // mount at /proc counts, not of the one at `/`.
     let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-    mount(none, "/", none, private, none)
-        .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
+    mount(none, "/", none, private, none).map_err(failed(Call::Private))?;
 
     // A /proc shows the PID namespace of the process that mounted it: the old
     // one still shows the outside. Mounts stack, so it is there, below ours.
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), safe, none)
-        .map_err(failed("mount /proc"))
+        .map_err(failed(Call::Mount("/proc".into())))
 }
 
 /// The experiment: a child enters, while this process stays outside.
 fn report() -> Result<ExitCode, Failure> {
-    let outside = look()?;
+    let number = |text: &str| text.parse().map_or(0, |it: u32| it);
+    let rows = [
+        namespace("mount namespace", "mnt"),
+        row(
+            "/proc mounts",
+            || Ok(at_proc()?.len().to_string()),
+            |it| number(it.inside) == number(it.outside) + 1 && it.stays(),
+        ),
+        row("/proc propagation", propagation, |it| it.becomes("private")),
+        // Outside it varies.
+        row("processes in /proc", processes, |it| it.inside == "1"),
+        row("/proc/self", this, |it| it.becomes("1")),
+    ];
+    let outside = look(&rows)?;
     // As in the book, the child is also PID 1 of a new PID namespace.
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     let (inside, child) = in_child(|| {
         enter()?;
-        look()
+        look(&rows)
     })?;
     drop(child); // The pitfall would last: look when the experiment is over.
-    let again = look()?;
-
-    let same = |row: usize| again[row] == outside[row];
-    let more = outside[1].parse().map_or(0, |mounts: u32| mounts + 1);
-    let mut report = Report::new(&outside, &inside, &again)?;
-    report.row("mount namespace", inside[0] != outside[0] && same(0))?;
-    report.row("/proc mounts", inside[1] == more.to_string() && same(1))?;
-    report.row("/proc propagation", inside[2] == "private" && same(2))?;
-    report.row("processes in /proc", inside[3] == "1")?; // Outside it varies.
-    report.row("/proc/self", inside[4] == "1" && same(4))?;
-    report.verdict()
+    let again = look(&rows)?;
+    verdict(&rows, [&outside, &inside, &again])
 }
 
-/// What this process sees: a value for each row of the report.
-fn look() -> Result<[String; 5], Failure> {
-    let link = |it| fs::read_link(it).map_err(failed("readlink /proc/self"));
+/// The mounts at /proc. The last one is on top.
+fn at_proc() -> Result<Vec<String>, Failure> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")
-        .map_err(failed("read /proc/self/mountinfo"))?;
+        .map_err(failed(Call::Proc("read /proc/self/mountinfo".into())))?;
     let stack = mounts.lines().filter(|line| line.contains(" / /proc "));
-    let top = stack.clone().next_back().unwrap_or_default();
+    Ok(stack.map(String::from).collect())
+}
+
+fn propagation() -> Result<String, Failure> {
+    let top = at_proc()?.pop().unwrap_or_default();
     let kinds = [("shared", " shared:"), ("slave", " master:")];
     let kind = kinds.iter().find(|(_, sign)| top.contains(sign));
-    let all = fs::read_dir("/proc").map_err(failed("read /proc"))?.flatten();
-    let processes = all.filter(|it| it.file_name().as_bytes()[0] <= b'9');
-    Ok([
-        link("/proc/self/ns/mnt")?.display().to_string(),
-        stack.count().to_string(),
-        kind.map_or("private", |it| it.0).to_string(),
-        processes.count().to_string(),
-        link("/proc/self")?.display().to_string(),
-    ])
+    Ok(kind.map_or("private", |it| it.0).into())
+}
+
+fn processes() -> Result<String, Failure> {
+    let all = fs::read_dir("/proc")
+        .map_err(failed(Call::Proc("read /proc".into())))?;
+    let number = |it: &fs::DirEntry| it.file_name().as_bytes()[0] <= b'9';
+    Ok(all.flatten().filter(number).count().to_string())
+}
+
+fn this() -> Result<String, Failure> {
+    let this = fs::read_link("/proc/self")
+        .map_err(failed(Call::Proc("readlink /proc/self".into())))?;
+    Ok(this.display().to_string())
 }

@@ -7,29 +7,28 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
-use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use user_demo::{Failure, failed, link};
+use user_demo::link::example::{self, learned, make_private, row};
+use user_demo::link::{Call, end};
+use user_demo::{Failure, failed};
 
 const NONE: Option<&str> = None;
 
 fn main() -> ExitCode {
-    link::example("abstract_socket", run)
+    example::run("abstract_socket", run)
 }
 
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<u8, Failure> {
     // These two namespaces are the outside here: names and mounts in them
     // vanish with this process.
     let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
     user_demo::unshare(flags)?;
-    // Mounts are usually shared: without this, ours would propagate outside.
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-        .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
+    make_private()?;
     mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), NONE)
-        .map_err(failed("mount /tmp"))?;
+        .map_err(failed(Call::Mount("/tmp".into())))?;
 
     // An abstract name begins with a zero byte, which tools show as @.
     let name = SocketAddr::from_abstract_name("bird").map_err(failed("@"))?;
@@ -39,40 +38,29 @@ fn run() -> Result<ExitCode, Failure> {
     let outside = [connect(&name), bind(&name), connect(&path), bind(&path)];
 
     unshare(CloneFlags::CLONE_NEWNET)
-        .map_err(failed("unshare(CLONE_NEWNET)"))?;
+        .map_err(failed(CloneFlags::CLONE_NEWNET))?;
     let inside = [connect(&name), bind(&name), connect(&path), bind(&path)];
 
     println!("{:20}  {:18}  inside", "listener outside", "outside");
     let mut held = true;
-    for (i, (what, fact)) in [
+    for ((what, fact), seen) in [
         ("connect to @bird", ["done", "ECONNREFUSED"]),
         ("bind @bird as well", ["EADDRINUSE", "done"]),
         ("connect to /tmp/bird", ["done", "done"]),
         ("bind /tmp/bird too", ["EADDRINUSE", "EADDRINUSE"]),
     ]
-    .iter()
-    .enumerate()
+    .into_iter()
+    .zip(outside.into_iter().zip(inside))
     {
-        println!("{what:20}  {:18}  {}", outside[i], inside[i]);
-        held &= [&outside[i], &inside[i]] == *fact;
+        held &= row(&format!("{what:20}"), seen.into(), fact);
     }
-    if held {
-        println!(
-            "\nLearned: only abstract sockets belong to a network namespace."
-        );
-    }
-    Ok(ExitCode::from(u8::from(!held)))
+    Ok(learned(held, "only abstract sockets belong to a network namespace."))
 }
 
 fn connect(to: &SocketAddr) -> String {
-    show(UnixStream::connect_addr(to))
+    end(UnixStream::connect_addr(to), "done")
 }
 
 fn bind(to: &SocketAddr) -> String {
-    show(UnixListener::bind_addr(to))
-}
-
-fn show<T>(done: io::Result<T>) -> String {
-    let errno = |error| Errno::try_from(error).unwrap_or(Errno::EIO);
-    done.map_or_else(|it| format!("{:?}", errno(it)), |_| "done".into())
+    end(UnixListener::bind_addr(to), "done")
 }

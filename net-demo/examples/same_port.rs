@@ -6,18 +6,20 @@
 //! Man page: network_namespaces(7).
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::{io, mem, os::fd::AsRawFd, process::ExitCode};
+use std::{mem, os::fd::AsRawFd, process::ExitCode};
 
 use libc::{IFF_UP, SIOCSIFFLAGS, ifreq, ioctl};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
-use user_demo::{Failure, failed, link};
+use user_demo::link::end;
+use user_demo::link::example::{self, learned, row};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
-    link::example("same_port", run)
+    example::run("same_port", run)
 }
 
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<u8, Failure> {
     // Any port that is free outside. It is free again when this process ends.
     let listener = TcpListener::bind("127.0.0.1:0");
     let listener = listener.map_err(failed("bind 127.0.0.1"))?;
@@ -33,29 +35,15 @@ fn run() -> Result<ExitCode, Failure> {
     let held = row("outside", outside, ["done", "EADDRINUSE"])
         & row("inside, lo is down", down, ["ENETUNREACH", "done"])
         & row("inside, lo is up", inside, ["ECONNREFUSED", "done"]);
-    if held {
-        println!("\nLearned: each network namespace has its own ports.");
-    }
-    Ok(ExitCode::from(u8::from(!held)))
-}
-
-/// Prints what was measured. True if that is what the fact says.
-fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
-    println!("{what:18}  {:18}  {}", measured[0], measured[1]);
-    measured == fact
+    Ok(learned(held, "each network namespace has its own ports."))
 }
 
 fn connect(to: SocketAddr) -> String {
-    show(TcpStream::connect(to))
+    end(TcpStream::connect(to), "done")
 }
 
 fn bind(to: SocketAddr) -> String {
-    show(TcpListener::bind(to))
-}
-
-fn show<T>(done: io::Result<T>) -> String {
-    let errno = |error| Errno::try_from(error).unwrap_or(Errno::EIO);
-    done.map_or_else(|it| format!("{:?}", errno(it)), |_| "done".into())
+    end(TcpListener::bind(to), "done")
 }
 
 /// As net-demo does it.

@@ -10,15 +10,17 @@ use std::{collections::BTreeSet, fs, process::ExitCode};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
-use user_demo::{Failure, failed, link};
+use user_demo::link::Call;
+use user_demo::link::example::{self, learned, make_private};
+use user_demo::{Failure, failed};
 
 const NONE: Option<&str> = None;
 
 fn main() -> ExitCode {
-    link::example("sysfs", run)
+    example::run("sysfs", run)
 }
 
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<u8, Failure> {
     let outside = [proc()?, sys()?];
 
     // With a mount namespace, so that the machine keeps its /sys.
@@ -26,11 +28,9 @@ fn run() -> Result<ExitCode, Failure> {
     user_demo::unshare(flags)?;
     let inside = [proc()?, sys()?];
 
-    // Mounts are usually shared: without this, ours would propagate outside.
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-        .map_err(failed("mount / MS_REC|MS_PRIVATE"))?;
+    make_private()?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE)
-        .map_err(failed("mount /sys"))?;
+        .map_err(failed(Call::Mount("/sys".into())))?;
     let anew = [proc()?, sys()?];
 
     println!("{:18}  {:26}  /sys/class/net", "", "/proc/net/dev");
@@ -42,17 +42,12 @@ fn run() -> Result<ExitCode, Failure> {
     let follows = inside[0] != outside[0] && inside[0] == anew[0];
     let stays = inside[1] == outside[1] && inside[1] != inside[0];
     let held = follows && stays && anew[1] == anew[0];
-    if held {
-        println!(
-            "\nLearned: /sys shows the network namespace that mounted it."
-        );
-    }
-    Ok(ExitCode::from(u8::from(!held)))
+    Ok(learned(held, "/sys shows the network namespace that mounted it."))
 }
 
 fn proc() -> Result<BTreeSet<String>, Failure> {
     let text = fs::read_to_string("/proc/net/dev");
-    let text = text.map_err(failed("read /proc/net/dev"))?;
+    let text = text.map_err(failed(Call::Proc("read /proc/net/dev".into())))?;
     let names = text.lines().skip(2).filter_map(|line| line.split(':').next());
     Ok(names.map(|name| name.trim().into()).collect())
 }

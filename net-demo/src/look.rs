@@ -1,60 +1,51 @@
-//! What a process sees of its network: a value for each row of the report.
+//! What a process sees of its network: values of the report's rows.
 //! getifaddrs(3) asks the kernel through netlink, which answers about the
 //! caller's namespace. /sys/class/net shows that of the process which mounted
 //! /sys.
 
-use std::fs;
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::IpAddr;
 
-use nix::errno::Errno;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
 use user_demo::{Failure, failed};
 
-/// Looks, and tries to reach `listener` at its address outside.
-pub fn look(
-    listener: &TcpListener,
-    born: &str,
-) -> Result<[String; 6], Failure> {
-    let namespace = fs::read_link("/proc/self/ns/net")
-        .map_err(failed("readlink /proc/self/ns/net"))?;
-
-    let (mut up, mut lo, mut others) = (vec![], vec![], 0);
-    for it in getifaddrs().map_err(failed("getifaddrs"))? {
-        // Where their modules are loaded, a new namespace has tunl0 and the
-        // like beside lo. They are down (net.core.fb_tunnels_only...).
+/// The interfaces that are up. Where their modules are loaded, a new namespace
+/// has tunl0 and the like beside lo. They are down (net.core.fb_tunnels_only...).
+pub fn up() -> Result<String, Failure> {
+    let mut names = vec![];
+    for it in all()? {
         if it.flags.contains(InterfaceFlags::IFF_UP)
-            && !up.contains(&it.interface_name)
+            && !names.contains(&it.interface_name)
         {
-            up.push(it.interface_name.clone());
-        }
-        match ip(&it) {
-            Some(ip) if it.flags.contains(InterfaceFlags::IFF_LOOPBACK) => {
-                lo.push(ip.to_string());
-            }
-            Some(_) => others += 1,
-            None => {}
+            names.push(it.interface_name);
         }
     }
+    Ok(short(&names))
+}
 
-    let answer = match listener.local_addr().and_then(TcpStream::connect) {
-        Ok(_) => "answers".to_string(),
-        Err(error) => {
-            format!("{:?}", Errno::try_from(error).unwrap_or(Errno::EIO))
-        }
-    };
-    Ok([
-        namespace.display().to_string(),
-        short(&up),
-        born.to_string(),
-        short(&lo),
-        others.to_string(),
-        answer,
-    ])
+/// The addresses of lo.
+pub fn lo() -> Result<String, Failure> {
+    let lo = all()?.into_iter().filter(is_loopback);
+    let lo: Vec<String> = lo.filter_map(ip).map(|ip| ip.to_string()).collect();
+    Ok(short(&lo))
+}
+
+/// How many addresses the other interfaces have.
+pub fn others() -> Result<String, Failure> {
+    let others = all()?.into_iter().filter(|it| !is_loopback(it));
+    Ok(others.filter_map(ip).count().to_string())
 }
 
 /// An interface is listed once for itself, and once for each IP address.
-fn ip(entry: &InterfaceAddress) -> Option<IpAddr> {
+fn all() -> Result<Vec<InterfaceAddress>, Failure> {
+    getifaddrs().map(Iterator::collect).map_err(failed("getifaddrs"))
+}
+
+fn is_loopback(entry: &InterfaceAddress) -> bool {
+    entry.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+}
+
+fn ip(entry: InterfaceAddress) -> Option<IpAddr> {
     let address = entry.address?;
     let v4 = address.as_sockaddr_in().map(|it| it.ip().into());
     v4.or_else(|| address.as_sockaddr_in6().map(|it| it.ip().into()))
@@ -67,4 +58,15 @@ fn short(list: &[String]) -> String {
         return all;
     }
     format!("{} and {} more", list[0], list.len() - 1)
+}
+
+#[test]
+fn long_list_is_counted() {
+    let short = |list: &[&str]| {
+        short(&list.iter().map(|it| it.to_string()).collect::<Vec<_>>())
+    };
+    assert_eq!(short(&[]), "");
+    assert_eq!(short(&["lo", "eighteen_in_all"]), "lo eighteen_in_all");
+    assert_eq!(short(&["lo", "nineteen_in_all_"]), "lo and 1 more");
+    assert_eq!(short(&["lo", "wlp0s20f3", "enp0s31f6"]), "lo and 2 more");
 }

@@ -7,13 +7,14 @@
 
 mod look;
 
-use std::net::{TcpListener, UdpSocket};
-use std::{mem, os::fd::AsRawFd, process::ExitCode};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::{cell::Cell, mem, os::fd::AsRawFd, process::ExitCode};
 
 use libc::{IFF_UP, SIOCGIFFLAGS, SIOCSIFFLAGS, ifreq, ioctl};
 use nix::{errno::Errno, sched::CloneFlags};
-use user_demo::report::{Outcome, Report};
-use user_demo::{Failure, child::in_child, failed, link};
+use user_demo::link::report::{Outcome, Seen, look, namespace, row, verdict};
+use user_demo::link::{self, child::in_child, end};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
     link::run("net-demo", |command| {
@@ -52,27 +53,33 @@ fn enter() -> Result<&'static str, Failure> {
 fn report() -> Result<ExitCode, Failure> {
     let listener =
         TcpListener::bind("127.0.0.1:0").map_err(failed("bind 127.0.0.1"))?;
-    let outside = look::look(&listener, "-")?;
-    let (inside, _child) = in_child(|| {
-        let born = enter()?;
-        look::look(&listener, born)
-    })?;
-    let again = look::look(&listener, "-")?;
-
-    let same = |row: usize| again[row] == outside[row];
-    let mut report = Report::new(&outside, &inside, &again)?;
-    report.row("net namespace", inside[0] != outside[0] && same(0))?;
-    report.row("interfaces up", inside[1] == "lo")?; // Outside it may change.
-    report.row("lo at birth", inside[2] == "down" && same(2))?;
+    let address = listener.local_addr().map_err(failed("getsockname"))?;
+    let answer = || Ok(end(TcpStream::connect(address), "answers"));
+    let born = &Cell::new("-");
     let own = ["127.0.0.1", "127.0.0.1 ::1"]; // There are kernels without IPv6.
-    report.row("lo", own.contains(&inside[3].as_str()) && same(3))?;
-    report.row("other addresses", inside[4] == "0")?;
-    let answers = match [&outside[5], &inside[5], &again[5]].map(String::as_str)
-    {
+    let rows = [
+        namespace("net namespace", "net"),
+        // Outside it may change.
+        row("interfaces up", look::up, |it| it.inside == "lo"),
+        row("lo at birth", || Ok(born.get().into()), |it| it.becomes("down")),
+        row("lo", look::lo, |it| own.contains(&it.inside) && it.stays()),
+        row("other addresses", look::others, |it| it.inside == "0"),
+        row("listener outside", answer, unreached),
+    ];
+    let outside = look(&rows)?;
+    let (inside, _child) = in_child(|| {
+        born.set(enter()?);
+        look(&rows)
+    })?;
+    let again = look(&rows)?;
+    verdict(&rows, [&outside, &inside, &again])
+}
+
+/// What must hold for a connection to the outside's listener.
+fn unreached(seen: Seen) -> Outcome {
+    match [seen.outside, seen.inside, seen.again] {
         ["answers", "ECONNREFUSED", "answers"] => Outcome::Isolated,
         ["answers", "answers", _] => Outcome::NotIsolated,
         errors => Outcome::Untried(errors.join(", ")), // A limit, a firewall.
-    };
-    report.row("listener outside", answers)?;
-    report.verdict()
+    }
 }

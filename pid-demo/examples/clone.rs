@@ -8,11 +8,11 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::process::{Command, ExitCode};
 use std::{fs, os::fd::AsRawFd, path::PathBuf};
 
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, clone};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::{prctl::set_pdeathsig, wait::WaitStatus, wait::waitpid};
 use nix::{errno::Errno, libc::SIGCHLD, unistd::Pid, unistd::close};
+use user_demo::link::example::{learned, make_private};
 use user_demo::{Failure, failed, link};
 
 type Pipe = (PipeReader, PipeWriter);
@@ -58,8 +58,7 @@ fn inside(pipe: &Pipe, old: &[PathBuf], command: Option<Command>) -> Status {
     let _ = close(pipe.0.as_raw_fd());
     nix::unistd::write(&pipe.1, b"1").map_err(failed("write"))?;
     // In the book the mounts stay shared: see mount-demo's example `pitfall`.
-    let (none, how) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-    mount(none, "/", none, how, none).map_err(failed("mount /"))?;
+    make_private()?;
     if let Some(command) = command {
         return Err(link::exec(command));
     }
@@ -68,8 +67,7 @@ fn inside(pipe: &Pipe, old: &[PathBuf], command: Option<Command>) -> Status {
         let new = if out == inside { "the same" } else { "new" };
         println!("{:18}  {:18}  {new}", out.display(), inside.display());
     }
-    println!("\nLearned: one clone(2) makes a process and its namespaces.");
-    Ok(0)
+    Ok(learned(true, "one clone(2) makes a process and its namespaces."))
 }
 
 /// The namespaces that this process is in.

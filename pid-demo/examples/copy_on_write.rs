@@ -14,12 +14,13 @@ use nix::sys::prctl::set_thp_disable;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{SysconfVar, sysconf};
-use user_demo::{Failure, failed, link};
+use user_demo::link::example::{self, learned};
+use user_demo::{Failure, failed};
 
 const PAGES: usize = 1000;
 
 fn main() -> ExitCode {
-    link::example("copy_on_write", run)
+    example::run("copy_on_write", run)
 }
 
 fn run() -> Result<u8, Failure> {
@@ -44,10 +45,7 @@ fn run() -> Result<u8, Failure> {
         }
     })?;
     let held = nothing && read && !written;
-    if held {
-        println!("\nLearned: fork copies a page when it is written to.");
-    }
-    Ok(u8::from(!held))
+    Ok(learned(held, "fork copies a page when it is written to."))
 }
 
 /// A row of the table, printed by the child that it is about. True if there

@@ -11,17 +11,18 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork};
-use user_demo::{Failure, failed, link};
+use user_demo::link::Call;
+use user_demo::link::example::{self, child, learned};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
-    link::example("dead_init", run)
+    example::run("dead_init", run)
 }
 
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
 
-    let Some(init) = child().map_err(failed("fork"))? else {
+    let Some(init) = child().map_err(failed(Call::Fork))? else {
         return Ok(0); // PID 1 ends at once.
     };
     waitpid(init, None).map_err(failed("waitpid"))?;
@@ -44,19 +45,6 @@ fn run() -> Result<u8, Failure> {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let free = memory.lines().find_map(|it| it.strip_prefix("MemAvailable:"));
     println!("memory available    {}", free.unwrap_or_default().trim());
-    if error != Errno::ENOMEM {
-        return Ok(1);
-    }
-    println!("\nLearned: without PID 1 there is no new process: ENOMEM.");
-    Ok(0)
-}
-
-/// None in the child.
-#[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn child() -> nix::Result<Option<Pid>> {
-    // SAFETY: there is one thread only, so the child may run any code.
-    match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(Some(child)),
-        ForkResult::Child => Ok(None),
-    }
+    let held = error == Errno::ENOMEM;
+    Ok(learned(held, "without PID 1 there is no new process: ENOMEM."))
 }

@@ -12,13 +12,14 @@ use nix::libc::SIGCHLD;
 use nix::sched::{CloneFlags, clone};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
-use user_demo::{Failure, failed, link};
+use user_demo::link::example::{self, learned};
+use user_demo::{Failure, failed};
 
 /// What a child writes to.
 static MEMORY: AtomicIsize = AtomicIsize::new(0);
 
 fn main() -> ExitCode {
-    link::example("fork_vs_clone", run)
+    example::run("fork_vs_clone", run)
 }
 
 fn run() -> Result<u8, Failure> {
@@ -36,11 +37,8 @@ fn run() -> Result<u8, Failure> {
     // Only a parent can wait for a process. So the sibling is our child, too.
     let ends = [Some(child), None].map(|process| waitpid(process, None));
     let well = |end| matches!(end, Ok(WaitStatus::Exited(_, 0)));
-    if !(copied && shared && ends.into_iter().all(well)) {
-        return Ok(1);
-    }
-    println!("\nLearned: the flags of clone(2) say what is shared.");
-    Ok(0)
+    let held = copied && shared && ends.into_iter().all(well);
+    Ok(learned(held, "the flags of clone(2) say what is shared."))
 }
 
 /// A row of the first table: what the child has after writing, and the parent.

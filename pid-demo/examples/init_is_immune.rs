@@ -10,19 +10,21 @@ use std::process::ExitCode;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
-use user_demo::{Failure, failed, link};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use user_demo::link::Call;
+use user_demo::link::example::{self, child, learned, status};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
-    link::example("init_is_immune", run)
+    example::run("init_is_immune", run)
 }
 
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     let (mut question, mut ask) = io::pipe().map_err(failed("pipe"))?;
     let (mut answer, mut reply) = io::pipe().map_err(failed("pipe"))?;
-    let Some(init) = child()? else {
+    let Some(init) = child().map_err(failed(Call::Fork))? else {
         // PID 1 answers each question, until the other end is closed.
         drop((ask, answer));
         let _ = reply.write_all(&[kill_with_sigkill(1)]);
@@ -46,33 +48,21 @@ fn run() -> Result<u8, Failure> {
     };
     let by_itself = still_answers("by itself", returned[0]);
 
-    let Some(other) = child()? else { return Ok(kill_with_sigkill(1)) };
-    let end = waitpid(other, None).map_err(failed("waitpid"))?;
-    let WaitStatus::Exited(_, returned) = end else { return Ok(125) };
-    let by_another = still_answers("by PID 2", returned as u8);
+    let Some(other) = child().map_err(failed(Call::Fork))? else {
+        return Ok(kill_with_sigkill(1));
+    };
+    let by_another = still_answers("by PID 2", status(Some(other))?);
 
     // Outside it has another PID, and is a process like any other.
     let returned = kill_with_sigkill(init.as_raw());
     waitpid(init, None).map_err(failed("waitpid"))?;
-    if still_answers("from outside", returned) || !by_itself || !by_another {
-        return Ok(1);
-    }
-    println!("\nLearned: only from outside can PID 1 be killed.");
-    Ok(0)
+    let from_outside = still_answers("from outside", returned);
+    let held = by_itself && by_another && !from_outside;
+    Ok(learned(held, "only from outside can PID 1 be killed."))
 }
 
 /// What the call returns: 0, or the number of the error.
 fn kill_with_sigkill(process: i32) -> u8 {
     let killed = kill(Pid::from_raw(process), Signal::SIGKILL);
     killed.map_or_else(|error| error as u8, |()| 0)
-}
-
-/// None in the child.
-#[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn child() -> Result<Option<Pid>, Failure> {
-    // SAFETY: there is one thread only, so the child may run any code.
-    match unsafe { fork() }.map_err(failed("fork"))? {
-        ForkResult::Parent { child } => Ok(Some(child)),
-        ForkResult::Child => Ok(None),
-    }
 }

@@ -9,28 +9,27 @@ use std::fs::{read_link, read_to_string};
 use std::{io, io::Read, io::Write, process::ExitCode};
 
 use nix::sched::CloneFlags;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
-use user_demo::{Failure, failed, link};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use user_demo::link::Call;
+use user_demo::link::example::{self, child, learned, status};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
-    link::example("zombie", run)
+    example::run("zombie", run)
 }
 
 /// Four processes: the one outside, PID 1, its child, and that one's child,
 /// which becomes the orphan.
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
-    if let Some(init) = child()? {
-        let end = waitpid(init, None).map_err(failed("waitpid"))?;
-        let WaitStatus::Exited(_, status) = end else { return Ok(125) };
-        return Ok(status as u8);
+    if let Some(init) = child().map_err(failed(Call::Fork))? {
+        return status(Some(init));
     }
     let (pid_reader, mut pid_writer) = io::pipe().map_err(failed("pipe"))?;
     let (mut end, end_writer) = io::pipe().map_err(failed("pipe"))?;
-    let Some(parent) = child()? else {
+    let Some(parent) = child().map_err(failed(Call::Fork))? else {
         drop(end_writer);
-        if child()?.is_none() {
+        if child().map_err(failed(Call::Fork))?.is_none() {
             // The old /proc shows it under its PID outside.
             let this = read_link("/proc/self").map_err(failed("proc"))?;
             let _ = write!(pid_writer, "{}", this.display());
@@ -54,11 +53,8 @@ fn run() -> Result<u8, Failure> {
     println!("runs              {before}");
     println!("has ended         {ended}");
     println!("PID 1 has waited  {after}");
-    if before == ended || ended != "Z (zombie)" || after != "gone" {
-        return Ok(1);
-    }
-    println!("\nLearned: PID 1 has to wait(2) for orphans.");
-    Ok(0)
+    let held = before != ended && ended == "Z (zombie)" && after == "gone";
+    Ok(learned(held, "PID 1 has to wait(2) for orphans."))
 }
 
 /// As `ps` reads it.
@@ -67,14 +63,4 @@ fn state(process: &str) -> String {
     let status = read_to_string(path).unwrap_or_default();
     let state = status.lines().find_map(|line| line.strip_prefix("State:\t"));
     state.unwrap_or("gone").to_string()
-}
-
-/// None in the child.
-#[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn child() -> Result<Option<Pid>, Failure> {
-    // SAFETY: there is one thread only, so the child may run any code.
-    match unsafe { fork() }.map_err(failed("fork"))? {
-        ForkResult::Parent { child } => Ok(Some(child)),
-        ForkResult::Child => Ok(None),
-    }
 }

@@ -9,13 +9,15 @@
 mod init;
 mod supervise;
 
-use std::{fs, io, process::ExitCode};
+use std::{cell::Cell, fs, io, process::ExitCode};
 
 use nix::sched::CloneFlags;
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use supervise::Supervisor;
-use user_demo::child::{receive, send};
-use user_demo::{Failure, failed, link, report::Report};
+use user_demo::link::child::{receive, send};
+use user_demo::link::report::{look, namespace, row, verdict};
+use user_demo::link::{self, Call};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
     link::run("pid-demo", |command| {
@@ -38,7 +40,7 @@ fn enter() -> Result<Option<(Pid, Supervisor)>, Failure> {
     // inside, and a further fork says ENOMEM, with any amount of memory.
     let supervisor = Supervisor::new()?;
     // SAFETY: there is one thread only, so the child may go on as we do.
-    match unsafe { fork() }.map_err(failed("fork"))? {
+    match unsafe { fork() }.map_err(failed(Call::Fork))? {
         ForkResult::Parent { child } => Ok(Some((child, supervisor))),
         ForkResult::Child => supervisor.in_child().map(|()| None),
     }
@@ -46,41 +48,35 @@ fn enter() -> Result<Option<(Pid, Supervisor)>, Failure> {
 
 /// The experiment: a child enters, while this process stays outside.
 fn report() -> Result<ExitCode, Failure> {
-    let outside = look()?;
+    let both = &Cell::new(Pid::this()); // Of the child: outside, and 1 inside.
+    let rows = [
+        namespace("PID namespace", "pid"),
+        row("PID", || Ok(getpid().to_string()), |it| it.becomes("1")),
+        // Outside it changes where the parent ends meanwhile.
+        row("parent PID", || Ok(getppid().to_string()), |it| it.inside == "0"),
+        row("NSpid", numbers, |it| {
+            it.inside.ends_with(&format!("{} 1", both.get())) && it.stays()
+        }),
+    ];
+    let outside = look(&rows)?;
     let (reader, writer) = io::pipe().map_err(failed("pipe"))?;
     let Some((child, supervisor)) = enter()? else {
-        send(look(), writer);
+        send(look(&rows), writer);
         return Ok(ExitCode::SUCCESS);
     };
+    both.set(child);
     drop(writer); // Or read never sees the end of the text.
     supervisor.wait(child)?;
-    let inside: [String; 4] = receive(reader)?;
-    let again = look()?;
-
-    let same = |row: usize| again[row] == outside[row];
-    let mut report = Report::new(&outside, &inside, &again)?;
-    report.row("PID namespace", inside[0] != outside[0] && same(0))?;
-    report.row("PID", inside[1] == "1" && same(1))?;
-    // Outside it changes where the parent ends meanwhile.
-    report.row("parent PID", inside[2] == "0")?;
-    let both = format!("{child} 1"); // Outside, inside.
-    report.row("NSpid", inside[3].ends_with(&both) && same(3))?;
-    report.verdict()
+    let inside = receive(reader)?;
+    let again = look(&rows)?;
+    verdict(&rows, [&outside, &inside, &again])
 }
 
-/// What this process sees: a value for each row of the report.
-fn look() -> Result<[String; 4], Failure> {
-    let namespace = fs::read_link("/proc/self/ns/pid")
-        .map_err(failed("readlink /proc/self/ns/pid"))?;
+/// One number for each namespace, from that of /proc on inwards.
+fn numbers() -> Result<String, Failure> {
     let status = fs::read_to_string("/proc/self/status")
-        .map_err(failed("read /proc/self/status"))?;
+        .map_err(failed(Call::Proc("read /proc/self/status".into())))?;
     let mut lines = status.lines();
     let numbers = lines.find_map(|line| line.strip_prefix("NSpid:\t"));
-    Ok([
-        namespace.display().to_string(),
-        getpid().to_string(),
-        getppid().to_string(),
-        // One number for each namespace, from that of /proc on inwards.
-        numbers.unwrap_or_default().replace('\t', " "),
-    ])
+    Ok(numbers.unwrap_or_default().replace('\t', " "))
 }

@@ -10,19 +10,20 @@ use std::{fs, io};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
-use user_demo::{Failure, failed, link};
+use user_demo::link::example::{self, learned};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
-    link::example("before_the_map", run)
+    example::run("before_the_map", run)
 }
 
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<u8, Failure> {
     let (uid, gid) = (geteuid(), getegid());
     println!("{:20}  {:7}  {:7}  capabilities", "", "uid", "gid");
     row("outside", this()?, "", "");
 
     unshare(CloneFlags::CLONE_NEWUSER)
-        .map_err(failed("unshare(CLONE_NEWUSER)"))?;
+        .map_err(failed(CloneFlags::CLONE_NEWUSER))?;
     // Until a map is written, every id reads as the overflow id, 65534.
     let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid");
     let overflow = overflow.map_err(failed("read overflowuid"))?;
@@ -45,10 +46,7 @@ fn run() -> Result<ExitCode, Failure> {
     }
     held &= row("after the map", this()?, "0", &all);
     held &= row("  and a program", program()?, "0", &all);
-    if held {
-        println!("\nLearned: only uid 0 keeps its capabilities at execve(2).");
-    }
-    Ok(ExitCode::from(u8::from(!held)))
+    Ok(learned(held, "only uid 0 keeps its capabilities at execve(2)."))
 }
 
 /// Prints what was measured. True if that is what the fact says.

@@ -11,9 +11,10 @@ use std::{fs, io, process::ExitCode};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork, getgid, getuid, setgroups};
-use user_demo::{Failure, failed, link};
+use nix::unistd::{getgid, getuid, setgroups};
+use user_demo::link::Call;
+use user_demo::link::example::{self, child, learned, status};
+use user_demo::{Failure, failed};
 
 /// What is written, step by step, and how the last step ends. UID and GID are
 /// the process's own ids, and UID+1 is another user's.
@@ -31,39 +32,36 @@ const ROWS: &[(&str, &str)] = &[
 ];
 
 fn main() -> ExitCode {
-    link::example("map_rules", run)
+    example::run("map_rules", run)
 }
 
-#[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<u8, Failure> {
     let mut held = true;
     println!("{:62}  the last step", "written (UID, GID: one's own)");
     for (steps, fact) in ROWS {
-        // SAFETY: there is one thread only, so the child may run any code.
-        let fork = unsafe { fork() }.map_err(failed("fork"))?;
-        let ForkResult::Parent { child } = fork else { return attempt(steps) };
-        let Ok(WaitStatus::Exited(_, n @ 0..125)) = waitpid(child, None) else {
-            return Ok(ExitCode::from(125)); // The child has printed why.
+        let Some(child) = child().map_err(failed(Call::Fork))? else {
+            return attempt(steps);
         };
-        let error = format!("{:?}", Errno::from_raw(n));
+        let n = status(Some(child))?;
+        if n >= 125 {
+            return Ok(125); // The child has printed why.
+        }
+        let error = format!("{:?}", Errno::from_raw(n.into()));
         let end = if n == 0 { "done" } else { &error };
         println!("{steps:62}  {end}");
         held &= end == *fact;
     }
-    if held {
-        println!("\nLearned: one line for one's own id, once; deny first.");
-    }
-    Ok(ExitCode::from(u8::from(!held)))
+    Ok(learned(held, "one line for one's own id, once; deny first."))
 }
 
 /// Does the steps in a user namespace of its own. The exit status is the errno
 /// of the last one.
-fn attempt(steps: &str) -> Result<ExitCode, Failure> {
+fn attempt(steps: &str) -> Result<u8, Failure> {
     let (uid, gid) = (getuid().as_raw(), getgid().to_string());
     let steps = steps.replace("UID+1", &(uid + 1).to_string());
     let steps = steps.replace("UID", &uid.to_string()).replace("GID", &gid);
     unshare(CloneFlags::CLONE_NEWUSER)
-        .map_err(failed("unshare(CLONE_NEWUSER)"))?;
+        .map_err(failed(CloneFlags::CLONE_NEWUSER))?;
     let mut done = Ok(());
     for step in steps.split("; ") {
         done.map_err(failed("a step before the last"))?;
@@ -73,5 +71,5 @@ fn attempt(steps: &str) -> Result<ExitCode, Failure> {
         };
     }
     let errno = done.map_or_else(|error| error.raw_os_error(), |()| Some(0));
-    Ok(ExitCode::from(errno.unwrap_or(125) as u8))
+    Ok(errno.unwrap_or(125) as u8)
 }

@@ -12,7 +12,9 @@ use std::{fs, process::ExitCode};
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
 use nix::sched::{CloneFlags, unshare};
 use nix::{errno::Errno, sys::prctl::set_no_new_privs};
-use user_demo::{Failure, failed, link};
+use user_demo::link::example::learned;
+use user_demo::link::{self};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
     link::run("no_unshare", |command| {
@@ -26,10 +28,7 @@ fn main() -> ExitCode {
         enter()?;
         let held =
             without.is_ok() && row("under the filter") == Err(Errno::EPERM);
-        if held {
-            println!("\nLearned: EPERM may be a filter's, whoever one is.");
-        }
-        Ok(ExitCode::from(u8::from(!held)))
+        Ok(learned(held, "EPERM may be a filter's, whoever one is.").into())
     })
 }
 

@@ -11,13 +11,15 @@ use std::{fs, process::ExitCode, thread};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use user_demo::{Failure, failed, link};
+use user_demo::link::Call;
+use user_demo::link::example::{self, learned};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
-    link::example("threads", run)
+    example::run("threads", run)
 }
 
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<u8, Failure> {
     println!("{:8}  unshare(CLONE_NEWUSER)", "threads");
     let (release, wait) = mpsc::channel::<()>();
     let second = thread::spawn(move || wait.recv());
@@ -30,10 +32,7 @@ fn run() -> Result<ExitCode, Failure> {
         thread::yield_now();
     }
     held &= row("done")?;
-    if held {
-        println!("\nLearned: enter a user namespace before starting threads.");
-    }
-    Ok(ExitCode::from(u8::from(!held)))
+    Ok(learned(held, "enter a user namespace before starting threads."))
 }
 
 /// Tries unshare(2), and prints what happens. True if that is what the fact
@@ -43,7 +42,7 @@ fn row(fact: &str) -> Result<bool, Failure> {
     let end = match unshare(CloneFlags::CLONE_NEWUSER) {
         Ok(()) => "done",
         Err(Errno::EINVAL) => "EINVAL",
-        Err(other) => Err(failed("unshare(CLONE_NEWUSER)")(other))?,
+        Err(other) => Err(failed(CloneFlags::CLONE_NEWUSER)(other))?,
     };
     println!("{threads:<8}  {end}");
     Ok(end == fact)
@@ -51,5 +50,7 @@ fn row(fact: &str) -> Result<bool, Failure> {
 
 fn threads() -> Result<usize, Failure> {
     let tasks = fs::read_dir("/proc/self/task");
-    Ok(tasks.map_err(failed("read /proc/self/task"))?.count())
+    Ok(tasks
+        .map_err(failed(Call::Proc("read /proc/self/task".into())))?
+        .count())
 }

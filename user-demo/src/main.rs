@@ -7,13 +7,15 @@
 //! their caller is not root. Man page: user_namespaces(7). Book: chapter 2,
 //! "User Namespace".
 
+use std::io::{self, Read, Write};
 use std::os::{fd::IntoRawFd, unix::fs::MetadataExt};
-use std::{fs, process::ExitCode};
+use std::{cell::RefCell, fs, process::ExitCode};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{getegid, geteuid};
-use user_demo::child::in_child;
-use user_demo::{Failure, enter, failed, link, report::Report};
+use user_demo::link::report::{look, namespace, row, verdict};
+use user_demo::link::{self, Call, child::in_child};
+use user_demo::{Failure, enter, failed};
 
 fn main() -> ExitCode {
     link::run("user-demo", |command| {
@@ -25,58 +27,66 @@ fn main() -> ExitCode {
 
 /// The experiment: a child enters, while this process stays outside.
 fn report() -> Result<ExitCode, Failure> {
-    let outside = look(file()?)?;
+    let map = |id: u32| format!("0 {id} 1");
+    let (uid_map, gid_map) = (map(geteuid().into()), map(getegid().into()));
+    let file = &RefCell::new(file()?);
+    let rows = [
+        namespace("user namespace", "user"),
+        row("uid", || Ok(geteuid().to_string()), |it| it.becomes("0")),
+        row("gid", || Ok(getegid().to_string()), |it| it.becomes("0")),
+        row("uid_map", || read("uid_map"), |it| it.becomes(&uid_map)),
+        row("gid_map", || read("gid_map"), |it| it.becomes(&gid_map)),
+        row("capabilities", capabilities, |it| {
+            it.inside != "0000000000000000" && it.stays()
+        }),
+        row(
+            "owner of its file",
+            || owner(&file.borrow()),
+            |it| it.becomes("0"),
+        ),
+    ];
+    let outside = look(&rows)?;
+    let (mut named, mut name) = io::pipe().map_err(failed("pipe"))?;
     let (inside, _child) = in_child(|| {
         enter()?;
-        look(file()?)
+        let made = self::file()?;
+        name.write_all(made.as_bytes()).map_err(failed("write"))?;
+        file.replace(made);
+        look(&rows)
     })?;
     // While the child lives: at the file that was made inside.
-    let again = look(inside[7].clone())?;
-
-    let same = |row: usize| again[row] == outside[row];
-    let (uid, gid) = (&outside[1], &outside[2]);
-    let uid_map = format!("0 {uid} 1");
-    let gid_map = format!("0 {gid} 1");
-    let mut report = Report::new(&outside, &inside, &again)?;
-    report.row("user namespace", inside[0] != outside[0] && same(0))?;
-    report.row("uid", inside[1] == "0" && same(1))?;
-    report.row("gid", inside[2] == "0" && same(2))?;
-    report.row("uid_map", inside[3] == uid_map && same(3))?;
-    report.row("gid_map", inside[4] == gid_map && same(4))?;
-    let some = inside[5] != "0000000000000000";
-    report.row("capabilities", some && same(5))?;
-    report.row("owner of its file", inside[6] == "0" && same(6))?;
-    report.verdict()
+    let mut made = [0; 64];
+    let length = named.read(&mut made).map_err(failed("read"))?;
+    file.replace(String::from_utf8_lossy(&made[..length]).into());
+    let again = look(&rows)?;
+    verdict(&rows, [&outside, &inside, &again])
 }
 
-/// A file without a name, which is gone when this process is.
+/// A file without a name, which is gone when this process is. Returns where
+/// other processes find it.
 fn file() -> Result<String, Failure> {
     let file = memfd_create("file", MFdFlags::MFD_CLOEXEC)
         .map_err(failed("memfd_create"))?;
-    let this =
-        fs::read_link("/proc/self").map_err(failed("readlink /proc/self"))?;
+    let this = fs::read_link("/proc/self")
+        .map_err(failed(Call::Proc("readlink /proc/self".into())))?;
     Ok(format!("/proc/{}/fd/{}", this.display(), file.into_raw_fd()))
 }
 
-/// What this process sees: a value for each row of the report, and the file.
-fn look(file: String) -> Result<[String; 8], Failure> {
-    let read = |path: &str| match fs::read_to_string(path) {
+fn owner(file: &str) -> Result<String, Failure> {
+    Ok(fs::metadata(file).map_err(failed("stat"))?.uid().to_string())
+}
+
+fn capabilities() -> Result<String, Failure> {
+    let status = read("status")?;
+    let set = status.split(' ').skip_while(|&word| word != "CapEff:");
+    Ok(set.skip(1).take(1).collect())
+}
+
+/// A file of /proc/self, with single spaces in it.
+fn read(file: &str) -> Result<String, Failure> {
+    let path = format!("/proc/self/{file}");
+    match fs::read_to_string(&path) {
         Ok(text) => Ok(text.split_whitespace().collect::<Vec<_>>().join(" ")),
-        Err(error) => Err(failed(format!("read {path}"))(error)),
-    };
-    let namespace = fs::read_link("/proc/self/ns/user")
-        .map_err(failed("readlink /proc/self/ns/user"))?;
-    let status = read("/proc/self/status")?;
-    let capabilities = status.split(' ').skip_while(|&word| word != "CapEff:");
-    let owner = fs::metadata(&file).map_err(failed("stat"))?.uid();
-    Ok([
-        namespace.display().to_string(),
-        geteuid().to_string(),
-        getegid().to_string(),
-        read("/proc/self/uid_map")?,
-        read("/proc/self/gid_map")?,
-        capabilities.skip(1).take(1).collect(),
-        owner.to_string(),
-        file,
-    ])
+        Err(error) => Err(failed(Call::Proc(format!("read {path}")))(error)),
+    }
 }

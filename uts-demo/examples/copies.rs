@@ -11,13 +11,15 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::utsname::uname;
 use nix::unistd::sethostname;
-use user_demo::{Failure, failed, link};
+use user_demo::link::Call;
+use user_demo::link::example::{self, learned, row};
+use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
-    link::example("copies", run)
+    example::run("copies", run)
 }
 
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<u8, Failure> {
     // This namespace is the outside here, so that the machine keeps its names.
     user_demo::unshare(CloneFlags::CLONE_NEWUTS)?;
     let outside = File::open("/proc/self/ns/uts").map_err(failed("open"))?;
@@ -25,7 +27,7 @@ fn run() -> Result<ExitCode, Failure> {
 
     // The kernel copies both names now, and never again.
     unshare(CloneFlags::CLONE_NEWUTS)
-        .map_err(failed("unshare(CLONE_NEWUTS)"))?;
+        .map_err(failed(CloneFlags::CLONE_NEWUTS))?;
     let inside = File::open("/proc/self/ns/uts").map_err(failed("open"))?;
 
     let at_birth = [names(&outside)?, names(&inside)?];
@@ -39,16 +41,7 @@ fn run() -> Result<ExitCode, Failure> {
     let held = row("at birth", at_birth, ["tree, wood", "tree, wood"])
         & row("inside renamed", first, ["tree, wood", "bird, nest"])
         & row("outside renamed", then, ["hill, field", "bird, nest"]);
-    if held {
-        println!("\nLearned: a new UTS namespace is a copy, and then its own.");
-    }
-    Ok(ExitCode::from(u8::from(!held)))
-}
-
-/// Prints what was measured. True if that is what the fact says.
-fn row(what: &str, measured: [String; 2], fact: [&str; 2]) -> bool {
-    println!("{what:18}  {:18}  {}", measured[0], measured[1]);
-    measured == fact
+    Ok(learned(held, "a new UTS namespace is a copy, and then its own."))
 }
 
 /// Enters a namespace, and returns both of its names.
@@ -64,9 +57,9 @@ fn go_to(namespace: &File) -> Result<(), Failure> {
 
 #[expect(unsafe_code, reason = "nix has no setdomainname")]
 fn rename(host: &str, domain: &str) -> Result<(), Failure> {
-    sethostname(host).map_err(failed("sethostname"))?;
+    sethostname(host).map_err(failed(Call::Sethostname))?;
     // SAFETY: the kernel reads this many bytes and keeps no pointer.
     let done =
         unsafe { libc::setdomainname(domain.as_ptr().cast(), domain.len()) };
-    Errno::result(done).map(drop).map_err(failed("setdomainname"))
+    Errno::result(done).map(drop).map_err(failed(Call::Setdomainname))
 }

@@ -8,14 +8,16 @@ use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
-use user_demo::{Failure, link};
+use user_demo::Failure;
+use user_demo::link::end;
+use user_demo::link::example::{self, learned};
 
 fn main() -> ExitCode {
-    link::example("longest", run)
+    example::run("longest", run)
 }
 
 #[expect(unsafe_code, reason = "nix has no setdomainname")]
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<u8, Failure> {
     // In its own namespace, so that the machine keeps its names.
     user_demo::unshare(CloneFlags::CLONE_NEWUTS)?;
 
@@ -30,20 +32,13 @@ fn run() -> Result<ExitCode, Failure> {
     held &= row("setdomainname", |length| unsafe {
         libc::setdomainname(name, length)
     });
-    if held {
-        // __NEW_UTS_LEN is 64: the kernel's buffer has one more byte, for the
-        // zero.
-        println!("\nLearned: a name has 64 bytes at most.");
-    }
-    Ok(ExitCode::from(u8::from(!held)))
+    // __NEW_UTS_LEN is 64: the kernel's buffer has one more byte, for the
+    // zero.
+    Ok(learned(held, "a name has 64 bytes at most."))
 }
 
 /// Prints what was measured. True if that is what the fact says.
 fn row(call: &str, set: impl Fn(usize) -> i32) -> bool {
-    let ends = [64, 65].map(|length| match Errno::result(set(length)) {
-        Ok(_) => "done".to_string(),
-        Err(errno) => format!("{errno:?}"),
-    });
-    println!("{call:18}  {:18}  {}", ends[0], ends[1]);
-    ends == ["done", "EINVAL"]
+    let seen = [64, 65].map(|length| end(Errno::result(set(length)), "done"));
+    example::row(call, seen, ["done", "EINVAL"])
 }

@@ -7,7 +7,7 @@ use nix::libc::_exit;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::{Failure, failed};
+use super::{Call, Failure, failed};
 
 /// A child that has looked around inside. It stays there until it is dropped.
 pub struct Child {
@@ -24,7 +24,7 @@ pub fn in_child<const N: usize>(
     let (reader, writer) = io::pipe().map_err(failed("pipe"))?;
     let (wait, release) = io::pipe().map_err(failed("pipe"))?;
     // SAFETY: there is one thread only, so the child may go on as we do.
-    match unsafe { fork() }.map_err(failed("fork"))? {
+    match unsafe { fork() }.map_err(failed(Call::Fork))? {
         ForkResult::Parent { child: pid } => {
             drop(writer); // Or read never sees the end of the text.
             let child = Child { pid, release: Some(release) };

@@ -9,7 +9,17 @@ use std::os::unix::{ffi::OsStrExt, process::CommandExt};
 use std::process::{self, Command, ExitCode};
 use std::{env, fmt::Display, panic};
 
-use crate::{Failure, failed, inherited};
+use nix::errno::Errno;
+
+pub mod child;
+pub mod example;
+pub mod report;
+
+mod advice;
+mod inherited;
+pub(crate) mod kernel;
+
+pub use advice::Call;
 
 /// Runs a program of this name. Its first argument is COMMAND, and all that
 /// follow are COMMAND's own. Without COMMAND `program` gets `None`.
@@ -46,17 +56,6 @@ pub fn run(
     done.unwrap_or_else(|failure| ExitCode::from(failure.print(name)))
 }
 
-/// Runs an example of this name, which takes no COMMAND. Its status is what
-/// `run` returns, or 125 where a call failed.
-pub fn example<S: Into<ExitCode>>(
-    name: &'static str,
-    run: impl FnOnce() -> Result<S, Failure>,
-) -> ExitCode {
-    begin(name);
-    let done = run().map(S::into);
-    done.unwrap_or_else(|failure| ExitCode::from(failure.print(name)))
-}
-
 /// What Rust's runtime does otherwise than other programs.
 #[expect(clippy::disallowed_methods, reason = "a panic ends it in any case")]
 fn begin(name: &'static str) {
@@ -81,8 +80,7 @@ pub fn exec(mut command: Command) -> Failure {
     // SAFETY: it only calls signal(2), and there is one thread only.
     let error = unsafe { command.pre_exec(restore) }.exec();
     let missing = error.kind() == ErrorKind::NotFound;
-    let call = format!("exec {}", command.get_program().display());
-    let failure = failed(call)(error);
+    let failure = failed(Call::Exec(command.get_program().into()))(error);
     Failure { status: if missing { 127 } else { 126 }, ..failure }
 }
 
@@ -92,6 +90,56 @@ pub fn print(line: impl Display) -> Result<ExitCode, Failure> {
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     stdout
         .and_then(|mut stdout| stdout.write_all(format!("{line}\n").as_bytes()))
-        .map_err(failed("write standard output"))?;
+        .map_err(failed(Call::Stdout))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a call ended, for a table: `done`, or the name of its error.
+pub fn end<T, E: Into<io::Error>>(call: Result<T, E>, done: &str) -> String {
+    match call {
+        Ok(_) => done.into(),
+        Err(error) => format!("{:?}", errno(error)),
+    }
+}
+
+/// The error's number. One that std has made itself has none: EIO.
+fn errno(error: impl Into<io::Error>) -> Errno {
+    Errno::try_from(error.into()).unwrap_or(Errno::EIO)
+}
+
+/// What a program says on standard error before it ends, and its status then.
+#[derive(Debug)]
+pub struct Failure {
+    status: u8,
+    /// Each begins with the program's name when it is printed.
+    messages: Vec<String>,
+}
+
+/// For `map_err`: names the call that failed. Below the call and its error
+/// stands a line of advice, which depends on this machine: so it is looked
+/// for at once, while the process still is where the call failed.
+pub fn failed<E: Into<io::Error>>(
+    call: impl Into<Call>,
+) -> impl FnOnce(E) -> Failure {
+    |error| {
+        let (call, errno) = (call.into(), errno(error));
+        let advice = advice::advice(&call, errno);
+        Failure::new(125, format!("{call}: {errno}\n{advice}"))
+    }
+}
+
+impl Failure {
+    /// Says it on standard error, and returns the status to end with. In a
+    /// chain, the name in front says which link it was.
+    pub fn print(self, name: &str) -> u8 {
+        for message in self.messages {
+            // Where nobody reads it, the status still says it.
+            let _ = writeln!(io::stderr(), "{name}: {message}");
+        }
+        self.status
+    }
+
+    fn new(status: u8, message: String) -> Failure {
+        Failure { status, messages: vec![message] }
+    }
 }

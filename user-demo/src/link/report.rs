@@ -1,12 +1,41 @@
 //! What a demo prints without COMMAND: a table of what a process saw outside,
 //! inside and outside again, and whether that proves isolation.
 
+use std::fs;
 use std::process::ExitCode;
 
-use crate::Failure;
-use crate::link::print;
+use super::{Call, Failure, failed, print};
+
+/// A row of the table: a fact, how a process sees it, and what must hold.
+pub struct Row<'a> {
+    fact: &'static str,
+    look: Box<dyn Fn() -> Result<String, Failure> + 'a>,
+    holds: Box<dyn Fn(Seen) -> Outcome + 'a>,
+}
+
+/// The values of a row.
+#[derive(Clone, Copy)]
+#[expect(missing_docs, reason = "they are the table's columns")]
+pub struct Seen<'a> {
+    pub outside: &'a str,
+    pub inside: &'a str,
+    pub again: &'a str,
+}
+
+impl Seen<'_> {
+    /// Inside it is this, and outside it is again what it was.
+    pub fn becomes(self, value: &str) -> bool {
+        self.inside == value && self.stays()
+    }
+
+    /// Outside it is again what it was.
+    pub fn stays(self) -> bool {
+        self.again == self.outside
+    }
+}
 
 /// What a row proves.
+#[derive(Debug, PartialEq)]
 pub enum Outcome {
     /// What must hold does.
     Isolated,
@@ -22,61 +51,113 @@ impl From<bool> for Outcome {
     }
 }
 
-/// The table. Each column has a value for each row.
-pub struct Report<'a> {
-    columns: [&'a [String]; 3],
-    rows: usize,
-    broken: Vec<String>,
-    untried: Vec<String>,
+/// A row. `look` returns the value that the calling process sees.
+pub fn row<'a, O: Into<Outcome>>(
+    fact: &'static str,
+    look: impl Fn() -> Result<String, Failure> + 'a,
+    holds: impl Fn(Seen) -> O + 'a,
+) -> Row<'a> {
+    let holds = Box::new(move |seen: Seen<'_>| holds(seen).into());
+    Row { fact, look: Box::new(look), holds }
 }
 
-impl<'a> Report<'a> {
-    /// Prints the head of the table.
-    pub fn new(
-        outside: &'a [String],
-        inside: &'a [String],
-        again: &'a [String],
-    ) -> Result<Report<'a>, Failure> {
-        print(line("", "outside", "inside", "outside again"))?;
-        let columns = [outside, inside, again];
-        Ok(Report { columns, rows: 0, broken: vec![], untried: vec![] })
-    }
+/// The first row of each demo: which namespace a process is in. `kind` is its
+/// name in /proc/self/ns.
+pub fn namespace(fact: &'static str, kind: &'static str) -> Row<'static> {
+    let look = move || {
+        let path = format!("/proc/self/ns/{kind}");
+        let link = fs::read_link(&path);
+        let link = link.map_err(failed(Call::Proc(format!("readlink {path}"))));
+        Ok(link?.display().to_string())
+    };
+    row(fact, look, |it| it.inside != it.outside && it.stays())
+}
 
-    /// Prints the next row: a fact, and the next value of each column.
-    pub fn row(
-        &mut self,
-        fact: &str,
-        outcome: impl Into<Outcome>,
-    ) -> Result<(), Failure> {
-        let [outside, inside, again] = self.columns.map(|it| &it[self.rows]);
-        print(line(fact, outside, inside, again))?;
-        self.rows += 1;
-        match outcome.into() {
+/// What this process sees: a value for each row.
+///
+/// # Errors
+/// The first row that cannot be seen: then there is no table.
+pub fn look<const N: usize>(rows: &[Row; N]) -> Result<[String; N], Failure> {
+    let mut seen = [const { String::new() }; N];
+    for (value, row) in seen.iter_mut().zip(rows) {
+        *value = (row.look)()?;
+    }
+    Ok(seen)
+}
+
+/// Prints the table. The status is 0 if all rows hold.
+///
+/// # Errors
+/// 1 if a row does not hold, and 125 if one that might not hold could not be
+/// tried.
+pub fn verdict<const N: usize>(
+    rows: &[Row; N],
+    [outside, inside, again]: [&[String; N]; 3],
+) -> Result<ExitCode, Failure> {
+    let widths = widths(outside.iter().chain(inside).chain(again));
+    print(line(widths, ["", "outside", "inside", "outside again"]))?;
+    let (mut broken, mut untried) = (vec![], vec![]);
+    for (n, Row { fact, holds, .. }) in rows.iter().enumerate() {
+        let [outside, inside, again] =
+            [outside, inside, again].map(|it| &*it[n]);
+        print(line(widths, [fact, outside, inside, again]))?;
+        match holds(Seen { outside, inside, again }) {
             Outcome::Isolated => {}
             Outcome::NotIsolated => {
-                self.broken.push(format!("not isolated: {fact}"));
+                broken.push(format!("not isolated: {fact}"));
             }
             Outcome::Untried(why) => {
-                self.untried.push(format!("could not be tried: {fact}: {why}"));
+                untried.push(format!("could not be tried: {fact}: {why}"));
             }
         }
-        Ok(())
     }
+    let status = match (broken.len(), untried.len()) {
+        (0, 0) => return Ok(ExitCode::SUCCESS),
+        (0, _) => 125,
+        _ => 1,
+    };
+    Err(Failure { status, messages: [broken, untried].concat() })
+}
 
-    /// The status: 0 if all rows hold, 1 if one does not, and 125 if one that
-    /// might not hold could not be tried.
-    pub fn verdict(self) -> Result<ExitCode, Failure> {
-        let status = match (self.broken.len(), self.untried.len()) {
-            (0, 0) => return Ok(ExitCode::SUCCESS),
-            (0, _) => 125,
-            _ => 1,
-        };
-        let messages = [self.broken, self.untried].concat();
-        Err(Failure { status, messages })
-    }
+/// Of a fact and of a value. Most values have 18 characters at most; with
+/// `cgroup:[4026531835]` the table is still 80 columns wide.
+fn widths<'a>(mut values: impl Iterator<Item = &'a String>) -> [usize; 2] {
+    let long = values.any(|value| value.chars().count() == 19);
+    if long { [17, 19] } else { [18, 18] }
 }
 
 /// One line of the table: within 80 columns, as far as the values allow.
-fn line(fact: &str, outside: &str, inside: &str, again: &str) -> String {
-    format!("{fact:18}  {outside:18}  {inside:18}  {again}")
+fn line(
+    [first, other]: [usize; 2],
+    [fact, outside, inside, again]: [&str; 4],
+) -> String {
+    format!("{fact:first$}  {outside:other$}  {inside:other$}  {again}")
+}
+
+#[test]
+fn line_has_80_columns() {
+    let columns = |value: &str| {
+        let value = value.to_string();
+        let widths = widths([&value].into_iter());
+        let line = line(widths, ["cgroup namespace", &value, &value, &value]);
+        [line.find(&value), Some(line.len())].map(Option::unwrap_or_default)
+    };
+    assert_eq!(columns("user:[4026531837]"), [20, 77]);
+    assert_eq!(columns("eighteen:[4026531]"), [20, 78]);
+    assert_eq!(columns("cgroup:[4026531835]"), [19, 80]);
+    assert_eq!(columns(&"x".repeat(20))[0], 20);
+}
+
+#[test]
+fn row_holds_where_all_of_it_does() {
+    let seen = |outside, inside, again| Seen { outside, inside, again };
+    assert!(seen("a", "b", "a").becomes("b"));
+    assert!(!seen("a", "b", "b").becomes("b"));
+    assert!(!seen("a", "c", "a").becomes("b"));
+    let holds = |outside, inside, again| {
+        (namespace("", "").holds)(seen(outside, inside, again))
+    };
+    assert_eq!(holds("a", "b", "a"), Outcome::Isolated);
+    assert_eq!(holds("a", "a", "a"), Outcome::NotIsolated);
+    assert_eq!(holds("a", "b", "c"), Outcome::NotIsolated);
 }

@@ -1,51 +1,113 @@
-//! EINVAL, ENOSYS, ENOSPC and ENOENT: what this kernel does not have, what it
-//! has no more of, and what this /proc does not show.
+//! EINVAL, ENOSYS, ENOSPC, ENOENT and EROFS: what this kernel does not have,
+//! what it has no more of, and what this /proc does not show or permit.
 
 use std::fs;
 use std::path::Path;
 
-use crate::advice::{kind, mounts};
+use nix::sched::CloneFlags;
+use nix::sys::utsname::uname;
+
+use super::call::kind;
+use crate::link::kernel::{self, Mount, mounts};
 
 /// EINVAL and ENOSYS of unshare.
-pub fn missing(call: &str) -> String {
-    let kind = kind(call);
-    if !Path::new("/proc/self/ns").join(kind).exists() {
-        return format!("This kernel has no {kind} namespaces");
+pub fn missing(flags: CloneFlags) -> Option<String> {
+    let folder = Path::new("/proc/self/ns");
+    let kind = kind(flags);
+    if folder.exists() && !folder.join(kind).exists() {
+        return Some(format!("This kernel has no {kind} namespaces"));
     }
-    if kind == "user" {
-        return "User namespaces are switched off (RHEL and CentOS 7: boot \
-                with user_namespace.enable=1)"
-            .into();
+    if kind != "user" {
+        return None;
     }
-    "See the man page of the call".into()
+    // Threads share memory, and would have different privilege.
+    let threads = kernel::status("Threads").concat();
+    if threads != "1" && !threads.is_empty() {
+        return Some(format!(
+            "This process has {threads} threads, and only one may enter \
+             (a library of LD_PRELOAD, a #[test]?): see unshare(2)"
+        ));
+    }
+    let release = uname().ok()?.release().to_string_lossy().into_owned();
+    release.contains(".el7").then(|| {
+        "User namespaces are switched off: boot with user_namespace.enable=1"
+            .into()
+    })
 }
 
-/// ENOSPC: which limit, and how to raise it.
-pub fn exhausted(call: &str) -> String {
-    let most = fs::read_to_string("/proc/sys/fs/mount-max");
-    let most = most.ok().and_then(|text| text.trim().parse().ok());
-    match kind(call) {
-        "" if call.starts_with("mount ")
-            && most.is_some_and(|most: usize| mounts().len() >= most) =>
-        {
-            "No mount is left here: sudo sysctl -w fs.mount-max=100000".into()
-        }
-        "" => "A limit of this machine is reached".into(),
-        kind => format!(
-            "No {kind} namespace is left here (or 32 are nested): \
-             sudo sysctl -w user.max_{kind}_namespaces=10000"
-        ),
-    }
+/// ENOSPC of unshare: how to raise the limit. Of the six types two nest.
+pub fn exhausted(flags: CloneFlags) -> Option<String> {
+    let or_nested = match kind(flags) {
+        "" => return None,
+        "user" => " (or 33 are nested)",
+        "pid" => " (or 32 are nested)",
+        _ => "",
+    };
+    let kind = kind(flags);
+    Some(format!(
+        "No {kind} namespace is left here{or_nested}: \
+         sudo sysctl -w user.max_{kind}_namespaces=10000"
+    ))
+}
+
+/// ENOSPC of mount.
+pub fn no_mount_left() -> Option<String> {
+    let most = fs::read_to_string("/proc/sys/fs/mount-max").ok()?;
+    let most: usize = most.trim().parse().ok()?;
+    (mounts().len() >= most).then(|| {
+        "No mount is left here: sudo sysctl -w fs.mount-max=100000".into()
+    })
+}
+
+/// The last one at /proc covers the others.
+fn at_proc(mounts: &[Mount]) -> Option<&Mount> {
+    mounts.iter().rfind(|mount| mount.at == "/proc")
 }
 
 /// ENOENT below /proc.
-pub fn proc_without() -> String {
-    let mounts = mounts(); // The last one at /proc covers the others.
-    let at_proc =
-        |line: &&Vec<String>| line.get(4).is_some_and(|at| at == "/proc");
-    let options = mounts.iter().rfind(at_proc).and_then(|line| line.last());
-    if options.is_some_and(|options| options.contains("subset=pid")) {
-        return "/proc is mounted with subset=pid: mount it without".into();
+pub fn proc_without() -> &'static str {
+    if at_proc(&mounts()).is_some_and(|proc| proc.has("subset=pid")) {
+        return "/proc is mounted with subset=pid: mount it without";
     }
-    "Is /proc this PID namespace's own? See `findmnt /proc`".into()
+    let empty = |mut all: fs::ReadDir| all.next().is_none();
+    if fs::read_dir("/proc").map_or(true, empty) {
+        return "Nothing is mounted at /proc: mount -t proc proc /proc";
+    }
+    "Is /proc this PID namespace's own? See `findmnt /proc`"
+}
+
+/// EROFS below /proc.
+pub fn read_only() -> Option<String> {
+    at_proc(&mounts())?.has("ro").then(|| {
+        "/proc is mounted read-only (is this a container?): leave it, or \
+         sudo mount -o remount,rw /proc"
+            .into()
+    })
+}
+
+#[test]
+fn threads_are_counted() {
+    // A test has a thread of its own.
+    let advice = missing(CloneFlags::CLONE_NEWUSER).expect("advice");
+    assert!(advice.contains("threads, and only one may enter"), "{advice}");
+    // The other types do not mind.
+    assert_eq!(missing(CloneFlags::CLONE_NEWUTS), None);
+}
+
+#[test]
+fn only_types_that_nest_are_nested() {
+    let says = |flag| exhausted(flag).expect("advice");
+    assert!(says(CloneFlags::CLONE_NEWUSER).contains("(or 33 are nested)"));
+    assert!(says(CloneFlags::CLONE_NEWPID).contains("(or 32 are nested)"));
+    for (flag, kind) in [
+        (CloneFlags::CLONE_NEWUTS, "uts"),
+        (CloneFlags::CLONE_NEWIPC, "ipc"),
+        (CloneFlags::CLONE_NEWNS, "mnt"),
+        (CloneFlags::CLONE_NEWNET, "net"),
+    ] {
+        let sysctl = format!("user.max_{kind}_namespaces=10000");
+        let says = says(flag);
+        assert!(!says.contains("nested") && says.ends_with(&sysctl), "{says}");
+    }
+    assert_eq!(exhausted(CloneFlags::CLONE_VM), None);
 }

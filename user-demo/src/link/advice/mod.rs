@@ -2,100 +2,93 @@
 //! above all with user namespaces. So the kernel is asked about each reason
 //! before it is named.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::{env, fs};
+mod call;
+mod einval;
+mod eperm;
+mod exec;
+
+use std::env;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 
-use crate::exec;
-use crate::forbidden::{chrooted, forbidden, unmountable};
-use crate::missing::{exhausted, missing, proc_without};
+pub use call::Call;
 
-/// Whether this process has made a PID namespace, in which no process was
-/// started yet.
-pub static NEW_PID_NAMESPACE: AtomicBool = AtomicBool::new(false);
+use super::kernel::{NEW_PID_NAMESPACE, namespace};
 
-/// What to do about a call that failed, on this machine.
-pub fn advice(call: &str, errno: Errno) -> String {
-    if let Some(name) = call.strip_prefix("exec ") {
-        return exec::advice(name, errno).into();
-    }
+/// What to do about a call that failed, on this machine: one line.
+pub fn advice(call: &Call, errno: Errno) -> String {
     let advice = match (call, errno) {
-        ("write standard output", Errno::ENOSPC) => {
-            return "The disk is full".into();
+        (Call::Exec(name), _) => return exec::advice(name, errno).into(),
+        (Call::Stdout, Errno::ENOSPC) => return "The disk is full".into(),
+        (Call::Stdout, Errno::EPIPE) => return "Its reader has gone".into(),
+        (Call::Stdout, _) => return "Is it open for writing?".into(),
+        (_, Errno::EPERM | Errno::EACCES | Errno::ENOSYS)
+            if eperm::filtered(call) =>
+        {
+            Some(
+                "A seccomp filter forbids it (is this a container?): leave \
+                 it, or start it with `--security-opt seccomp=unconfined`"
+                    .into(),
+            )
         }
-        ("write standard output", Errno::EPIPE) => {
-            return "Its reader has gone".into();
+        (Call::Fork, Errno::ENOMEM) if pid_1_is_dead() => {
+            Some("PID 1 of the namespace is dead: nothing starts there".into())
         }
-        ("write standard output", _) => {
-            return "Is it open for writing?".into();
-        }
-        ("fork", Errno::ENOMEM) if pid_1_is_dead() => {
-            "PID 1 of the namespace is dead: nothing starts there".into()
-        }
-        ("fork", Errno::EAGAIN) => {
+        (Call::Fork, Errno::EAGAIN) => Some(
             "There are too many processes: see `ulimit -u`, and pids.max of \
              the cgroup"
-                .into()
-        }
-        ("unshare(CLONE_NEWPID)", Errno::EINVAL)
-            if link("pid_for_children") != link("pid") =>
+                .into(),
+        ),
+        (Call::Unshare(CloneFlags::CLONE_NEWPID), Errno::EINVAL)
+            if namespace("pid_for_children") != namespace("pid") =>
         {
-            "`unshare --pid` goes with --fork, before this demo".into()
+            Some("`unshare --pid` goes with --fork, before this demo".into())
         }
-        (_, Errno::EINVAL | Errno::ENOSYS) if call.starts_with("unshare(") => {
-            missing(call)
+        (Call::Unshare(flags), Errno::EINVAL | Errno::ENOSYS) => {
+            einval::missing(*flags)
         }
-        (_, Errno::ENOSPC) => exhausted(call),
-        (_, Errno::EROFS) => {
-            "/proc is mounted read-only (is this a container?): leave it, or \
-             use `--privileged`"
-                .into()
+        (Call::Unshare(flags), Errno::ENOSPC) => einval::exhausted(*flags),
+        (Call::Mount(_) | Call::Private, Errno::ENOSPC) => {
+            einval::no_mount_left()
         }
-        (_, Errno::ENOENT) if call.contains("/proc/") => proc_without(),
-        ("mount /proc", Errno::EPERM) => unmountable(),
-        ("mount / MS_REC|MS_PRIVATE", Errno::EINVAL) if chrooted() => {
-            "No mount is at / in this chroot: leave it".into()
+        (Call::Private, Errno::EINVAL) if eperm::chrooted() => {
+            Some("No mount is at / in this chroot: leave it".into())
         }
-        (_, Errno::EPERM | Errno::EACCES) => forbidden(call),
-        _ => "See the man page of the call".into(),
+        (Call::Map(_) | Call::Proc(_), Errno::EROFS) => einval::read_only(),
+        (Call::Map(_) | Call::Proc(_), Errno::ENOENT) => {
+            Some(einval::proc_without().into())
+        }
+        (Call::Mount(at), Errno::EPERM) if at == "/proc" => {
+            eperm::unmountable().map(String::from)
+        }
+        (_, Errno::EPERM | Errno::EACCES) => eperm::forbidden(call, errno),
+        _ => None,
     };
+    let advice = advice.unwrap_or_else(|| unknown(errno).into());
     let this = env::args_os().next().unwrap_or_default();
     let name = Path::new(&this).file_name().unwrap_or_default();
     let vm = format!("cargo run -p harness -- {}", name.display());
     format!("{advice}; the VM always works: {vm}")
 }
 
-/// The lines of /proc/self/mountinfo, split: the fifth is the mount point.
-pub fn mounts() -> Vec<Vec<String>> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let split = |line: &str| line.split(' ').map(String::from).collect();
-    text.lines().map(split).collect()
-}
-
-/// Whether the next child would be in a PID namespace whose PID 1 has ended.
-fn pid_1_is_dead() -> bool {
-    let next = link("pid_for_children");
-    !NEW_PID_NAMESPACE.load(Ordering::Relaxed)
-        && next.is_some_and(|next| Some(next) != link("pid"))
-}
-
-/// Which namespace it is. Before Linux 7.0 that of the next child can be read
-/// only when it has a PID 1, or had one.
-fn link(name: &str) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/self/ns/{name}")).ok()
-}
-
-/// The type of namespace that the call makes, as /proc names it.
-pub fn kind(call: &str) -> &str {
-    match call {
-        "unshare(CLONE_NEWUSER)" => "user",
-        "unshare(CLONE_NEWUTS)" => "uts",
-        "unshare(CLONE_NEWIPC)" => "ipc",
-        "unshare(CLONE_NEWPID)" => "pid",
-        "unshare(CLONE_NEWNS)" => "mnt",
-        "unshare(CLONE_NEWNET)" => "net",
-        _ => "",
+/// Where nothing fits.
+fn unknown(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EPERM | Errno::EACCES => {
+            "Its reason cannot be seen from here (a security module, a \
+             chroot?): see user_namespaces(7), and `dmesg`"
+        }
+        Errno::ENOSPC => "A limit of this machine is reached",
+        _ => "See the man page of the call",
     }
+}
+
+/// Would the next child be in a PID namespace whose PID 1 has ended?
+fn pid_1_is_dead() -> bool {
+    let next = namespace("pid_for_children");
+    !NEW_PID_NAMESPACE.load(Ordering::Relaxed)
+        && next.is_some_and(|next| Some(next) != namespace("pid"))
 }
