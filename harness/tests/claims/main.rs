@@ -6,6 +6,7 @@
 mod common;
 mod target;
 
+mod advice;
 mod chain;
 mod checkout;
 mod clone;
