@@ -1,6 +1,5 @@
 //! The laboratory: the reader's own container, the tour, the ordinary user.
 
-use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -8,6 +7,7 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
 use crate::common;
+use crate::fixture::compile;
 use crate::target::{Reader, Root, fresh_machine};
 use crate::vm::harness;
 
@@ -22,15 +22,7 @@ fn source(name: &str) -> PathBuf {
 fn readers_own_container_runs_in_the_machine() {
     let dir = tempfile::tempdir().expect("a folder");
     let container = dir.path().join("container");
-    // The compiler in the folder of the Cargo that runs this test.
-    let cargo = env::var_os("CARGO").map(PathBuf::from);
-    let beside = cargo.map(|cargo| cargo.with_file_name("rustc"));
-    let rustc = beside.filter(|path| path.is_file());
-    Command::new(rustc.unwrap_or("rustc".into()))
-        .args(["--edition", "2024", "-A", "warnings", "-o"])
-        .args([&container, &source("container.rs")])
-        .assert()
-        .success();
+    compile("claims/container/container.rs", &container);
     let look = "hostname; echo $$; echo /proc/[0-9]*; ls /mnt; ls -d /etc";
     let run = |argv: &[&str]| {
         let mut machine = harness();
