@@ -119,15 +119,20 @@ fn blessed(
     let mut blessed = String::new();
     for line in page.lines() {
         let is_head = line == "| id | fact | control | claims |"
-            || line == "|---|---|---|---|";
+            || line == "| id | fact | since | control | claims |"
+            || line.trim_matches(['|', '-']).is_empty();
         if !line.starts_with('|') || is_head {
             blessed += &format!("{line}\n");
             continue;
         }
         let columns: Vec<&str> = line.split(" | ").collect();
-        let [id, fact, control, _] = columns[..] else {
+        // Some tables have a column `since` behind the fact.
+        let (4 | 5, [id, fact @ .., control, _]) =
+            (columns.len(), &columns[..])
+        else {
             return Err(format!("four columns, in the row: {line}"));
         };
+        let fact = fact.join(" | ");
         let id = id.trim_start_matches("| ");
         if self::id(id).is_none() {
             return Err(format!("a letter and a number, in the row: {line}"));

@@ -97,6 +97,16 @@ impl Machine {
         String::from_utf8(output.stdout).expect("text")
     }
 
+    /// The kernel's version, if it is Debian's: other vendors put parts of
+    /// later versions into theirs.
+    #[track_caller]
+    pub fn debians_release(&self) -> Option<(u32, u32)> {
+        let version = self.sh(Root, "uname -v");
+        let (_, release) = version.split_once(" Debian ")?;
+        let mut numbers = release.split(['.', '-', '~']).map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    }
+
     /// Runs a command behind these links. Returns how its last system call of
     /// this name, with this text in its arguments, ended: `done`, or the name
     /// of the error. strace(1) gets that from the kernel. The tools' own error
