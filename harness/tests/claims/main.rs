@@ -16,6 +16,7 @@ mod faults;
 mod fixture;
 mod ipc;
 mod laboratory;
+mod maps;
 mod mount;
 mod net;
 mod pid;
