@@ -6,7 +6,7 @@
 #            `umount --lazy w/a` in the first, that mount is at w/a in the second:
 #            a directory higher, where nobody has mounted it. Since 6.17 w/a
 #            stays there, because of it.
-# Versions:  at w/a on 6.1.176 and 6.12.117; at w/a/a on 6.17.13, 6.18 and 7.2.12.
+# Versions:  at w/a on Debian's 6.1.0-56 and 6.12.117; at w/a/a on 6.17.13, 6.18 and 7.2.12.
 # Source:    fs/pnode.c, propagate_umount(), which was written anew for 6.17. No
 #            document says it.
 set -eu
