@@ -1,68 +1,53 @@
-//! The exercises fit the present source, and name claims that exist. The script
-//! `harness/exercises` checks that exactly these claims fail; it takes minutes.
+//! The exercises fit the present source, and name claims that exist. The
+//! example `exercises` checks that exactly these claims fail; it takes minutes.
+
+#[path = "../exercises/page.rs"]
+mod page;
 
 use std::fs;
 
 use super::workspace;
-
-/// The lines of a file of `harness/exercises.d` that begin with this word,
-/// without it.
-fn field(text: &str, word: &str) -> Vec<String> {
-    let lines = text.lines().filter_map(|line| line.split_once(' '));
-    let lines = lines.filter(|(first, _)| *first == word);
-    lines.map(|(_, rest)| rest.to_string()).collect()
-}
+use page::{Exercise, exercises};
 
 fn read(path: &str) -> String {
     let text = fs::read_to_string(workspace().join(path));
     text.unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// The exercises of the page.
+fn all() -> Vec<Exercise> {
+    exercises(&read("EXERCISES.md")).expect("each has all its parts")
+}
+
 /// What is wrong with an exercise: a line for each fault.
-fn complaints(number: usize, text: &str) -> Vec<String> {
+fn complaints(it: &Exercise) -> Vec<String> {
     let mut wrong = Vec::new();
-    let page = read("EXERCISES.md");
-    let section = page.split("\n## ").nth(number).unwrap_or_default();
-    let one = |word: &str| match &field(text, word)[..] {
-        [only] => only.clone(),
-        other => panic!("{number}: {word}: {other:?}"),
-    };
-    let [file, old, new] = ["file", "old", "new"].map(one);
-    let [run, passes] = ["run", "passes"].map(one);
-    let found = read(&file).matches(&old).count();
+    let found = read(&it.file).matches(&it.old).count();
     if found != 1 {
-        wrong.push(format!("{found} times in {file}: {old}"));
+        wrong.push(format!("{found} times in {}: {}", it.file, it.old));
     }
-    for part in [
-        format!("]({file})"),
-        format!("```text\n{old}\n```"),
-        format!("```text\n{new}\n```"),
-        format!("cargo test -p harness --test claims -- {run}\n"),
-        format!("cargo run -q -p harness -- {passes}\n"),
-    ] {
-        if !section.contains(&part) {
-            wrong.push(format!("not on the page: {part}"));
-        }
+    if it.old == it.new {
+        wrong.push("nothing is changed".into());
     }
-    let fails = field(text, "fails");
-    if fails.is_empty() {
+    let mut words = it.passes.split(' ');
+    if !words.any(|it| workspace().join(it).join("src/main.rs").is_file()) {
+        wrong.push(format!("no demo is run: {}", it.passes));
+    }
+    if it.fails.is_empty() {
         wrong.push("no claim fails".into());
     }
-    for claim in &fails {
+    if !it.fails.is_sorted() {
+        wrong.push("the answer is not sorted".into());
+    }
+    for claim in &it.fails {
         let (module, name) = claim.split_once("::").unwrap_or((claim, ""));
         let claims = read(&format!("harness/tests/claims/{module}.rs"));
         if !claims.contains(&format!("\nfn {name}(")) {
             wrong.push(format!("there is no claim {claim}"));
         }
-        if !claim.starts_with(&run) {
-            wrong.push(format!("{run} does not run {claim}"));
+        if !claim.starts_with(&it.run) {
+            wrong.push(format!("{} does not run {claim}", it.run));
         }
-    }
-    let listed = section.lines().filter_map(|line| line.strip_prefix("- `"));
-    let listed: Vec<String> =
-        listed.filter_map(|it| Some(it.strip_suffix('`')?.into())).collect();
-    if listed != fails {
-        wrong.push(format!("the page's answer is another: {listed:?}"));
     }
     wrong
 }
@@ -70,29 +55,34 @@ fn complaints(number: usize, text: &str) -> Vec<String> {
 #[test]
 fn each_exercise_fits_the_source_and_names_claims() {
     let mut wrong = String::new();
-    for number in 1..=6 {
-        let text = read(&format!("harness/exercises.d/{number}"));
-        for complaint in complaints(number, &text) {
-            wrong += &format!("\n{number}: {complaint}");
+    for exercise in all() {
+        for complaint in complaints(&exercise) {
+            wrong += &format!("\n{}: {complaint}", exercise.title);
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+    assert_eq!(all().len(), 6);
 }
 
 /// The control: each part of an exercise that is out of date is noticed.
 #[test]
 fn exercise_that_is_out_of_date_is_noticed() {
-    let text = read("harness/exercises.d/1");
-    assert_eq!(complaints(1, &text), [""; 0]);
-    for (what, from, to, part) in [
-        ("the source", "old MsFlags::", "old NoFlags::", "times in"),
-        ("a claim", "fails mount::", "fails mount::no_", "no claim"),
-        ("another module", "run mount::", "run uts::", "does not run"),
-        ("the page", "new MsFlags", "new NoFlags", "not on the page"),
-        ("the answer", "fails ", "failed ", "answer is another"),
+    let right = all().remove(0);
+    assert_eq!(complaints(&right), [""; 0]);
+    let change = |change: fn(&mut Exercise)| {
+        let mut wrong = right.clone();
+        change(&mut wrong);
+        complaints(&wrong).join("\n")
+    };
+    for (wrong, part) in [
+        (change(|it| it.old.insert(0, '!')), "0 times in"),
+        (change(|it| it.fails[0].push('!')), "there is no claim"),
+        (change(|it| it.run = "uts::".into()), "does not run"),
+        (change(|it| it.new = it.old.clone()), "nothing is changed"),
+        (change(|it| it.passes = "true".into()), "no demo is run"),
+        (change(|it| it.fails.clear()), "no claim fails"),
+        (change(|it| it.fails.reverse()), "not sorted"),
     ] {
-        let wrong = complaints(1, &text.replacen(from, to, 1));
-        let seen = wrong.iter().any(|it| it.contains(part));
-        assert!(seen, "{what}: {wrong:?}");
+        assert!(wrong.contains(part), "{part}: {wrong}");
     }
 }
