@@ -160,8 +160,41 @@ fn tour_is_taken_up_at_any_step() {
             let tour = format!("tour $1 {step}");
             assert_eq!(machine.sh_with(Reader, &tour, &[language]), rest);
         }
-        let next = format!("tour {language} 13");
-        assert_eq!(machine.sh(Root, &next), "");
+        for step in ["0", "13", "1 3", "nowhere"] {
+            let wrong = machine.root(["tour", language, step]);
+            wrong.assert().code(2).stdout("");
+        }
     }
-    machine.root(["tour", "nowhere"]).assert().code(2);
+}
+
+/// V9: at a terminal, `q` leaves the tour. Then there is a prompt, and above it
+/// the step that was read, and no other. Both shells can be typed in.
+#[test]
+fn tour_that_is_left_leaves_the_step_and_a_prompt() {
+    let script = r#"cd /tmp; mkfifo keys; exec 3<> keys
+        shown() { until grep -q "$1" screen; do :; done; }
+        TERM=linux script -qefc "stty columns $1 rows $2
+            tour 4; echo EN''DED; read answer; echo the answer: \$answer" \
+            screen < keys > /dev/null 2>&1 &
+        shown 'UTS: a name'; shown 'first (F2'
+        printf :n >&3; shown 'IPC: queues'
+        printf '\033[[B' >&3; printf 'echo $((6 * 7)) > /tmp/one; cd /\n' >&3
+        until [ -s one ]; do :; done
+        printf '\033[[C' >&3; printf 'pwd > two; mv two /tmp\n' >&3
+        until [ -s two ]; do :; done
+        printf '\033[[B' >&3; printf q >&3; shown ENDED
+        printf 'yes\n' >&3; shown 'answer: yes'; wait $!
+        cat one two; tr -d '\r' < screen"#;
+    for [columns, rows] in [["80", "24"], ["200", "50"]] {
+        let machine = fresh_machine();
+        let seen = machine.sh_with(Root, script, &[columns, rows]);
+        let step = machine.sh(Root, "tour 5");
+        let (step, _) = step.split_once("\n## 6.").expect("a next step");
+        let shells = seen.starts_with("42\n/root\n");
+        assert!(shells, "{columns}: {seen}");
+        let last = seen.rfind("## 5. IPC").map(|at| &seen[at..]);
+        let last = last.and_then(|it| it.split_once("answer: yes\n"));
+        let end = format!("{step}\nENDED\nyes\nthe ");
+        assert_eq!(last.expect("the step").0, end, "{columns}");
+    }
 }
