@@ -1,4 +1,4 @@
-//! The book's pitfall: a new /proc inside breaks the one outside.
+//! The notes' pitfall: a new /proc inside breaks the one outside.
 //!
 //!     cargo run -p mount-demo --example pitfall
 //!

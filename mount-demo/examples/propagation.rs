@@ -1,4 +1,4 @@
-//! Which way mounts propagate: shared, private, slave and unbindable.
+//! Which way mounts propagate, by the propagation type of a copy.
 //!
 //!     cargo run -p mount-demo --example propagation
 //!
@@ -14,14 +14,15 @@ use user_demo::{Failure, failed};
 
 const NEWNS: CloneFlags = CloneFlags::CLONE_NEWNS;
 const TMP: Option<&str> = Some("/tmp");
-/// The propagation type of a copy: whether mounts propagate out of it, and into
-/// it, and whether it can be bind mounted.
-const KINDS: [(&str, MsFlags, [bool; 3]); 4] = [
-    ("shared", MsFlags::MS_SHARED, [true, true, true]),
-    ("private", MsFlags::MS_PRIVATE, [false, false, true]),
-    ("slave", MsFlags::MS_SLAVE, [false, true, true]),
-    ("unbindable", MsFlags::MS_UNBINDABLE, [false; 3]),
+/// How a copy is made, and what is seen of mounts in it, outside, in its copy.
+const KINDS: [(&str, MsFlags, [&str; 4]); 5] = [
+    ("shared", MsFlags::MS_SHARED, ["yes", "yes", "yes", "done"]),
+    ("private", MsFlags::MS_PRIVATE, ["no", "no", "no", "done"]),
+    ("slave", MsFlags::MS_SLAVE, ["no", "yes", "no", "done"]),
+    ("slave, shared", BOTH, ["no", "yes", "yes", "done"]),
+    ("unbindable", MsFlags::MS_UNBINDABLE, ["no", "no", "no", "EINVAL"]),
 ];
+const BOTH: MsFlags = MsFlags::MS_SLAVE.union(MsFlags::MS_SHARED);
 
 fn main() -> ExitCode {
     example::run("propagation", run)
@@ -31,33 +32,32 @@ fn run() -> Result<u8, Failure> {
     user_demo::unshare(NEWNS)?;
     set("none", "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?; // Isolated.
     set("tmpfs", "/tmp", MsFlags::empty())?;
-    for path in ["/tmp/in", "/tmp/out", "/tmp/bind"] {
+    for path in ["/tmp/in", "/tmp/out", "/tmp/copy", "/tmp/bind"] {
         fs::create_dir(path).map_err(failed("mkdir"))?;
     }
-    println!("the copy    a mount in it  a mount outside  a bind");
-    println!("is made     is outside     is in it         mount of it");
+    println!("the copy is    its mounts  outside's     its copy's    a bind");
+    println!("made           outside     mounts in it  mounts in it  mount");
     let mut held = true;
     for (name, kind, expected) in KINDS {
         // A copy, and a copy of that. This process enters both in turn.
         let start = unshared()?;
         set("none", "/tmp", MsFlags::MS_SHARED)?;
         let outside = unshared()?;
-        set("none", "/tmp", kind)?;
+        kind.iter().try_for_each(|flag| set("none", "/tmp", flag))?;
         set("tmpfs", "/tmp/in", MsFlags::empty())?;
         let bound = mount(TMP, "/tmp/bind", TMP, MsFlags::MS_BIND, TMP);
-        let inside = File::open("/proc/self/ns/mnt").map_err(failed("open"))?;
-
+        let inside = unshared()?;
+        set("tmpfs", "/tmp/copy", MsFlags::empty())?;
         setns(outside, NEWNS).map_err(failed("setns"))?;
         let out = seen("/tmp/in");
         set("tmpfs", "/tmp/out", MsFlags::empty())?;
         setns(inside, NEWNS).map_err(failed("setns"))?;
-        let into = seen("/tmp/out");
+        let [into, back] = ["/tmp/out", "/tmp/copy"].map(seen);
         setns(start, NEWNS).map_err(failed("setns"))?;
 
-        held &= [out, into, bound.is_ok()] == expected;
-        let yes = |it| if it { "yes" } else { "no" };
         let bound = bound.map_or_else(|e| format!("{e:?}"), |()| "done".into());
-        println!("{name:10}  {:13}  {:15}  {bound}", yes(out), yes(into));
+        held &= [out, into, back, &bound] == expected;
+        println!("{name:13}  {out:10}  {into:12}  {back:12}  {bound}");
     }
     Ok(learned(held, "the propagation type decides what is passed on."))
 }
@@ -73,7 +73,7 @@ fn set(what: &str, path: &str, how: MsFlags) -> Result<(), Failure> {
     done.map_err(failed(Call::Mount(path.into())))
 }
 
-fn seen(path: &str) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo");
-    mounts.is_ok_and(|mounts| mounts.contains(&format!(" / {path} ")))
+fn seen(path: &str) -> &'static str {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if mounts.contains(&format!(" / {path} ")) { "yes" } else { "no" }
 }

@@ -1,4 +1,4 @@
-//! clone(2) and fork(2): the book's 1.2 and 1.3.
+//! clone(2) and fork(2): the notes' 1.2 and 1.3.
 
 use assert_cmd::assert::OutputAssertExt;
 

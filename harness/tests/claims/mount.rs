@@ -6,7 +6,7 @@ use predicates::prelude::*;
 use crate::report::rows;
 use crate::target::{Reader, Root, USERS, fresh_machine};
 
-/// The book's experiment: new PID and mount namespaces and a new /proc, while
+/// The notes' experiment: new PID and mount namespaces and a new /proc, while
 /// the mounts are shared with the outside.
 const EXPERIMENT: &str = "unshare --propagation unchanged -m -p -f \
                           mount -t proc proc /proc";
@@ -119,6 +119,26 @@ fn ps_inside_lists_exactly_what_runs_there() {
     }
 }
 
+/// M2: what `ps` of today does first is to look itself up, by its own PID.
+#[test]
+fn old_proc_has_another_process_or_none_under_ones_own_number() {
+    let machine = fresh_machine();
+    // The next PID is chosen, so that no process outside has it.
+    let look = "echo 60000 > /proc/sys/kernel/ns_last_pid
+        sh -c 'echo $$; cat /proc/$$/comm || echo nobody' 2> /dev/null";
+    let inside = |links: &[&str], look| {
+        let argv = [links, &["sh", "-euc", look]].concat();
+        let output = machine.root(argv);
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let first = "sh -c 'echo $$; cat /proc/$$/comm'; :";
+    assert_eq!(inside(&["pid-demo"], first), "2\nkthreadd\n");
+    assert_eq!(inside(&["pid-demo"], look), "60001\nnobody\n");
+    let links = ["pid-demo", "mount-demo"];
+    assert_eq!(inside(&links, first), "2\nsh\n");
+    assert_eq!(inside(&links, look), "60001\nsh\n");
+}
+
 /// M3
 #[test]
 fn propagation_decides_which_way_mounts_travel() {
@@ -156,7 +176,23 @@ fn propagation_decides_which_way_mounts_travel() {
     }
 }
 
-/// M4. The book's pitfall.
+/// M3: in each way out of a group a mount may stay unbindable or not.
+#[test]
+fn private_takes_unbindable_away_and_slave_keeps_it() {
+    let machine = fresh_machine();
+    let script = "
+        mkdir /tmp/bind; mount -t tmpfs tree /mnt
+        for kind in unbindable rslave rprivate; do
+            mount --make-$kind /mnt
+            if mount --bind /mnt /tmp/bind 2> /dev/null; then echo bind
+            else echo no bind; fi
+        done";
+    let argv = ["unshare", "-m", "sh", "-euc", script];
+    let output = machine.run(Root, argv, b"");
+    output.assert().success().stdout("no bind\nno bind\nbind\n");
+}
+
+/// M4. The notes' pitfall.
 #[test]
 fn new_proc_on_a_shared_tree_breaks_the_outside() {
     let machine = fresh_machine();
@@ -195,7 +231,7 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
     machine.sh(Reader, DEAD);
 }
 
-/// M4: the book's second shell, while the first one still runs.
+/// M4: the notes' second shell, while the first one still runs.
 #[test]
 fn outside_is_broken_while_the_experiment_still_runs() {
     let machine = fresh_machine();
@@ -254,7 +290,7 @@ fn umount_with_nothing_on_top_takes_the_only_proc_away() {
     assert_eq!(machine.sh(Root, look), "1\n");
 }
 
-/// M5. The book's open question: why /proc is then mounted twice.
+/// M5. The notes' open question: why /proc is then mounted twice.
 #[test]
 fn usual_repair_buries_the_dead_proc_under_a_third() {
     let machine = fresh_machine();
@@ -299,6 +335,71 @@ fn right_repair_is_to_unmount() {
     assert_eq!(machine.sh(Root, &script), before);
 }
 
+/// M6: each of the three states of /proc is told by two looks.
+#[test]
+fn one_umount_too_many_leaves_an_empty_folder() {
+    let machine = fresh_machine();
+    let look = "if [ -e /proc/self ]; then echo self; else echo none; fi
+        set -- /proc/*; [ -e \"$1\" ] && echo files || echo empty";
+    let look = |first: &str| machine.sh(Root, &format!("{first}\n{look}"));
+    assert_eq!(look(":"), "self\nfiles\n");
+    assert_eq!(look(EXPERIMENT), "none\nfiles\n");
+    assert_eq!(look("umount /proc"), "self\nfiles\n");
+    assert_eq!(look("umount /proc"), "none\nempty\n");
+    // Here, and only here, another mount is the cure.
+    assert_eq!(look("mount -t proc proc /proc"), "self\nfiles\n");
+    assert_eq!(at_proc(&machine.sh(Root, MOUNTS)).len(), 1);
+}
+
+/// M6: a working directory in it, in either namespace, keeps a dead /proc.
+#[test]
+fn working_directory_in_a_dead_proc_keeps_it_mounted() {
+    let machine = fresh_machine();
+    let before = machine.sh(Root, MOUNTS);
+    let umount = "strace -o /tmp/trace -e trace=umount2 umount /proc \
+            2> /tmp/said || :
+        sed -n 's/.* = //p' /tmp/trace";
+    let busy = "-1 EBUSY (Device or resource busy)\n";
+    let here = format!("{EXPERIMENT}; cd /proc; {umount}; {DEAD}");
+    assert_eq!(machine.sh(Root, &here), busy);
+    // The shell has ended, and with it its working directory.
+    assert_eq!(machine.sh(Root, &format!("umount /proc; {MOUNTS}")), before);
+
+    let there = "cd /tmp; mkfifo ready hold
+        unshare --propagation unchanged -m -p -f sh -euc '
+            mount -t proc proc /proc; cd /proc; echo > /tmp/ready
+            read word < /tmp/hold; cd /; echo > /tmp/ready
+            read end < /tmp/hold' &
+        read word < ready";
+    machine.sh(Root, there);
+    assert_eq!(machine.sh(Root, umount), busy);
+    let leave = "echo > /tmp/hold; read word < /tmp/ready; umount /proc";
+    assert_eq!(machine.sh(Root, &format!("{leave}; {MOUNTS}")), before);
+}
+
+/// M7
+#[test]
+fn private_outside_keeps_it_inside_until_it_is_undone() {
+    let machine = fresh_machine();
+    let try_it = |first: &str| {
+        machine.sh(
+            Root,
+            &format!(
+                "{first}; {EXPERIMENT}
+                 if {ALIVE}; then echo whole; else echo broken; umount /proc; fi"
+            ),
+        )
+    };
+    assert_eq!(try_it(":"), "broken\n");
+    assert_eq!(try_it("mount --make-private /proc"), "whole\n");
+    // It stays until it is undone.
+    assert_eq!(try_it(":"), "whole\n");
+    assert_eq!(try_it("mount --make-shared /proc"), "broken\n");
+    // As on a system that nobody has made shared.
+    assert_eq!(try_it("mount --make-rprivate /"), "whole\n");
+    assert_eq!(try_it("mount --make-rshared /"), "broken\n");
+}
+
 /// M7
 #[test]
 fn what_keeps_a_new_proc_inside() {
@@ -341,6 +442,53 @@ fn user_namespace_makes_shared_mounts_slaves() {
     for user in USERS {
         assert_eq!(propagation(user, "-m -U -r"), [false, true], "{user}");
     }
+}
+
+/// M11
+#[test]
+fn locked_mount_goes_when_the_outside_unmounts_it() {
+    let machine = fresh_machine();
+    let umount = "strace -o /tmp/trace -e trace=umount2 umount /mnt \
+            2> /tmp/said || :
+        sed -n 's/^umount2.* = //p' /tmp/trace; rm /tmp/trace";
+    let count = "grep -c ' / /mnt ' /proc/self/mountinfo || :";
+    let inside = format!(
+        "echo $$ > /tmp/pid; {{ {umount}; {count}; }} > /tmp/seen
+         echo > /tmp/ready; read word < /tmp/hold
+         {{ {count}; }} >> /tmp/seen; echo > /tmp/ready"
+    );
+    let start = "mkfifo -m 666 /tmp/ready /tmp/hold
+        mount -t tmpfs outside /mnt; printf %s \"$1\" > /tmp/inside
+        reader unshare --propagation unchanged -m -U -r sh -eu /tmp/inside &
+        read word < /tmp/ready; cat /tmp/seen";
+    let locked = "-1 EINVAL (Invalid argument)\n";
+    let seen = machine.sh_with(Root, start, &[&inside]);
+    assert_eq!(seen, format!("{locked}1\n"));
+    // Real root is no better off in a copy of that namespace.
+    let copy = "nsenter --mount --target $(cat /tmp/pid) \
+        unshare --propagation unchanged -m sh -euc \"$1\"";
+    assert_eq!(machine.sh_with(Root, copy, &[umount]), locked);
+    // Outside it is not locked, and the locked copy goes with it.
+    let outside = "umount /mnt; echo > /tmp/hold; read word < /tmp/ready
+        tail -n 1 /tmp/seen";
+    assert_eq!(machine.sh(Root, outside), "0\n");
+}
+
+/// M12
+#[test]
+fn pivot_root_wants_the_mount_of_the_old_root_not_to_be_shared() {
+    let machine = fresh_machine();
+    let script = "
+        mount -t tmpfs new /mnt; mkdir /mnt/old
+        for kind in shared private; do
+            mount --make-$kind /mnt
+            strace -o /tmp/$kind -e trace=pivot_root pivot_root /mnt /mnt/old \
+                2> /dev/null && tmp=/old/tmp || tmp=/tmp
+            read -r said < $tmp/$kind; echo \"${said##*= }\"
+        done";
+    let argv = ["unshare", "-m", "sh", "-euc", script];
+    let output = machine.run(Root, argv, b"");
+    output.assert().success().stdout("-1 EINVAL (Invalid argument)\n0\n");
 }
 
 /// M8
@@ -420,12 +568,13 @@ fn report_of_mount_demo_is_what_the_tools_say() {
 const EXAMPLES: [(&str, &str); 3] = [
     (
         "propagation",
-        r"the copy    a mount in it  a mount outside  a bind
-is made     is outside     is in it         mount of it
-shared      yes            yes              done
-private     no             no               done
-slave       no             yes              done
-unbindable  no             no               EINVAL
+        r"the copy is    its mounts  outside's     its copy's    a bind
+made           outside     mounts in it  mounts in it  mount
+shared         yes         yes           yes           done
+private        no          no            no            done
+slave          no          yes           no            done
+slave, shared  no          yes           yes           done
+unbindable     no          no            no            EINVAL
 
 Learned: the propagation type decides what is passed on\.",
     ),

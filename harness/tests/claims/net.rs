@@ -239,3 +239,43 @@ fn abstract_sockets_are_separate_and_paths_are_not() {
         );
     }
 }
+
+/// N6
+#[test]
+fn descriptor_mount_or_socket_keeps_a_namespace() {
+    let machine = fresh_machine();
+    // Each namespace gets one end of a veth. It is destroyed with its
+    // namespace, and then the end that is outside is gone as well.
+    let script = r#"modprobe veth; cd /tmp; mkfifo ready hold out stay; : > mounted
+        start() {
+            unshare --net sh -c 'echo > ready; read end < hold' & pid=$!
+            read word < ready
+            ip link add $1 type veth peer name inside netns $pid
+        }
+        finish() { echo > hold; wait $pid; }
+        start descriptor; exec 8< /proc/$pid/ns/net; finish
+        start mount; mount --bind /proc/$pid/ns/net mounted; finish
+        # A socket that is made inside, of a process that goes outside then.
+        start socket
+        nsenter --net --target $pid ip link set lo up
+        nsenter --net --target $pid bash -c '
+            exec 9<> /dev/udp/127.0.0.1/9
+            exec nsenter --net --target 1 sh -c "echo > out; read end < stay"
+        ' 8<&- & holder=$!
+        read word < out; finish
+        start nothing; finish
+        # ls(1) and not the shell: a loop without a system call that waits keeps
+        # the kernel's worker from the processor.
+        gone() { while ls -d /sys/class/net/$1 > seen 2>&1; do :; done; }
+        left() { for it in descriptor mount socket nothing; do
+            [ ! -e /sys/class/net/$it ] || printf "$it "; done; echo; }
+        gone nothing; left
+        exec 8<&-; gone descriptor; left
+        umount mounted; gone mount; left
+        echo > stay; wait $holder
+        gone socket; left"#;
+    assert_eq!(
+        machine.sh(Root, script),
+        "descriptor mount socket \nmount socket \nsocket \n\n"
+    );
+}

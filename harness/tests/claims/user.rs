@@ -59,6 +59,43 @@ fn caller_is_root_inside() {
     }
 }
 
+/// S7: only a map carries the chapter.
+#[test]
+fn without_a_map_no_name_can_be_set() {
+    let machine = fresh_machine();
+    for user in USERS {
+        for (map, name) in [("-r", "bird\n"), ("", "outside\n")] {
+            let script = "unshare $1 --uts sh -c '
+                hostname -b bird 2> /dev/null; hostname; id -u'";
+            let uid = if map.is_empty() { "65534" } else { "0" };
+            let map = format!("--user {map}");
+            let script = script.replace("$1", &map);
+            let seen = machine.sh(user, &script);
+            assert_eq!(seen, format!("{name}{uid}\n"), "{user}");
+        }
+    }
+}
+
+/// S4: a map that is written again through the same descriptor.
+#[test]
+fn second_write_through_one_descriptor_is_invalid() {
+    let machine = fresh_machine();
+    let script = "cd /tmp; mkfifo ready hold
+        unshare --user sh -c 'echo > ready; read end < hold' &
+        read word < ready
+        # The parent in the same user namespace as before writes the map.
+        strace -qq -e trace=write sh -c '
+            exec 3> /proc/$1/uid_map; echo 0 1000 1 >&3
+            echo 0 1000 1 >&3 || echo 0 1000 1 > /proc/$1/uid_map' sh $! 2> trace ||:
+        echo > hold
+        sed -n 's/^write([13], .* = //p' trace";
+    let seen = machine.sh(Reader, script);
+    assert_eq!(
+        seen,
+        "9\n-1 EINVAL (Invalid argument)\n-1 EPERM (Operation not permitted)\n"
+    );
+}
+
 /// S1
 #[test]
 fn file_made_inside_belongs_to_the_caller_outside() {
