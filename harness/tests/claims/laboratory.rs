@@ -182,6 +182,7 @@ fn tour_that_is_left_leaves_the_step_and_a_prompt() {
         until [ -s one ]; do :; done
         printf '\033[[C' >&3; printf 'pwd > two; mv two /tmp\n' >&3
         until [ -s two ]; do :; done
+        printf 'tour 7\n' >&3; shown 'the tour is open'
         printf '\033[[B' >&3; printf q >&3; shown ENDED
         printf 'yes\n' >&3; shown 'answer: yes'; wait $!
         cat one two; tr -d '\r' < screen"#;
