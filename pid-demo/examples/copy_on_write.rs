@@ -33,13 +33,13 @@ fn run() -> Result<u8, Failure> {
     black_box(&mut memory);
 
     println!("{PAGES} pages, the child  its page faults");
-    let nothing = faults("does nothing", || {})?;
-    let read = faults("reads each", || {
+    let nothing = faults("does nothing", &mut memory, |_| {})?;
+    let read = faults("reads each", &mut memory, |memory| {
         for byte in memory.iter().step_by(size) {
             black_box(*byte);
         }
     })?;
-    let written = faults("writes to each", || {
+    let written = faults("writes to each", &mut memory, |memory| {
         for byte in memory.iter_mut().step_by(size) {
             *black_box(byte) = 2;
         }
@@ -51,15 +51,20 @@ fn run() -> Result<u8, Failure> {
 /// A row of the table, printed by the child that it is about. True if there
 /// were few page faults: fewer than one for ten pages.
 #[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
-fn faults(what: &str, mut touch: impl FnMut()) -> Result<bool, Failure> {
+fn faults(
+    what: &str,
+    memory: &mut [u8],
+    touch: impl Fn(&mut [u8]),
+) -> Result<bool, Failure> {
     let count = || {
         let usage = getrusage(UsageWho::RUSAGE_SELF);
         usage.map_or(0, |it| it.minor_page_faults())
     };
     let child = || {
-        count(); // Its own page faults happen here, and are not counted.
+        touch(&mut []); // The page faults for the code are not counted.
+        count();
         let before = count();
-        touch();
+        touch(memory);
         let faults = count() - before;
         println!("{what:21}  {faults}");
         isize::from(faults >= (PAGES / 10) as i64)

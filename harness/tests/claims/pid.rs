@@ -582,7 +582,7 @@ impl Machine {
     }
 }
 
-/// P9
+/// P9, K9
 #[test]
 fn job_control_stops_and_continues_command_with_pid_demo() {
     let job = [

@@ -140,3 +140,27 @@ fn new_network_namespace_forwards_if_the_initial_one_does() {
         done";
     assert_eq!(machine.sh(Root, script), "0\n0\n0\n1\n0\n1\n");
 }
+
+/// K8: rootfs is the lowest mount, and nothing could take its place; now there
+/// is a mount below it. The control is the root that is mounted over it.
+#[test]
+fn root_of_an_initramfs_can_be_pivoted() {
+    let machine = fresh_machine();
+    let script = r#"
+        pivot='mkdir /tmp/new && mount -t tmpfs new /tmp/new &&
+            mkdir /tmp/new/old && pivot_root /tmp/new /tmp/new/old'
+        unshare --mount sh -c "mount --make-rprivate /; $pivot"
+        rmdir /tmp/new
+        # Below the root that is taken away here there is only rootfs.
+        mkfifo ready hold
+        unshare --mount sh -c '
+            mount --make-rprivate /; umount --lazy /
+            echo > ready; read end < hold' &
+        read word < ready
+        if nsenter --mount=/proc/$!/ns/mnt sh -c "$pivot" 2> /dev/null
+        then echo yes
+        else echo no
+        fi
+        echo > hold; wait"#;
+    since(&machine, (7, 0), script);
+}
