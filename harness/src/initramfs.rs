@@ -113,7 +113,8 @@ impl Tree {
         let dir = Path::new("/lib/modules").join(release);
         let fail = |error| Failure::because("depmod", error);
         let there = scratch.join("lib/modules").join(release);
-        fs::create_dir_all(&there).map_err(fail)?;
+        // Programs that read the lists expect them below `kernel`.
+        fs::create_dir_all(there.join("kernel")).map_err(fail)?;
         for name in ["modules.builtin", "modules.builtin.modinfo"] {
             let list = kernel.modules.as_ref().map(|dir| dir.join(name));
             if let Some(list) = list.filter(|list| list.exists()) {
@@ -122,7 +123,7 @@ impl Tree {
             }
         }
         for module in modules {
-            let name = format!("{}.ko", module.name);
+            let name = format!("kernel/{}.ko", module.name);
             fs::write(there.join(&name), &module.bytes).map_err(fail)?;
             self.file(&dir.join(name), 0o644, module.bytes);
             self.sources.push(module.path);

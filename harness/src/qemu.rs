@@ -10,7 +10,7 @@ use crate::env::{on_path, variable};
 use crate::failure::Failure;
 
 /// The guest's memory in MiB, for an initramfs of this many bytes. Its files
-/// may take three quarters of the memory (`guest/outside.rs`), while the kernel
+/// may take four fifths of the memory (`guest/outside.rs`), while the kernel
 /// unpacks them half of it, and then they are there twice; and a file of 300 MB
 /// has room. Memory that the guest never touches takes no room on this machine.
 fn memory_for(initramfs: u64) -> u64 {

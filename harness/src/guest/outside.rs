@@ -20,9 +20,9 @@ use crate::contents::{HOMES, LINKS, MOUNTS};
 pub fn prepare() -> Result<(), String> {
     leave_rootfs().map_err(because("the root"))?;
     // The kernel's own limit is half of the memory.
-    let room = Some("size=75%");
+    let room = Some("size=80%");
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REMOUNT, room)
-        .map_err(|error| because("mount / size=75%")(error.into()))?;
+        .map_err(|error| because("mount / size=80%")(error.into()))?;
     for (source, target, kind, options) in MOUNTS {
         fs::create_dir_all(target).map_err(because(target))?;
         let (source, kind) = (Some(*source), Some(*kind));
@@ -34,6 +34,10 @@ pub fn prepare() -> Result<(), String> {
     // ps would be wider inside than outside. A kernel for small machines
     // refuses the value, and then only the columns' width differs.
     let _ = fs::write("/proc/sys/kernel/pid_max", "4194304");
+    // With this program the kernel loads what is asked for, as the driver of
+    // `ip link add type veth`; by default it is in /sbin. A kernel without
+    // modules has no such file.
+    let _ = fs::write("/proc/sys/kernel/modprobe", "/usr/bin/modprobe");
     // As systemd does at boot. The kernel's default is private, and private
     // mounts never propagate: no claim about propagation could fail.
     let shared = MsFlags::MS_REC | MsFlags::MS_SHARED;
@@ -64,7 +68,7 @@ fn because(what: &str) -> impl Fn(io::Error) -> String {
 fn network() -> Result<(), String> {
     let release = nix::sys::utsname::uname().map_err(|e| e.to_string())?;
     let modules = Path::new("/lib/modules").join(release.release());
-    if let Ok(module) = File::open(modules.join("dummy.ko")) {
+    if let Ok(module) = File::open(modules.join("kernel/dummy.ko")) {
         finit_module(&module, c"", ModuleInitFlags::empty())
             .map_err(|error| because("dummy.ko")(error.into()))?;
     }

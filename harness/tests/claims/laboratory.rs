@@ -86,7 +86,7 @@ fn modules_are_listed_where_programs_look() {
         cd /lib/modules/$(uname -r)
         grep -c . modules.builtin
         for name; do
-            grep -q "/$name\.ko" modules.builtin || grep "^$name\.ko:" modules.dep
+            grep -q "/$name\.ko" modules.builtin || grep "/$name\.ko:" modules.dep
         done
     "#;
     let names = ["dummy", "veth", "bridge", "overlay", "loop"];
@@ -95,6 +95,19 @@ fn modules_are_listed_where_programs_look() {
     assert!(first.parse::<u32>().expect("a count") > 100, "{listed}");
     let nosuch = ["sh", "-euc", script, "sh", "nosuch"];
     machine.root(nosuch).assert().failure();
+}
+
+/// V11: the kernel loads a module when it is asked for what that does.
+#[test]
+fn module_is_loaded_when_it_is_needed() {
+    let machine = fresh_machine();
+    let script = r#"
+        loaded() { grep -q "^veth " /proc/modules; }
+        ! loaded
+        ip link add one type veth peer name two
+        loaded || grep -q "/veth\.ko" /lib/modules/$(uname -r)/modules.builtin
+    "#;
+    machine.sh(Root, script);
 }
 
 /// V11: a file of 300 MB has room, as the image of a small system is, and what
@@ -179,9 +192,9 @@ fn tour_that_is_left_leaves_the_step_and_a_prompt() {
         shown 'UTS: a name'; shown 'first (F2'
         printf :n >&3; shown 'IPC: queues'
         printf '\033[[B' >&3; printf 'echo $((6 * 7)) > /tmp/one; cd /\n' >&3
-        until [ -s one ]; do :; done
+        until [ -s one ]; do sleep 0.1; done
         printf '\033[[C' >&3; printf 'pwd > two; mv two /tmp\n' >&3
-        until [ -s two ]; do :; done
+        until [ -s two ]; do sleep 0.1; done
         printf 'tour 7\n' >&3; shown 'the tour is open'
         printf '\033[[B' >&3; printf q >&3; shown ENDED
         printf 'yes\n' >&3; shown 'answer: yes'; wait $!
