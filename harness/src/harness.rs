@@ -237,7 +237,9 @@ impl Harness {
         to: &Path,
     ) -> Result<Vec<PathBuf>, Failure> {
         let mut tree = Tree::new();
-        tree.tool(Path::new("/init"), &self.init)?;
+        for name in ["/init", "/usr/local/bin/check"] {
+            tree.tool(Path::new(name), &self.init)?;
+        }
         for (at, source) in &self.tools.programs {
             tree.tool(at, source)?;
         }

@@ -2,6 +2,7 @@
 //! chain.
 //!
 //!     usage: harness [COMMAND [ARG]...]
+//!            harness check PREFIX...
 //!
 //! Without COMMAND: a root shell in the machine, to try out what would damage
 //! this one. The machine ends with COMMAND, and nothing is left of it.
@@ -15,6 +16,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use harness::{End, Failure, Harness, Input, Io, Request, User, guest};
@@ -22,7 +24,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
 use terminal::Terminal;
 
-const USAGE: &str = "usage: harness [COMMAND [ARG]...]\n";
+const USAGE: &str = "usage: harness [COMMAND [ARG]...]\n       \
+                     harness check PREFIX...\n";
 const VERSION: &str = concat!("harness ", env!("CARGO_PKG_VERSION"), "\n");
 
 fn main() -> ExitCode {
@@ -31,6 +34,11 @@ fn main() -> ExitCode {
     {
         let Err(error) = guest::serve();
         return fail(125, error);
+    }
+    // And it is `check` there.
+    let name = env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    if name.file_name() == Some("check".as_ref()) {
+        return guest::check::main(env::args_os().skip(1).collect());
     }
     let mut args = env::args_os().skip(1);
     let mut command = args.next();
@@ -81,7 +89,7 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
             .then(|| env::current_dir().ok())
             .flatten()
             .map(|dir| dir.into_os_string().into_vec()),
-        argv: argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
+        argv: patient(&argv),
         user: User::Root,
         terminal: terminal.as_ref().map(|terminal| {
             let (rows, columns) = terminal.size();
@@ -114,6 +122,20 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
         }
         _ => ExitCode::from(end.status()),
     })
+}
+
+/// The words of the command. `check` has deadlines of its own in the guest,
+/// which are longer if these are.
+fn patient(argv: &[OsString]) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    if argv[0] == "check"
+        && let Some(patience) = env::var_os("HARNESS_PATIENCE")
+    {
+        let patience = [b"HARNESS_PATIENCE=", patience.as_bytes()].concat();
+        words.extend([b"env".to_vec(), patience]);
+    }
+    words.extend(argv.iter().map(|word| word.as_bytes().to_vec()));
+    words
 }
 
 /// If the caller ignores SIGCHLD, we inherit that, and the kernel discards the

@@ -1,6 +1,7 @@
 //! The guest's PID 1: makes a realistic outside, then runs the commands that
 //! the harness requests over the serial port.
 
+pub mod check;
 mod command;
 mod outside;
 

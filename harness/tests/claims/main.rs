@@ -8,6 +8,7 @@ mod target;
 
 mod advice;
 mod chain;
+mod check;
 mod checkout;
 mod clone;
 mod contract;

@@ -63,6 +63,11 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
         "cargo run -p harness",
         "a shell that waits for its reader",
     ),
+    (
+        "harness/CHECK.md",
+        "for program in students/*/mydocker; do",
+        "the claim check::teachers_loop_counts_what_is_isolated runs it",
+    ),
 ];
 
 /// The folder of the workspace.
@@ -85,7 +90,9 @@ fn pages() -> Vec<PathBuf> {
                 if !name.starts_with('.') && ours {
                     dirs.push(path);
                 }
-            } else if ["README.md", "TOUR.md", "COURSE.md"].contains(&&*name) {
+            } else if ["README.md", "TOUR.md", "COURSE.md", "CHECK.md"]
+                .contains(&&*name)
+            {
                 let path = path.strip_prefix(workspace()).expect("below");
                 pages.push(path.to_path_buf());
             }
@@ -210,6 +217,17 @@ fn blocks_that_are_not_run_are_listed() {
     }
     let listed = NOT_RUN.iter().map(|it| (it.0.to_string(), it.1.to_string()));
     assert_eq!(found, listed.collect::<Vec<_>>());
+}
+
+/// The page of `check` has a heading for each row of it, in their order.
+#[test]
+fn every_row_of_check_has_its_heading() {
+    for page in ["harness/CHECK.md", "harness/CHECK.zh-CN.md"] {
+        let text = fs::read_to_string(workspace().join(page)).expect("a page");
+        let headings = text.lines().filter_map(|it| it.strip_prefix("### "));
+        let headings: Vec<&str> = headings.collect();
+        assert_eq!(headings, harness::guest::check::rows(), "{page}");
+    }
 }
 
 /// The page that the two controls are about.

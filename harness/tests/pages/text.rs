@@ -136,8 +136,7 @@ impl Block {
 
     /// Whether each typed line starts the harness.
     pub fn is_for_this_machine(&self) -> bool {
-        let harness = "cargo run -q -p harness -- ";
-        self.turns.iter().all(|turn| turn.typed.starts_with(harness))
+        self.turns.iter().all(|turn| turn.typed.starts_with(HARNESS))
     }
 }
 
@@ -178,10 +177,17 @@ fn word(text: &str) -> (&str, &str) {
     text.split_at(text.find(' ').unwrap_or(text.len()))
 }
 
+/// How a line begins that is typed on this machine, and not in the guest.
+const HARNESS: &str = "cargo run -q -p harness -- ";
+
 fn turns(lines: &[&str]) -> Option<Vec<Turn>> {
     let mut turns: Vec<Turn> = Vec::new();
     for line in lines {
-        match Turn::begin(line) {
+        // There is one prompt on this machine: `# ` begins a comment of TAP.
+        let here =
+            turns.first().is_some_and(|it| it.typed.starts_with(HARNESS));
+        let turn = Turn::begin(line).filter(|it| !here || it.prompt == '$');
+        match turn {
             Some(turn) => turns.push(turn),
             None => turns.last_mut()?.output.push(line.to_string()),
         }
@@ -205,6 +211,16 @@ fn cargo_run_is_the_program_itself_and_nothing_else_is_translated() {
         ("echo -- x", "echo -- x"),
     ] {
         assert_eq!(turn(typed).translated(), real);
+    }
+}
+
+#[test]
+fn comment_that_the_harness_prints_is_no_prompt() {
+    let text = |first| format!("```console\n$ {first}\nTAP\n# check\n```\n");
+    for (first, turns) in [("cargo run -q -p harness -- check x", 1), ("y", 2)]
+    {
+        let page = Page::parse(&text(first)).expect("a page");
+        assert_eq!(page.blocks[0].turns.len(), turns, "{first}");
     }
 }
 

@@ -1,0 +1,105 @@
+//! The output: the Test Anything Protocol, version 13, which a person reads as
+//! well as prove(1) does. (Version 14 is a parse error for many a prove.)
+
+use std::io::{self, Write};
+
+/// What a row says.
+pub enum Verdict {
+    Ok,
+    /// What it has, and something to know about it.
+    Note(String),
+    /// What was measured.
+    NotOk(String),
+    /// Why it was not asked.
+    Skip(String),
+}
+
+impl Verdict {
+    /// Ok, or not ok for this reason.
+    pub fn unless(reason: Option<impl Into<String>>) -> Verdict {
+        reason.map_or(Verdict::Ok, |reason| Verdict::NotOk(reason.into()))
+    }
+
+    pub fn skip(reason: &str) -> io::Result<Verdict> {
+        Ok(Verdict::Skip(reason.into()))
+    }
+}
+
+/// Counts the rows and prints them.
+#[derive(Default)]
+pub struct Tap {
+    rows: usize,
+    /// How many are not ok.
+    pub failed: usize,
+}
+
+/// How wide the output is, in columns.
+const WIDTH: usize = 80;
+
+impl Tap {
+    pub fn begin(words: &[String], rows: usize) -> io::Result<Tap> {
+        say("TAP version 13")?;
+        comment("# ", &format!("check {}", words.join(" ")))?;
+        say(&format!("1..{rows}"))?;
+        Ok(Tap::default())
+    }
+
+    pub fn row(&mut self, text: &str, verdict: &Verdict) -> io::Result<()> {
+        self.rows += 1;
+        let number = self.rows;
+        match verdict {
+            Verdict::Ok => say(&format!("ok {number} - {text}")),
+            Verdict::Note(note) => {
+                say(&format!("ok {number} - {text}"))?;
+                comment("#   ", note)
+            }
+            Verdict::NotOk(reason) => {
+                self.failed += 1;
+                say(&format!("not ok {number} - {text}"))?;
+                comment("#   ", reason)
+            }
+            Verdict::Skip(reason) => {
+                say(&format!("ok {number} - {text} # SKIP {reason}"))
+            }
+        }
+    }
+}
+
+/// Nothing is known of PREFIX, for this reason. prove(1) reads no further.
+pub fn bail_out(reason: &str, more: &str) {
+    if !more.is_empty() {
+        let _ = comment("#   ", more);
+    }
+    let _ = say(&format!("Bail out! {reason}"));
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// A text in lines that begin with `mark`, wrapped between words. It comes from
+/// the container, so control characters are escaped.
+fn comment(mark: &str, text: &str) -> io::Result<()> {
+    let mut line = String::from(mark);
+    for word in one_line(text).split(' ') {
+        let is_first = line.len() == mark.len();
+        let width = line.chars().count() + 1 + word.chars().count();
+        if !is_first && width > WIDTH {
+            say(line.trim_end())?;
+            line = mark.into();
+        } else if !is_first {
+            line.push(' ');
+        }
+        line += word;
+    }
+    say(line.trim_end())
+}
+
+/// The text's words in one line, without a control character.
+fn one_line(text: &str) -> String {
+    crate::failure::printable(
+        &text.split_whitespace().collect::<Vec<_>>().join(" "),
+    )
+}

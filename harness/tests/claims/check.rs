@@ -1,0 +1,396 @@
+//! `check`, which says whether a reader's container isolates, is right: each of
+//! its rows is ok on a container that has what it says, and not ok on one that
+//! lacks that alone.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use harness::DEMOS;
+use harness::guest::check::rows;
+
+use crate::target::{Machine, Root, fresh_machine};
+use crate::vm::executable;
+
+/// What a row says: `+` ok, `X` not ok, `.` skipped.
+type Outcome = char;
+
+/// The rows of an output, which must be complete.
+#[track_caller]
+fn outcome(output: &Output) -> Vec<Outcome> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let plan = format!("1..{}", rows().len());
+    let head: Vec<&str> =
+        text.lines().filter(|line| !line.starts_with('#')).take(2).collect();
+    assert_eq!(head, ["TAP version 13", &plan], "{text}");
+    let lines = text.lines().filter(|line| line.contains(" - "));
+    let lines = lines.filter(|line| !line.starts_with('#'));
+    let mut outcomes = Vec::new();
+    for (number, (line, row)) in lines.zip(rows()).enumerate() {
+        let text = format!("ok {} - {row}", number + 1);
+        outcomes.push(match line.strip_prefix(&text) {
+            Some("") => '+',
+            Some(skip) if skip.starts_with(" # SKIP ") => '.',
+            _ if line == format!("not {text}") => 'X',
+            _ => panic!("{text}: {line}"),
+        });
+    }
+    assert_eq!(outcomes.len(), rows().len(), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let status = if outcomes.contains(&'X') { 1 } else { 0 };
+    assert_eq!(output.status.code(), Some(status), "{text}");
+    outcomes
+}
+
+/// The rows that have this outcome.
+fn those(outcomes: &[Outcome], wanted: Outcome) -> BTreeSet<&'static str> {
+    let all = rows().into_iter().zip(outcomes);
+    all.filter(|(_, it)| **it == wanted).map(|(row, _)| row).collect()
+}
+
+/// The container with one mistake, built by rustc alone.
+static CONTAINER: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().expect("a folder");
+    let program = dir.path().join("container");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = here.join("tests/guest/made-wrong/container.rs");
+    // The compiler in the folder of the Cargo that runs this test.
+    let cargo = env::var_os("CARGO").map(PathBuf::from);
+    let beside = cargo.map(|cargo| cargo.with_file_name("rustc"));
+    let rustc = beside.filter(|path| path.is_file());
+    let built = Command::new(rustc.unwrap_or("rustc".into()))
+        .args(["--edition", "2024", "-C", "opt-level=1", "-C", "strip=symbols"])
+        .args([source.as_os_str(), "-o".as_ref(), program.as_os_str()])
+        .output()
+        .expect("rustc");
+    let errors = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{errors}");
+    fs::read(program).expect("the container")
+});
+
+const PATH: &str = "/usr/local/bin/container";
+
+/// A machine with that container, and with a cgroup hierarchy that limits
+/// memory.
+fn machine() -> Machine {
+    let machine = fresh_machine();
+    let cat = format!("cat > {PATH}; chmod 755 {PATH}");
+    let put = machine.run(Root, ["sh", "-euc", &cat], &CONTAINER);
+    assert!(put.status.success());
+    let hierarchy = "
+        [ -e /sys/fs/cgroup/cgroup.procs ] ||
+            mount -t cgroup2 none /sys/fs/cgroup
+        echo +memory > /sys/fs/cgroup/cgroup.subtree_control";
+    machine.sh(Root, hierarchy);
+    machine
+}
+
+fn check(machine: &Machine, prefix: &[&str]) -> Vec<Outcome> {
+    outcome(&machine.root([&["check"], prefix].concat()))
+}
+
+/// The mistakes of tests/guest/made-wrong/container.rs, and the rows that name
+/// each. All other rows are as without it.
+const MISTAKES: &[(&str, &[&str])] = &[
+    (
+        "name before the namespace",
+        &[
+            "UTS: a hostname of its own",
+            "end: SIGTERM to PREFIX leaves nothing",
+            "end: SIGKILL to PREFIX leaves nothing else",
+            "end: COMMAND's own end leaves nothing",
+        ],
+    ),
+    ("/dev/mqueue is bound", &["IPC: queues of its own, also in /dev/mqueue"]),
+    ("unshare without fork", &["PID: COMMAND, or an init above it, is PID 1"]),
+    ("/proc is the outside's", &["mount: /proc inside shows the inside"]),
+    ("chroot", &["root: a root of its own, with no way out"]),
+    ("the old root stays", &["root: the outside's root is not inside it"]),
+    ("root is root", &["user: the kernel's switches cannot be written"]),
+    ("lo is down", &["net: lo is up"]),
+    ("/sys is bound", &["net: /sys shows its own network"]),
+    (
+        "a limit, and nobody in it",
+        &["cgroup: a memory limit that is set holds"],
+    ),
+    ("/dev/null is a file", &["call: /dev/null works"]),
+    ("descriptor 3", &["call: no descriptor is open but 0, 1, 2"]),
+    ("SIGINT is ignored", &["call: no signal is ignored or blocked"]),
+    ("orphans stay", &["end: orphans inside are reaped"]),
+    (
+        "COMMAND is PID 1",
+        &["end: SIGTERM to PREFIX ends all", "end: a closed terminal ends all"],
+    ),
+    (
+        "SIGTERM is not passed on",
+        &[
+            "end: SIGTERM to PREFIX ends all",
+            "end: SIGTERM reaches a COMMAND that handles it",
+        ],
+    ),
+    (
+        "SIGTERM is answered by SIGKILL",
+        &["end: SIGTERM reaches a COMMAND that handles it"],
+    ),
+    ("one at a time", &["end: two can run side by side"]),
+    ("no SIGKILL for the child", &["end: SIGKILL to PREFIX leaves no process"]),
+    (
+        "file is removed at the end",
+        &["end: SIGKILL to PREFIX leaves nothing else"],
+    ),
+    ("file is made at the end", &["end: COMMAND's own end leaves nothing"]),
+    ("a session of its own", &["end: a closed terminal ends all"]),
+    ("waits for all", &["end: what COMMAND leaves running ends too"]),
+    ("status is 1", &["call: COMMAND's status passes (exit 7)"]),
+    ("signal is 1", &["call: COMMAND's death is told (SIGSEGV)"]),
+    ("errors are output", &["call: input, output, errors pass"]),
+    ("no word of errors", &["call: a COMMAND that is not there is told"]),
+    // The last one: the outside's interface is gone then.
+    (
+        "takes an interface",
+        &[
+            "net: interfaces and ports of its own",
+            "end: SIGTERM to PREFIX leaves nothing",
+        ],
+    ),
+];
+
+/// What follows from a mistake: these rows cannot be asked then.
+const SKIPPED: &[(&str, &[&str])] = &[
+    (
+        "unshare without fork",
+        &[
+            "mount: /proc inside shows the inside",
+            "end: orphans inside are reaped",
+            "end: what COMMAND leaves running ends too",
+        ],
+    ),
+    ("COMMAND is PID 1", &["end: orphans inside are reaped"]),
+];
+
+/// Pairs of an unshare(1) that has it and one that lacks it, for the rows that
+/// the container above, in its user namespace, cannot lack.
+const PAIRS: &[(&str, &str, &[&str])] = &[
+    (
+        "unshare --mount --propagation private",
+        "unshare --mount --propagation shared",
+        &["mount: a mount inside is not seen outside"],
+    ),
+    (
+        "unshare --mount sh -c 'mount -t proc proc /proc; exec \"$@\"' sh",
+        "sh -c 'mount -t proc proc /proc; exec unshare --mount \"$@\"' sh",
+        &[
+            "mount: /proc outside is whole while it runs",
+            "end: SIGTERM to PREFIX leaves nothing",
+            "end: SIGKILL to PREFIX leaves nothing else",
+            "end: COMMAND's own end leaves nothing",
+        ],
+    ),
+    (
+        "reader unshare --user --map-root-user",
+        "reader unshare --user",
+        &["user: uids of its own"],
+    ),
+    (
+        "reader unshare --user --map-root-user --mount",
+        "unshare --user --map-root-user --mount sh -c '
+            mount -o bind /proc /proc; mount -o remount,bind,ro /proc
+            exec \"$@\"' sh",
+        &["user: root's files outside cannot be written"],
+    ),
+];
+
+/// K1: each row is ok on a container that has what it says, and not ok on one
+/// that lacks it and differs in nothing else.
+#[test]
+fn each_row_is_seen_ok_and_not_ok() {
+    // In halves, at the same time.
+    let half = MISTAKES.len() / 2;
+    let (mut ok, mut not_ok) = (BTreeSet::new(), BTreeSet::new());
+    let found = std::thread::scope(|scope| {
+        let first = scope.spawn(|| mistakes(&MISTAKES[..half]));
+        let second = scope.spawn(|| mistakes(&MISTAKES[half..]));
+        let third = scope.spawn(pairs);
+        [first, second, third].map(|it| it.join().expect("no panic"))
+    });
+    for (has, lacks) in found {
+        ok.extend(has);
+        not_ok.extend(lacks);
+    }
+    let all: BTreeSet<&str> = rows().into_iter().collect();
+    assert_eq!(ok, all, "seen ok");
+    assert_eq!(not_ok, all, "seen not ok");
+}
+
+type Seen = (BTreeSet<&'static str>, BTreeSet<&'static str>);
+
+fn mistakes(mistakes: &[(&str, &[&str])]) -> Seen {
+    let machine = machine();
+    let good = check(&machine, &[PATH, "good"]);
+    let limit = "cgroup: a memory limit that is set holds";
+    assert_eq!(those(&good, 'X'), BTreeSet::new());
+    assert_eq!(those(&good, '.'), BTreeSet::from([limit]));
+    let limited = check(&machine, &[PATH, "a limit"]);
+    assert_eq!(those(&limited, '+').len(), rows().len());
+    let mut seen = BTreeSet::new();
+    for (mistake, lacks) in mistakes {
+        let wrong = check(&machine, &[PATH, mistake]);
+        let lacks = BTreeSet::from_iter(lacks.iter().copied());
+        assert_eq!(those(&wrong, 'X'), lacks, "{mistake}");
+        let skipped = SKIPPED.iter().filter(|(it, _)| it == mistake);
+        let mut skipped = BTreeSet::from_iter(
+            skipped.flat_map(|(_, rows)| rows.iter().copied()),
+        );
+        if !lacks.contains(limit) {
+            skipped.insert(limit);
+        }
+        assert_eq!(those(&wrong, '.'), skipped, "{mistake}");
+        seen.extend(those(&wrong, 'X'));
+    }
+    // What a container leaves is removed, for the next one.
+    assert_eq!(
+        machine.sh(Root, "hostname; find /run -name 'container*'"),
+        "outside\n"
+    );
+    (those(&limited, '+'), seen)
+}
+
+fn pairs() -> Seen {
+    let machine = machine();
+    let (mut ok, mut not_ok) = (BTreeSet::new(), BTreeSet::new());
+    for (has, lacks, rows) in PAIRS {
+        let [has, lacks] = [has, lacks].map(|prefix| {
+            let line = "eval \"set -- $1\"; exec check \"$@\"";
+            outcome(&machine.root(["sh", "-c", line, "sh", prefix]))
+        });
+        let rows = BTreeSet::from_iter(rows.iter().copied());
+        let more = &those(&lacks, 'X') - &those(&has, 'X');
+        assert_eq!(more, rows, "{has:?} {lacks:?}");
+        assert!(rows.is_subset(&those(&has, '+')), "{has:?}");
+        ok.extend(those(&has, '+'));
+        not_ok.extend(rows);
+    }
+    (ok, not_ok)
+}
+
+/// The demos, alone and as a chain, and what unshare(1) makes of the
+/// namespaces: `+` ok, `X` not ok, `.` skipped, in the order of the rows. How
+/// an unshare(1) ends depends on its version.
+const SUBJECTS: &[(&str, &str)] = &[
+    ("env", "....+..........+++.+++++++.+++++"),
+    ("uts-demo", "+...+..........+++.+++++++.+++++"),
+    ("ipc-demo", ".X..+..........+++.+++++++.+++++"),
+    ("pid-demo", "..+.+..........+++.+++++++++++++"),
+    ("mount-demo", "....++.........+++.+++++++.+++++"),
+    ("user-demo", "....+...+XX....+++.+++++++.+++++"),
+    ("net-demo", "....+......++X.+++.+++++++.+++++"),
+    (
+        "user-demo uts-demo ipc-demo pid-demo mount-demo net-demo",
+        "+X++++..+XX++X.+++.+++++++++++++",
+    ),
+    (
+        "reader user-demo uts-demo ipc-demo pid-demo mount-demo net-demo",
+        "+X++++..+++++X.+++.+++++++++++++",
+    ),
+    ("unshare -Urpfmuin --mount-proc", "+X++++..+XX+XX.+++"),
+    ("unshare -pmuin", "+XX.++.....+XX.+++"),
+    ("unshare -pfm --mount-proc --propagation shared", "..+++X.........+++"),
+    ("unshare -pfm --mount-proc --propagation slave", "..++++.........+++"),
+    ("reader unshare -Urpfmuin --mount-proc", "+X++++..++++XX.+++"),
+];
+
+/// K2: what `check` says of the six demos, of their chain, and of unshare(1).
+#[test]
+fn demos_and_unshare_have_what_they_promise() {
+    let machine = fresh_machine();
+    for (prefix, expected) in SUBJECTS {
+        let words: Vec<&str> = prefix.split(' ').collect();
+        let seen: String = check(&machine, &words).iter().collect();
+        let seen = &seen[..expected.len()];
+        assert_eq!(seen, *expected, "{prefix}: {:?}", rows());
+    }
+    for demo in DEMOS {
+        let is_there = SUBJECTS.iter().any(|(prefix, _)| *prefix == demo);
+        assert!(is_there, "{demo}");
+    }
+}
+
+/// K3: the exit status, and that nothing is known of what does not start.
+/// prove(1), where it is installed, counts what it reads.
+#[test]
+fn output_is_tap_and_the_status_sums_it_up() {
+    let machine = fresh_machine();
+    let bare = machine.root(["check", "reader", "env"]);
+    assert!(!outcome(&bare).contains(&'X'));
+    let wrong = machine.root(["check", "unshare", "--net"]);
+    let not_ok = outcome(&wrong).iter().filter(|it| **it == 'X').count();
+    assert!(not_ok > 0);
+    for (why, prefix, status, says) in [
+        ("it is not there", &["/no/such"][..], 2, "Bail out! "),
+        ("it ends", &["sh", "-c", "echo why >&2; exit 3"], 2, "Bail out! "),
+        ("it hangs", &["sh", "-c", "while read line; do :; done"], 2, ""),
+        ("no PREFIX", &[], 125, ""),
+        ("an option", &["--help"], 125, ""),
+    ] {
+        let output = machine.root([&["check"], prefix].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(status), "{why}: {text}");
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.starts_with(says), "{why}: {text}");
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    for (output, fails) in [(bare, 0), (wrong, not_ok)] {
+        let file = dir.path().join("output");
+        fs::write(&file, &output.stdout).expect("a file");
+        let prove =
+            Command::new("prove").args(["-e", "cat"]).arg(file).output();
+        let Ok(prove) = prove else {
+            println!("prove(1) is not installed, and did not read it");
+            continue;
+        };
+        let text = String::from_utf8_lossy(&prove.stdout);
+        let tests = format!("Tests={}", rows().len());
+        assert!(text.contains(&tests), "{text}");
+        let failed = format!("Failed {fails}/{} subtests", rows().len());
+        assert_eq!(text.contains(&failed), fails > 0, "{text}");
+        assert!(!text.contains("Parse errors"), "{text}");
+    }
+}
+
+/// K4: the page's loop over many programs counts the rows that are ok and were
+/// asked: what is shared with the outside does not count.
+#[test]
+fn teachers_loop_counts_what_is_isolated() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(here.join("CHECK.md")).expect("the page");
+    let blocks = page.split("```sh\n").skip(1);
+    let scripts: Vec<&str> =
+        blocks.filter_map(|it| it.split("```").next()).collect();
+    let [script] = scripts[..] else { panic!("{scripts:?}") };
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let chain = "user-demo uts-demo ipc-demo pid-demo mount-demo net-demo";
+    for (student, links) in [("anna", chain), ("bo", "")] {
+        let dir = dir.path().join("students").join(student);
+        fs::create_dir_all(&dir).expect("a folder");
+        let program = format!("#!/bin/sh\nshift\nexec {links} \"$@\"\n");
+        executable(&dir.join("mydocker"), &program);
+    }
+    let target = dir.path().join("target/debug");
+    fs::create_dir_all(&target).expect("a folder");
+    symlink(env!("CARGO_BIN_EXE_harness"), target.join("harness"))
+        .expect("a link");
+    let output = Command::new("sh")
+        .args(["-uc", script])
+        .current_dir(&dir)
+        .output()
+        .expect("a shell");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let expected = "7 of 9 students/anna/mydocker\n\
+                    1 of 9 students/bo/mydocker\n";
+    assert_eq!(text, expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
