@@ -126,25 +126,25 @@ impl Check {
     /// A process that COMMAND has left behind in its PID namespace. COMMAND
     /// ends with its child, which is killed: input may not reach it.
     pub fn background(&mut self) -> Rows {
-        let command = [SHELL, "-c", "sleep 987654005; exit 0"];
-        let mut container = self.start(&command)?;
+        let script = format!("{}{SLEEP} 987654005; exit 0", self.folder);
+        let mut container = self.start(&[SHELL, "-c", &script])?;
         let outside = &self.outside;
-        let verdict = match container.find(outside) {
+        let found = container.find(outside);
+        let inside = found.and_then(|pid| Inside::of(pid, outside).ok());
+        let verdict = match inside {
             None => Verdict::NotOk(container.words()),
-            Some(pid) => {
-                let inside = Inside::of(pid, outside)?;
-                if inside.has("pid") {
-                    inside.orphan(stay)?;
-                    for child in outside.strays() {
-                        if outside.proc.argv(child) == ["sleep", "987654005"] {
-                            let child = Pid::from_raw(child);
-                            let _ = kill(child, Signal::SIGKILL);
-                        }
+            Some(inside) if !inside.has("pid") => {
+                Verdict::Skip("shares the outside's".into())
+            }
+            Some(inside) => {
+                inside.orphan(stay)?;
+                for child in outside.strays() {
+                    let argv = outside.proc.argv(child);
+                    if argv.len() == 2 && argv[1] == "987654005" {
+                        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
                     }
-                    Verdict::unless(self.left(&mut container))
-                } else {
-                    Verdict::Skip("shares the outside's".into())
                 }
+                Verdict::unless(self.left(&mut container))
             }
         };
         self.outside.put_back()?;

@@ -1,5 +1,6 @@
 //! The outside: what a container must leave as it was.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
@@ -33,7 +34,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Something that may be left behind: its kind, what tells it from the others,
 /// and how a reason names it.
-#[derive(Clone, PartialEq)]
+#[derive(PartialEq, Eq, Hash)]
 struct Trace {
     kind: &'static str,
     key: String,
@@ -143,8 +144,10 @@ impl Outside {
             strays.is_empty()
         });
         let now = self.look();
-        let new = |it: &&Trace| !self.traces.contains(it);
-        let gone = self.traces.iter().filter(|it| !now.contains(it));
+        let then: HashSet<&Trace> = self.traces.iter().collect();
+        let still: HashSet<&Trace> = now.iter().collect();
+        let new = |it: &&Trace| !then.contains(it);
+        let gone = self.traces.iter().filter(|it| !still.contains(it));
         let mut left: Vec<String> = Vec::new();
         for trace in now.iter().filter(new) {
             left.push(format!("{} {}", trace.kind, trace.name));
