@@ -204,7 +204,7 @@ const PAIRS: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-/// K1: each row is ok on a container that has what it says, and not ok on one
+/// R1: each row is ok on a container that has what it says, and not ok on one
 /// that lacks it and differs in nothing else.
 #[test]
 fn each_row_is_seen_ok_and_not_ok() {
@@ -303,7 +303,7 @@ const SUBJECTS: &[(&str, &str)] = &[
     ("reader unshare -Urpfmuin --mount-proc", "+X++++..++++XX.+++"),
 ];
 
-/// K2: what `check` says of the six demos, of their chain, and of unshare(1).
+/// R2: what `check` says of the six demos, of their chain, and of unshare(1).
 #[test]
 fn demos_and_unshare_have_what_they_promise() {
     let machine = fresh_machine();
@@ -319,7 +319,7 @@ fn demos_and_unshare_have_what_they_promise() {
     }
 }
 
-/// K3: the exit status, and that nothing is known of what does not start.
+/// R3: the exit status, and that nothing is known of what does not start.
 /// prove(1), where it is installed, counts what it reads.
 #[test]
 fn output_is_tap_and_the_status_sums_it_up() {
@@ -361,7 +361,7 @@ fn output_is_tap_and_the_status_sums_it_up() {
     }
 }
 
-/// K4: the page's loop over many programs counts the rows that are ok and were
+/// R4: the page's loop over many programs counts the rows that are ok and were
 /// asked: what is shared with the outside does not count.
 #[test]
 fn teachers_loop_counts_what_is_isolated() {
