@@ -41,7 +41,7 @@ use nix::libc::{self, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT};
 use nix::libc::{SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, getpid, getsid};
+use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
 
 pub struct Init {
     pub pid: Pid,
@@ -105,16 +105,19 @@ impl Init {
         }
     }
 
-    /// Whether it is the sender of a signal. Since Linux 7.3 the sender's
-    /// number is the one that it has in our namespace. Before, it is the one in
-    /// its own: 1, which is also the number of our namespace's PID 1. That
-    /// signals its jobs if it is a shell, and then they are in its session.
+    /// Whether it has sent a signal: to its process group, since it does not
+    /// see this process. Since Linux 7.3 the sender's number is the one that it
+    /// has in our namespace. Before, it is the one in its own: 1, which is also
+    /// the number of our namespace's PID 1. If that is a shell, its jobs are in
+    /// its session; if not, it manages services, which have no terminal.
     fn sent(&self, sender: i32) -> bool {
+        let first = Pid::from_raw(1);
         let not_ours = || {
-            let first = Pid::from_raw(1);
-            getpid() == first || getsid(Some(first)) != getsid(None)
+            let other = getsid(Some(first)) != getsid(None);
+            getpid() == first || other && File::open("/dev/tty").is_ok()
         };
-        sender == self.pid.as_raw() || sender == 1 && not_ours()
+        getpgid(Some(self.pid)) == Ok(getpgrp())
+            && (sender == self.pid.as_raw() || sender == 1 && not_ours())
     }
 
     /// Whether it runs the same program as this process.

@@ -46,6 +46,35 @@ pub const STEPS: &str = r#"
         for pid; do if [ -e /proc/$pid ]; then echo there; else echo gone; fi
         done
     }
+
+    # From $demo on every process with its child, which sleeps or is stopped,
+    # and has no signal left, but for one that it blocks; or has ended.
+    settled() {
+        process=$demo
+        while [ $process ]; do
+            program= state= left=
+            while read name value rest; do
+                case $name in
+                Name:) program=$value ;;
+                State:) state=$value ;;
+                ShdPnd:) left=$value ;;
+                esac
+            done < /proc/$process/status || return 0
+            case $state$left,${how-}$program in
+            T* | S0000000000000000,*) ;;
+            Z* | *,blockedsignals) return 0 ;;
+            *) return 1 ;;
+            esac
+            process=$(child_of $process)
+        done
+    }
+    states() {
+        process=$demo
+        while [ $process ]; do
+            printf ' %s' $(state_of $process)
+            process=$(child_of $process)
+        done
+    }
 "#;
 
 impl Machine {
@@ -586,15 +615,13 @@ impl Machine {
 #[test]
 fn job_control_stops_and_continues_command_with_pid_demo() {
     let job = [
+        SOON,
         STEPS,
         r#"set +e -m
         report() {
-            process=$(jobs -p) states=
-            while [ $process ]; do
-                states="$states $(state_of $process)"
-                process=$(child_of $process)
-            done
-            echo $*$states
+            demo=$(jobs -p)
+            soon settled
+            echo "$*$(states)"
         }
         "$@" sh command
         report stopped $?

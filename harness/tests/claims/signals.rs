@@ -1,57 +1,63 @@
 //! What pid-demo does with a signal: the table in its `init.rs`, cell by cell.
 
 use crate::pid::STEPS;
-use crate::target::{Machine, SOON, USERS, User, fresh_machine};
+use crate::target::{Machine, Root, SOON, USERS, User, fresh_machine};
 
 /// For scripts, behind [`SOON`] and [`STEPS`]. `cell SENDER HOW SIGNAL` starts
-/// `$chain /tmp/signals`, and sends SIGNAL to pid-demo if SENDER is `outside`.
-/// When each pid-demo has read all its signals, COMMAND gets its word. Prints
-/// the cell, and how it ended.
+/// `$chain /tmp/signals`. If SENDER is `outside`, pid-demo gets SIGNAL; if it
+/// is `terminal`, the signal's key is pressed. When each pid-demo has read all
+/// its signals, COMMAND gets its word. Prints the cell, for a signal that stops
+/// the states of all, and how it ended.
 const CELL: &str = r#"
-    # Every process of the chain sleeps or is stopped, and no signal is left;
-    # or it has ended.
-    settled() {
-        process=$demo
-        while [ $process ]; do
-            state= left=
-            while read name value rest; do
-                case $name in
-                Name:) program=$value ;;
-                State:) state=$value ;;
-                ShdPnd:) left=$value ;;
-                esac
-            done < /proc/$process/status || return 0
-            case $state$left,$how$program in
-            T* | S0000000000000000,*) ;;
-            Z* | *,blockedsignals) return 0 ;;
-            *) return 1 ;;
-            esac
-            process=$(child_of $process)
-        done
-    }
-    states() {
-        process=$demo
-        while [ $process ]; do
-            printf ' %s' $(state_of $process)
-            process=$(child_of $process)
-        done
-    }
-    cell() {
-        status=0 how=$2
-        $chain /tmp/signals $2 $3 $1 "$*" <&4 >&3 & demo=$!
-        read word <&3
-        if [ $1 = outside ]; then kill -$3 $demo; fi
+    # bash ends its loops when one of its jobs stops. So this runs in a child.
+    settle() {
         soon settled
-        stopped=
-        if [ $3 = 20 ]; then
-            case $2 in handler | awaited) ;; *) stopped=$(states) ;; esac
-            kill -CONT $demo 2> /dev/null || :
+        printf '%s:' "$*"
+        case $3$2$1 in
+        20handler* | 20awaited* | 20onceterminal) ;;
+        20*) states ;;
+        esac
+        if stopped; then
+            if [ $1 = terminal ]; then return; fi
+            kill -CONT $demo
             soon settled
         fi
         echo "$*" >&4
-        # A shell may say first that its job has been stopped: 148.
-        while wait $demo || status=$?; [ $status = 148 ]; do status=0; done
-        echo "$*:$stopped $status"
+    }
+    # The terminal echoes a key when it has sent the signal: `^C`.
+    press() {
+        case $1 in
+        2) set -- '\003' C ;;
+        3) set -- '\034' '\' ;;
+        20) set -- '\032' Z ;;
+        esac
+        printf $1 >&5
+        until read -r -d "$2" echo <&6; [ "${echo%^}" != "$echo" ]; do :; done
+    }
+    stopped() { [ "$(state_of $demo 2> /dev/null)" = T ]; }
+    continued() { ! stopped; }
+    cell() {
+        status=0 how=$2
+        if [ $1 = terminal ]; then
+            { read word <&3
+              read self demo < /proc/$$/task/$$/children || :
+              press $3; settle "$@"; } & other=$!
+            $chain /tmp/signals $2 $3 $1 "$*" <&4 >&3 || status=$?
+            wait $other
+            if [ $status = 148 ]; then
+                status=0 demo=$(jobs -p)
+                { soon continued; soon settled; echo "$*" >&4; } &
+                fg > /dev/null || status=$?
+                wait
+            fi
+        else
+            $chain /tmp/signals $2 $3 $1 "$*" <&4 >&3 & demo=$!
+            read word <&3
+            if [ $1 = outside ]; then kill -$3 $demo; fi
+            (settle "$@")
+            wait $demo || status=$?
+        fi
+        echo " $status"
     }
 "#;
 
@@ -65,8 +71,35 @@ const HOW: [&str; 9] = [
     "other", "loose",
 ];
 
+/// The chains, and how many pid-demos each has.
+const CHAINS: [&str; 3] = ["env", "pid-demo", "pid-demo pid-demo"];
+
+/// What is typed of a cell, and what it prints after that.
+type Cell = (String, String);
+
+/// Each of these senders with each of these signals, which do not stop: their
+/// cells behind this chain.
+fn cells(senders: &[&str], signals: &[i32], chain: &str) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for sender in senders {
+        for (how, signal) in
+            HOW.iter().flat_map(|how| signals.iter().map(|it| (*how, *it)))
+        {
+            // There is no end, if the signal does nothing.
+            let waits = ["other", "loose"].contains(&how);
+            let outside = *sender == "outside";
+            if waits && (!outside || [28, 18].contains(&signal)) {
+                continue;
+            }
+            let end = end(sender, how, signal, chain != "env");
+            cells.push((format!("{sender} {how} {signal}"), format!(" {end}")));
+        }
+    }
+    cells
+}
+
 /// How a cell ends, and whether COMMAND is in a PID namespace makes the
-/// difference only for a signal from inside.
+/// difference only for a signal that is not from outside.
 fn end(sender: &str, how: &str, signal: i32, namespace: bool) -> i32 {
     let ends = ![28, 18].contains(&signal);
     let dropped = namespace && sender != "outside" || !ends;
@@ -79,44 +112,87 @@ fn end(sender: &str, how: &str, signal: i32, namespace: bool) -> i32 {
     }
 }
 
+/// The cells of TSTP: the states from the outermost process on, and the end.
+fn stops(sender: &str, chain: &str) -> Vec<Cell> {
+    let column = CHAINS.iter().position(|it| *it == chain).expect("a chain");
+    // Whether pid-demo looks after ^Z has set the default action is chance.
+    let once = match sender {
+        "terminal" => [" 8"; 3],
+        _ => [" S 8", " S S 8", " T S S 8"],
+    };
+    [
+        // Without a handler both stop.
+        ("default", [" T 5", " T T 5", " T S T 5"]),
+        ("handler", [" 9", " 9", " 9"]),
+        ("once", once),
+        // The outer pid-demo stops, since the inner one is PID 1.
+        ("ignored", [" S 5", " S S 5", " T S S 5"]),
+        // SIGCONT takes a stop signal that is pending away.
+        ("blocked", [" S 6", " S S 6", " T S S 5"]),
+        ("awaited", [" 9", " 9", " 9"]),
+    ]
+    .map(|(how, ends)| (format!("{sender} {how} 20"), ends[column].into()))
+    .into()
+}
+
+/// Runs `bash job` as the session leader of a terminal. Its standard error is
+/// the terminal, or bash would have no jobs.
+const AT_A_TERMINAL: &str = r#"
+    printf '%s\n' "$1" > job
+    [ -p in ] || mkfifo in shown
+    exec 5<> in 6<> shown
+    script -qec "exec $2 bash -eu job > cells" /dev/null < in > shown
+    cat cells
+"#;
+
 impl Machine {
-    /// Tries the cells behind this chain, and names each that ends otherwise.
+    /// Tries these cells behind this chain, and names each that ends otherwise.
     #[track_caller]
-    fn cells(&self, user: User, chain: &str, senders: &[&str]) {
-        let mut script = format!("{SOON}{STEPS}{CELL}\nchain='{chain}'\n");
-        let mut expected = String::new();
-        for sender in senders {
-            for (how, signal) in
-                HOW.iter().flat_map(|how| SIGNALS.map(|it| (*how, it)))
-            {
-                // There is no end, if the signal does nothing.
-                let waits = ["other", "loose"].contains(&how);
-                let outside = *sender == "outside";
-                if waits && (!outside || [28, 18].contains(&signal)) {
-                    continue;
-                }
-                let cell = format!("{sender} {how} {signal}");
-                script += &format!("cell {cell}\n");
-                let end = end(sender, how, signal, chain != "env");
-                expected += &format!("{cell}: {end}\n");
-            }
-        }
-        let seen = self.sh(user, &script);
-        same(&seen, &expected, &format!("{user}: {chain}"));
+    fn try_cells(&self, user: User, chain: &str, cells: &[Cell]) {
+        let seen = self.sh(user, &script("", chain, cells));
+        same(&seen, cells, &format!("{user}: {chain}"));
+    }
+
+    /// The same in a shell at a terminal, which is started behind `outer` and
+    /// runs `first`.
+    #[track_caller]
+    fn try_at_a_terminal(
+        &self,
+        user: User,
+        [outer, first]: [&str; 2],
+        chain: &str,
+        cells: &[Cell],
+    ) {
+        let job = script(first, chain, cells);
+        let seen = self.sh_with(user, AT_A_TERMINAL, &[&job, outer]);
+        same(&seen, cells, &format!("{user}: {outer} {chain}"));
     }
 }
 
-/// Both are the same, line by line.
+/// The shell gets ^C and ^\, too. With `set -m` it would not, but end its
+/// script when SIGINT has ended a job.
+const ONE_GROUP: [&str; 2] = ["", "trap '' INT QUIT"];
+/// Each cell is a job, in a process group of its own, which can be stopped.
+const JOBS: [&str; 2] = ["", "set -m"];
+
+fn script(first: &str, chain: &str, cells: &[Cell]) -> String {
+    let cells = cells.iter().map(|(cell, _)| format!("cell {cell}\n"));
+    let cells: String = cells.collect();
+    format!("{SOON}{STEPS}{CELL}\n{first}\nchain='{chain}'\n{cells}")
+}
+
+/// Each cell has ended as it must.
 #[track_caller]
-fn same(seen: &str, expected: &str, what: &str) {
+fn same(seen: &str, cells: &[Cell], what: &str) {
+    let expected = cells.iter().map(|(cell, end)| format!("{cell}:{end}"));
     let wrong: Vec<String> = seen
         .lines()
-        .zip(expected.lines())
+        .zip(expected)
         .filter(|(seen, expected)| seen != expected)
         .map(|(seen, expected)| format!("{seen}, and not {expected}"))
         .collect();
     assert!(wrong.is_empty(), "{what}: {}", wrong.join("; "));
-    assert_eq!(seen.lines().count(), expected.lines().count(), "{what}");
+    assert_eq!(seen.lines().count(), cells.len(), "{what}");
 }
 
 /// P10
@@ -125,8 +201,9 @@ fn signal_from_outside_does_what_it_does_without_the_namespace() {
     let machine = fresh_machine();
     machine.put("signals");
     for user in USERS {
-        for chain in ["env", "pid-demo", "pid-demo pid-demo"] {
-            machine.cells(user, chain, &["outside"]);
+        for chain in CHAINS {
+            let cells = cells(&["outside"], &SIGNALS, chain);
+            machine.try_cells(user, chain, &cells);
         }
     }
 }
@@ -138,46 +215,154 @@ fn signal_from_inside_does_not_end_command() {
     let machine = fresh_machine();
     machine.put("signals");
     for user in USERS {
-        for chain in ["env", "pid-demo", "pid-demo pid-demo"] {
-            machine.cells(user, chain, &["itself", "child"]);
+        for chain in CHAINS {
+            let cells = cells(&["itself", "child"], &SIGNALS, chain);
+            machine.try_cells(user, chain, &cells);
         }
     }
 }
 
-/// P10: a signal that stops. COMMAND's process group must be a job of a shell,
-/// or the kernel would not stop it.
+/// P10: ^C and ^\ come to COMMAND from the terminal, and COMMAND alone decides.
 #[test]
-fn stop_from_outside_stops_command_as_without_the_namespace() {
+fn keys_of_a_terminal_are_left_to_command() {
     let machine = fresh_machine();
     machine.put("signals");
-    let cells = [
-        // Without a handler both stop.
-        ("default", [" T 5", " T T 5", " T S T 5"]),
-        ("handler", [" 9", " 9", " 9"]),
-        ("once", [" S 8", " S S 8", " T S S 8"]),
-        ("ignored", [" S 5", " S S 5", " T S S 5"]),
-        // The outer pid-demo stops, since the inner one is PID 1.
-        // SIGCONT takes a stop signal that is pending away.
-        ("blocked", [" S 5", " S S 5", " T S S 5"]),
-        ("awaited", [" 9", " 9", " 9"]),
-    ];
     for user in USERS {
-        for (column, chain) in
-            ["env", "pid-demo", "pid-demo pid-demo"].iter().enumerate()
-        {
-            let mut job =
-                format!("{SOON}{STEPS}{CELL}set -m\nchain='{chain}'\n");
-            let mut expected = String::new();
-            for (how, states) in cells {
-                job += &format!("cell outside {how} 20 >> cells\n");
-                expected += &format!("outside {how} 20:{}\n", states[column]);
-            }
-            let script = "echo \"$1\" > job; : > cells
-                script -qec 'bash -eu job' /dev/null > shown < /dev/null
-                cat cells";
-            let seen = machine.sh_with(user, script, &[&job]);
-            same(&seen, &expected, &format!("{user}: {chain}"));
+        for chain in CHAINS {
+            let cells = cells(&["terminal"], &[2, 3], chain);
+            machine.try_at_a_terminal(user, ONE_GROUP, chain, &cells);
         }
+    }
+}
+
+/// P10: a signal that stops, from outside and by ^Z. COMMAND's process group
+/// must be a job of a shell, or the kernel would not stop it.
+#[test]
+fn stop_stops_command_as_without_the_namespace() {
+    let machine = fresh_machine();
+    machine.put("signals");
+    for user in USERS {
+        for chain in CHAINS {
+            let cells = ["outside", "terminal"].map(|it| stops(it, chain));
+            machine.try_at_a_terminal(user, JOBS, chain, &cells.concat());
+        }
+    }
+}
+
+/// P10: the sender's number is 1 also for a PID 1 that is not COMMAND: for a
+/// shell that is PID 1 and stops its job, and for one in another session. So
+/// the signal is sent on.
+#[test]
+fn another_pid_1_is_not_taken_for_command() {
+    let machine = fresh_machine();
+    machine.put("signals");
+    let outer = "pid-demo mount-demo";
+    for user in USERS {
+        let cells = ["outside", "terminal"].map(|it| stops(it, "pid-demo"));
+        let first = [outer, JOBS[1]];
+        machine.try_at_a_terminal(user, first, "pid-demo", &cells.concat());
+
+        // It is not stopped, but that is so without the namespace, too: nobody
+        // in its session could let it continue.
+        let cells = [("outside handler 20".into(), " 9".into())];
+        for chain in ["setsid env", "setsid pid-demo"] {
+            let script = script("", chain, &cells);
+            let argv = format!("exec {outer} sh -euc \"$1\"");
+            let seen = machine.sh_with(user, &argv, &[&script]);
+            same(&seen, &cells, &format!("{user}: {outer} {chain}"));
+        }
+    }
+}
+
+/// P10: a terminal is closed, and the kernel tells COMMAND and each pid-demo.
+#[test]
+fn closed_terminal_does_what_it_does_without_the_namespace() {
+    let machine = fresh_machine();
+    machine.put("signals");
+    // The status goes to a shell that ignores the signal. The session leader,
+    // whose end sends it, is the shell above that.
+    let script = r#"
+        echo 'trap "" HUP; status=0
+            $1 /tmp/signals $2 1 terminal $2 <&4 >&3 || status=$?
+            echo $status > ended' > shell
+        echo 'set -m; sh shell "$@"' > job
+        [ -p ended ] || mkfifo ended in
+        gone() { [ $(there $leader) = gone ]; }
+        for how in default handler ignored; do
+            script -qec "exec bash job '$1' $how" /dev/null <> in > shown &
+            script=$!
+            read word <&3
+            leader=$(child_of $script)
+            demo=$(child_of $(child_of $leader))
+            kill -KILL $script
+            soon gone
+            soon settled
+            echo $how >&4
+            read status < ended
+            echo $how $status
+        done"#;
+    for user in USERS {
+        for chain in CHAINS {
+            let script = format!("{SOON}{STEPS}{script}");
+            let seen = machine.sh_with(user, &script, &[chain]);
+            let ends = "default 129\nhandler 9\nignored 5\n";
+            assert_eq!(seen, ends, "{user}: {chain}");
+        }
+    }
+}
+
+/// P10: where /proc is covered, nothing is known of COMMAND. So pid-demo sends
+/// each signal on, and does nothing else.
+#[test]
+fn where_proc_is_covered_every_signal_is_only_sent_on() {
+    let machine = fresh_machine();
+    machine.put("signals");
+    for user in USERS {
+        let own = if user == Root { "-m" } else { "-Urm" };
+        let cover = "mount -t tmpfs none /proc; exec pid-demo \"$@\"";
+        machine.sh_with(user, "echo \"$1\" > cover", &[cover]);
+        let mut cells = cells(&["outside"], &[15, 3, 40], "pid-demo");
+        cells.retain(|(cell, _)| {
+            // These do not read their word, and so nothing would end them.
+            !cell.contains("other") && !cell.contains("loose")
+        });
+        // The control: with /proc the default action ends COMMAND.
+        machine.try_cells(user, "pid-demo", &cells[..3]);
+        for (_, end) in &mut cells[..3] {
+            *end = " 5".into();
+        }
+        cells.push(("outside default 20".into(), " S S 5".into()));
+        machine.try_cells(user, &format!("unshare {own} sh cover"), &cells);
+    }
+}
+
+/// P10: a COMMAND that cleans up, sets the default action and sends itself the
+/// signal goes on, since that comes from inside. A second one ends it.
+#[test]
+fn second_signal_ends_command_that_has_taken_its_handler_away() {
+    let machine = fresh_machine();
+    for user in USERS {
+        let seen = machine.sh(
+            user,
+            &format!(
+                r#"{SOON}{STEPS}
+                echo 'trap "trap - TERM; kill -TERM \$\$; echo lives > ready" \
+                          TERM
+                    . ./sleeper & while :; do wait; done' > command
+                # Without the namespace it ends itself.
+                sh command & demo=$!
+                read sleeper <&3
+                kill -TERM $demo; wait $demo || echo $?
+                kill $sleeper
+                for chain in pid-demo 'pid-demo pid-demo'; do
+                    $chain sh command & demo=$!
+                    read sleeper <&3
+                    kill -TERM $demo; read word <&3; echo $word
+                    kill -TERM $demo; wait $demo || echo $?
+                done"#
+            ),
+        );
+        assert_eq!(seen, "143\nlives\n143\nlives\n143\n", "{user}");
     }
 }
 
@@ -216,8 +401,7 @@ fn pid_demo_waits_for_every_child_that_it_has() {
 }
 
 /// P9: an interactive shell inside puts a process group of its own into the
-/// foreground. When pid-demo ends, its caller is in the foreground again; but
-/// who has taken it meanwhile keeps it.
+/// foreground. When pid-demo ends, its caller is in the foreground again.
 #[test]
 fn caller_is_in_the_foreground_again() {
     let machine = fresh_machine();
@@ -244,6 +428,39 @@ fn caller_is_in_the_foreground_again() {
                 lines.filter(|it| it.contains(' ')).collect();
             let ends = ["before yes", "after yes", "ended 7"];
             assert_eq!(lines, ends, "{user}: {chain}");
+        }
+    }
+}
+
+/// P9: who has taken the terminal meanwhile keeps it, as the caller's shell
+/// while pid-demo is in the background.
+#[test]
+fn terminal_stays_with_who_has_taken_it() {
+    let machine = fresh_machine();
+    let job = r#"
+        set -m
+        front() {
+            read pid name state parent group session tty front rest \
+                < /proc/self/stat
+            echo $((front == $1))
+        }
+        { read word <&3
+          read self demo < /proc/$$/task/$$/children || :
+          front $demo; kill -TSTP $demo; } & other=$!
+        $chain sh -c 'echo > ready; read end < hold' || echo $?
+        wait $other
+        bg > /dev/null
+        demo=$(jobs -p)
+        echo > hold
+        # bash itself would take the terminal when it has waited for a job.
+        gone() { [ $(there $demo) = gone ]; }
+        { soon gone; front $$; } & wait $!
+    "#;
+    for user in USERS {
+        for chain in CHAINS {
+            let job = format!("{SOON}{STEPS}chain='{chain}'\n{job}");
+            let seen = machine.sh_with(user, AT_A_TERMINAL, &[&job, ""]);
+            assert_eq!(seen, "1\n148\n1\n", "{user}: {chain}");
         }
     }
 }
