@@ -15,8 +15,8 @@
 //!   CONT, WINCH, URG              sent on            sent on: does nothing
 //! from the terminal, whose whole foreground process group gets it
 //!   INT (^C), QUIT (^\), WINCH    nothing            nothing (b)
-//!   TSTP (^Z), TTIN, TTOU         nothing (a)        both stop
-//!   HUP (it is closed)            nothing (c)        SIGKILL; status 128+1
+//!   TSTP (^Z), TTIN, TTOU         nothing (a)        both stop (d)
+//!   HUP (it is closed)            nothing (c)        SIGKILL; 128+1 (d)
 //! from inside, by COMMAND to its process group, which is ours too
 //!   TSTP, TTIN, TTOU              both stop          both stop
 //!   any other                     as from outside: it comes to COMMAND twice
@@ -29,6 +29,10 @@
 //! (b) COMMAND has its own copy, and may have set the default action because
 //!     of it. Nothing is certain, so COMMAND alone decides.
 //! (c) Sent on if this process is the session leader, which alone gets it.
+//! (d) Also if it has set the default action because of its own copy, and this
+//!     process looks after that. If it were left alone, a COMMAND that always
+//!     had the default action could not be stopped, and would outlive its
+//!     terminal.
 //! ```
 
 use std::fs::{self, File, Metadata};

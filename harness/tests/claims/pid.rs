@@ -57,7 +57,7 @@ pub const STEPS: &str = r#"
                 case $name in
                 Name:) program=$value ;;
                 State:) state=$value ;;
-                ShdPnd:) left=$value ;;
+                ShdPnd:) left=$value; break ;;
                 esac
             done < /proc/$process/status || return 0
             case $state$left,${how-}$program in
