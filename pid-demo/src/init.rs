@@ -45,7 +45,7 @@ use nix::libc::{self, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT};
 use nix::libc::{SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
+use nix::unistd::{Pid, getpid, getsid};
 
 pub struct Init {
     pub pid: Pid,
@@ -109,8 +109,8 @@ impl Init {
         }
     }
 
-    /// Whether it has sent a signal: to its process group, since it does not
-    /// see this process. Since Linux 7.3 the sender's number is the one that it
+    /// Whether it has sent a signal: to its process group, as it cannot name
+    /// this process. Since Linux 7.3 the sender's number is the one that it
     /// has in our namespace. Before, it is the one in its own: 1, which is also
     /// the number of our namespace's PID 1. If that is a shell, its jobs are in
     /// its session; if not, it manages services, which have no terminal.
@@ -120,8 +120,7 @@ impl Init {
             let other = getsid(Some(first)) != getsid(None);
             getpid() == first || other && File::open("/dev/tty").is_ok()
         };
-        getpgid(Some(self.pid)) == Ok(getpgrp())
-            && (sender == self.pid.as_raw() || sender == 1 && not_ours())
+        sender == self.pid.as_raw() || sender == 1 && not_ours()
     }
 
     /// Whether it runs the same program as this process.

@@ -71,7 +71,7 @@ const HOW: [&str; 9] = [
     "other", "loose",
 ];
 
-/// The chains, and how many pid-demos each has.
+/// No pid-demo, one, and one behind another.
 const CHAINS: [&str; 3] = ["env", "pid-demo", "pid-demo pid-demo"];
 
 /// What is typed of a cell, and what it prints after that.
