@@ -1,12 +1,11 @@
 //! What executes the guest's instructions: the processor (KVM), or QEMU (TCG).
 
-use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
-use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::arch::Arch;
+use crate::cache::{note, remember};
 use crate::env::variable;
 use crate::failure::Failure;
 
@@ -73,10 +72,8 @@ impl Accelerators {
             kernel.release().display(),
             kernel.version().display(),
         );
-        let mut hasher = DefaultHasher::new();
         let start = read("/proc/sys/kernel/random/boot_id");
-        (&host, qemu, start).hash(&mut hasher);
-        let failed = cache.join(format!("no-kvm-{:016x}", hasher.finish()));
+        let failed = note(cache, "no-kvm", (&host, qemu, start));
         let able = arch.may_have_kvm(&cpuinfo);
         let device = "/dev/kvm".into();
         Ok(Accelerators { requested, device, able, host, failed })
@@ -139,14 +136,7 @@ impl Accelerators {
              until this machine is started anew, or `rm {file}`",
             failure.first_line(),
         );
-        let cache = self.failed.parent().unwrap_or(&self.failed);
-        let entries = fs::read_dir(cache).into_iter().flatten().flatten();
-        for entry in entries {
-            if entry.file_name().as_bytes().starts_with(b"no-kvm-") {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-        let _ = fs::write(&self.failed, format!("{failure}\n"));
+        remember(&self.failed, failure);
     }
 }
 

@@ -3,11 +3,10 @@
 //! changed. One process at a time writes here.
 
 use std::collections::hash_map::DefaultHasher;
-use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -15,58 +14,151 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::initramfs::Below;
+use crate::stamp::{Stamp, path};
 
 /// How many saved states are kept, for different kernels and builds.
-const STATES: usize = 4;
+const STATES: usize = 2;
 
 /// The lock of the cache: one process at a time writes to it.
 pub fn lock(cache: &Path) -> Result<Flock<File>, Failure> {
     let path = cache.join("lock");
     let fail = |error| Failure::because(path.display(), error);
     let lock = File::create(&path).map_err(fail)?;
-    Flock::lock(lock, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| fail(errno.into()))
+    let lock = Flock::lock(lock, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| fail(errno.into()))?;
+    tidy(cache);
+    Ok(lock)
+}
+
+/// Removes what a process that was killed has left, if no other one is at work.
+pub fn tidy_up(cache: &Path) {
+    if [NEW, OLD].iter().any(|name| cache.join(name).exists())
+        && let Ok(lock) = File::open(cache.join("lock"))
+        && let Ok(_lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+    {
+        tidy(cache);
+    }
+}
+
+fn tidy(cache: &Path) {
+    for name in [NEW, OLD] {
+        let _ = fs::remove_dir_all(cache.join(name));
+    }
+}
+
+/// The folders of a state that is not complete yet, and of one that is being
+/// removed.
+pub const NEW: &str = "new";
+const OLD: &str = "old";
+
+/// The new state gets the name `name`, in place of the state that has it. The
+/// caller must hold the lock.
+pub fn install(
+    cache: &Path,
+    name: &str,
+    manifest: Manifest,
+) -> Result<Saved, Failure> {
+    remove(cache, name);
+    let dir = cache.join(name);
+    fs::rename(cache.join(NEW), &dir)
+        .map_err(|error| Failure::because(dir.display(), error))?;
+    let stamp = Stamp::of(&dir.join(MANIFEST))?;
+    Ok(Saved { dir, manifest, stamp })
+}
+
+/// Whoever has just opened the state's files sees at once that it is gone.
+fn remove(cache: &Path, name: impl AsRef<Path>) {
+    let old = cache.join(OLD);
+    let _ = fs::rename(cache.join(name), &old);
+    let _ = fs::remove_dir_all(old);
 }
 
 /// The file that lists what a saved machine was made of, and its files.
 const MANIFEST: &str = "manifest";
 
+/// How a manifest begins. Another version's states are of no use.
+const FORMAT: &[u8] = b"namespace-demos 2\n";
+
+/// What a saved machine is made of.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub inputs: Inputs,
-    /// Every file that was packed, by its path.
+    /// Every file of the distribution's that was packed, by its path.
     pub sources: Vec<(Vec<u8>, Stamp)>,
+    /// The demos in it, as they were then.
+    pub demos: Vec<(Vec<u8>, Stamp)>,
+    /// The files that are in it.
+    pub below: Below,
     /// The saved machine's files, by their names in the folder.
     pub made: Vec<(String, Stamp)>,
+    /// The size of its memory in MiB.
+    pub memory: u64,
     /// The page frames of the guest's window.
     pub frames: Vec<u64>,
 }
 
-impl Manifest {
-    /// Writes the manifest of a machine that was saved in the folder `dir`,
-    /// from these `sources`. It is written last: a folder that has this file
-    /// is complete.
-    pub fn write(
-        dir: &Path,
-        inputs: Inputs,
-        sources: &[PathBuf],
-        frames: Vec<u64>,
-    ) -> Result<Manifest, Failure> {
-        let sources = sources.iter().map(|source| stamped(source));
-        let made = ["kernel", "initramfs", "memory", "state"].map(|name| {
-            Stamp::of(&dir.join(name)).map(|stamp| (name.to_string(), stamp))
-        });
-        let manifest = Manifest {
-            inputs,
-            sources: sources.collect::<Result<_, _>>()?,
-            made: made.into_iter().collect::<Result<_, _>>()?,
-            frames,
+/// A saved machine.
+#[derive(Debug)]
+pub struct Saved {
+    /// Its folder.
+    pub dir: PathBuf,
+    pub manifest: Manifest,
+    /// The manifest's.
+    stamp: Stamp,
+}
+
+impl Saved {
+    /// The machine in this folder, if it is complete and what it was made of
+    /// has not changed since. Demos may have.
+    pub fn intact(dir: PathBuf, inputs: &Inputs) -> Option<Saved> {
+        let stamp = Stamp::of(&dir.join(MANIFEST)).ok()?;
+        let bytes = fs::read(dir.join(MANIFEST)).ok()?;
+        let bytes = bytes.strip_prefix(FORMAT)?;
+        let manifest: Manifest = postcard::from_bytes(bytes).ok()?;
+        let is_unchanged = |path: &Path, then: &Stamp| {
+            Stamp::of(path).is_ok_and(|now| now == *then)
         };
-        let bytes = postcard::to_stdvec(&manifest).expect("plain data");
-        fs::write(dir.join(MANIFEST), bytes)
-            .map_err(|error| Failure::because(dir.display(), error))?;
-        Ok(manifest)
+        let mut sources = manifest.sources.iter();
+        let mut made = manifest.made.iter();
+        let same = manifest.inputs == *inputs
+            && sources.all(|(source, then)| is_unchanged(&path(source), then))
+            && made.all(|(name, then)| is_unchanged(&dir.join(name), then));
+        same.then_some(Saved { dir, manifest, stamp })
     }
+
+    /// Whether this is still the machine in its folder. Then what was opened
+    /// there meanwhile is of this machine, too.
+    pub fn is_there(&self) -> bool {
+        let now = Stamp::of(&self.dir.join(MANIFEST));
+        now.is_ok_and(|now| now == self.stamp)
+    }
+
+    /// Sets the time of the machine's last use, for [`prune`]. Failure to set
+    /// it is harmless.
+    pub fn used(&self) {
+        let dir = File::open(&self.dir);
+        let _ = dir.and_then(|dir| dir.set_modified(SystemTime::now()));
+    }
+}
+
+impl Manifest {
+    /// Writes it into the folder of a machine that was saved. It is written
+    /// last: a folder that has this file is complete.
+    pub fn write(&self, dir: &Path) -> Result<(), Failure> {
+        let mut bytes = FORMAT.to_vec();
+        bytes.extend(postcard::to_stdvec(self).expect("plain data"));
+        fs::write(dir.join(MANIFEST), bytes)
+            .map_err(|error| Failure::because(dir.display(), error))
+    }
+}
+
+/// The files of a machine that was saved in this folder.
+pub fn made(dir: &Path) -> Result<Vec<(String, Stamp)>, Failure> {
+    let made = ["memory", "state"].map(|name| {
+        Stamp::of(&dir.join(name)).map(|stamp| (name.to_string(), stamp))
+    });
+    made.into_iter().collect()
 }
 
 /// What decides which saved machine is the right one.
@@ -90,91 +182,57 @@ impl Inputs {
     }
 }
 
-/// A file's identity: it changes whenever the file is written or replaced.
-#[derive(Debug, PartialEq, Hash, Serialize, Deserialize)]
-pub struct Stamp {
-    inode: u64,
-    length: u64,
-    /// The time of its last change: seconds and nanoseconds since the epoch.
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    pub fn of(path: &Path) -> Result<Stamp, Failure> {
-        let found = fs::symlink_metadata(path)
-            .and_then(|link| match link.is_symlink() {
-                // If the link is broken, the link itself counts.
-                true => fs::metadata(path).or(Ok(link)),
-                false => Ok(link),
-            })
-            .map_err(|error| Failure::because(path.display(), error))?;
-        Ok(Stamp {
-            inode: found.ino(),
-            length: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-        })
-    }
-}
-
-/// A file's path and its stamp.
-pub fn stamped(path: &Path) -> Result<(Vec<u8>, Stamp), Failure> {
-    Ok((bytes(path), Stamp::of(path)?))
-}
-
-/// A path, as a manifest has it: it may hold any byte.
-pub fn bytes(path: &Path) -> Vec<u8> {
-    path.as_os_str().as_bytes().to_vec()
-}
-
-/// The manifest of a saved machine, if that is complete and nothing has changed
-/// since.
-pub fn intact(dir: &Path, inputs: &Inputs) -> Option<Manifest> {
-    let manifest = fs::read(dir.join(MANIFEST)).ok()?;
-    let manifest: Manifest = postcard::from_bytes(&manifest).ok()?;
-    let is_unchanged = |path: &Path, then: &Stamp| {
-        Stamp::of(path).is_ok_and(|now| now == *then)
-    };
-    let mut sources = manifest.sources.iter();
-    let mut made = manifest.made.iter();
-    let same = manifest.inputs == *inputs
-        && sources.all(|(path, then)| {
-            let path = OsStr::from_bytes(path);
-            is_unchanged(Path::new(path), then)
-        })
-        && made.all(|(name, then)| is_unchanged(&dir.join(name), then));
-    same.then_some(manifest)
-}
-
-/// When the machine in this folder was made.
-pub fn last_made(dir: &Path) -> Option<Stamp> {
-    Stamp::of(&dir.join(MANIFEST)).ok()
-}
-
-/// Sets the time of the machine's last use, for [`prune`]. Failure to set it is
-/// harmless.
-pub fn used(dir: &Path) {
-    let _ = File::open(dir).and_then(|dir| dir.set_modified(SystemTime::now()));
-}
-
-/// Removes the least recently used states, down to [`STATES`].
+/// Removes the states of other versions, and the least recently used ones, down
+/// to [`STATES`]. The caller must hold the lock.
 pub fn prune(cache: &Path) {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
     let mut states: Vec<_> = entries
         .filter(|e| e.file_name().as_bytes().starts_with(b"state-"))
-        .filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())))
+        .filter_map(|e| {
+            let used = e.metadata().ok()?.modified().ok()?;
+            let manifest = fs::read(e.path().join(MANIFEST));
+            let ours = manifest.is_ok_and(|it| it.starts_with(FORMAT));
+            Some((ours, used, e.file_name()))
+        })
         .collect();
     states.sort();
-    let surplus = states.len().saturating_sub(STATES);
-    for (_, path) in &states[..surplus] {
-        let _ = fs::remove_dir_all(path);
+    let ours = states.iter().filter(|(ours, ..)| *ours).count();
+    let surplus = states.len() - ours.min(STATES);
+    for (.., name) in &states[..surplus] {
+        remove(cache, name);
     }
+}
+
+/// The file that says that something of this kind was found out. With another
+/// key it may be different.
+pub fn note(cache: &Path, kind: &str, key: impl Hash) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    cache.join(format!("{kind}-{:016x}", hasher.finish()))
+}
+
+/// Writes such a file, in place of those of its kind. Failure is harmless: it is found out again.
+pub fn remember(file: &Path, why: impl fmt::Display) {
+    let (dir, name) = (file.parent(), file.file_name().unwrap_or_default());
+    let name = name.as_bytes();
+    let kind = name.iter().rposition(|byte| *byte == b'-');
+    let kind = &name[..kind.unwrap_or(name.len())];
+    let entries = dir.map(fs::read_dir).into_iter().flatten().flatten();
+    for entry in entries.flatten() {
+        if entry.file_name().as_bytes().starts_with(kind) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let _ = fs::write(file, format!("{why}\n"));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
     use super::*;
+    use crate::stamp::stamped;
 
     fn inputs(accelerator: &str) -> Inputs {
         let (accelerator, host) = (accelerator.into(), String::new());
@@ -186,22 +244,35 @@ mod tests {
         // A path may hold any byte, also a newline.
         let dir = tempfile::tempdir().expect("a folder");
         let dir = dir.path().join("new");
-        let source = dir.join("a\nb");
-        let made = ["kernel", "initramfs", "memory", "state"];
-        let mut files = made.map(|name| dir.join(name)).to_vec();
+        let [source, demo] = ["a\nb", "demo"].map(|name| dir.join(name));
+        let mut files = ["memory", "state"].map(|name| dir.join(name)).to_vec();
         files.push(source.clone());
         fs::create_dir(&dir).expect("a folder");
-        for path in &files {
+        for path in files.iter().chain([&demo]) {
             fs::write(path, "1234").expect("a file");
         }
         let save = || {
-            let sources = [source.clone()];
-            Manifest::write(&dir, inputs("tcg"), &sources, vec![])
-                .expect("written");
+            let manifest = Manifest {
+                inputs: inputs("tcg"),
+                sources: vec![stamped(&source).expect("a stamp")],
+                demos: vec![stamped(&demo).expect("a stamp")],
+                below: Below::default(),
+                made: made(&dir).expect("stamps"),
+                memory: 1,
+                frames: vec![],
+            };
+            manifest.write(&dir).expect("written");
         };
+        let intact = |it: &str| Saved::intact(dir.clone(), &inputs(it));
         save();
-        assert!(intact(&dir, &inputs("tcg")).is_some());
-        assert!(intact(&dir, &inputs("kvm")).is_none());
+        assert!(intact("kvm").is_none());
+        let first = intact("tcg").expect("it is intact");
+        assert!(first.is_there());
+        // The same again is another one.
+        fs::remove_file(dir.join(MANIFEST)).expect("a file");
+        assert!(!first.is_there());
+        save();
+        assert!(!first.is_there());
 
         for path in &files {
             File::options()
@@ -209,18 +280,28 @@ mod tests {
                 .open(path)
                 .and_then(|file| file.set_len(3))
                 .expect("a file");
-            assert!(intact(&dir, &inputs("tcg")).is_none());
+            assert!(intact("tcg").is_none());
             save();
-            assert!(intact(&dir, &inputs("tcg")).is_some());
+            let mode = PermissionsExt::from_mode(0o600);
+            fs::set_permissions(path, mode).expect("chmod");
+            assert!(intact("tcg").is_none());
+            save();
+            assert!(intact("tcg").is_some());
             fs::remove_file(path).expect("a file");
-            assert!(intact(&dir, &inputs("tcg")).is_none());
+            assert!(intact("tcg").is_none());
             fs::write(path, "1234").expect("a file");
             save();
         }
-        fs::write(dir.join(MANIFEST), "rubbish").expect("a file");
-        assert!(intact(&dir, &inputs("tcg")).is_none());
+        // A demo that has changed is delivered.
+        fs::write(&demo, "12345").expect("a file");
+        assert!(intact("tcg").is_some());
+        let whole = fs::read(dir.join(MANIFEST)).expect("a file");
+        for damaged in [b"rubbish", &whole[1..], &whole[..whole.len() - 1]] {
+            fs::write(dir.join(MANIFEST), damaged).expect("a file");
+            assert!(intact("tcg").is_none());
+        }
         fs::remove_file(dir.join(MANIFEST)).expect("a file");
-        assert!(intact(&dir, &inputs("tcg")).is_none());
+        assert!(intact("tcg").is_none());
     }
 
     #[test]
@@ -231,14 +312,18 @@ mod tests {
     }
 
     #[test]
-    fn least_recently_used_state_is_removed() {
+    fn states_of_this_version_that_were_used_last_are_kept() {
         let cache = tempfile::tempdir().expect("a folder");
         let cache = cache.path();
-        for (name, age) in
-            [("1", 50), ("2", 10), ("3", 30), ("4", 40), ("5", 20)]
-        {
+        for (name, age, format) in [
+            ("1", 50, FORMAT),
+            ("2", 10, FORMAT),
+            ("3", 30, FORMAT),
+            ("4", 5, b"tcg"),
+        ] {
             let dir = cache.join(format!("state-{name}"));
             fs::create_dir_all(dir.join("below")).expect("a folder");
+            fs::write(dir.join(MANIFEST), format).expect("a file");
             File::open(dir)
                 .and_then(|dir| {
                     let age = Duration::from_secs(age);
@@ -246,14 +331,34 @@ mod tests {
                 })
                 .expect("a folder");
         }
+        fs::create_dir(cache.join("state-5")).expect("a folder");
         fs::create_dir(cache.join("package")).expect("a folder");
         prune(cache);
         let left = fs::read_dir(cache).expect("a folder").flatten();
         let mut left: Vec<_> = left.map(|entry| entry.file_name()).collect();
         left.sort();
-        assert_eq!(
-            left,
-            ["package", "state-2", "state-3", "state-4", "state-5"]
-        );
+        assert_eq!(left, ["package", "state-2", "state-3"]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_unless_one_is_at_work() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let cache = cache.path();
+        let left = [NEW, OLD].map(|name| cache.join(name));
+        let make = || {
+            for dir in &left {
+                fs::create_dir_all(dir.join("below")).expect("a folder");
+            }
+        };
+        let held = lock(cache).expect("a lock");
+        make();
+        tidy_up(cache);
+        assert!(left.iter().all(|dir| dir.exists()));
+        drop(held);
+        tidy_up(cache);
+        assert!(!left.iter().any(|dir| dir.exists()));
+        make();
+        let _held = lock(cache).expect("a lock");
+        assert!(!left.iter().any(|dir| dir.exists()));
     }
 }

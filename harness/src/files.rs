@@ -30,6 +30,26 @@ pub struct Files {
     pub files: Vec<(PathBuf, PathBuf)>,
 }
 
+impl Files {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &(PathBuf, PathBuf)> + Clone {
+        self.programs.iter().chain(&self.files)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.programs.is_empty() && self.files.is_empty()
+    }
+
+    /// Their length in bytes. A file that cannot be read has none: that is an
+    /// error later.
+    pub fn length(&self) -> u64 {
+        let found =
+            self.all().filter_map(|(_, path)| path.symlink_metadata().ok());
+        found.filter(|found| !found.is_dir()).map(|found| found.len()).sum()
+    }
+}
+
 /// What `$HARNESS_FILES` names, separated by `:`. A file that is named goes in
 /// as a program does, and in place of a link its target. A folder goes in as it
 /// is, with everything in it: it may be the root of another system, whose links

@@ -2,26 +2,31 @@
 //! saved, and started from the saved state.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufWriter};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::unistd::getuid;
+
 use crate::accelerator::{Accelerator, Accelerators};
 use crate::arch::Arch;
-use crate::cache::{self, Inputs, Manifest, Stamp, lock, prune, stamped};
+use crate::cache::{self, Inputs, Manifest, Saved};
 use crate::contents;
 use crate::env::{PATIENCE, patience, variable};
 use crate::failure::Failure;
 use crate::files::{self, Files};
-use crate::initramfs::Tree;
+use crate::initramfs::{Below, Tree};
 use crate::kernel::Kernel;
 use crate::machine::{Machine, Start};
 use crate::programs;
 use crate::progress::progress;
-use crate::qemu::qemu;
-use crate::vm::{RestoreError, Vm};
+use crate::qemu::{memory_for, qemu};
+use crate::stamp::{self, Stamp, stamped};
+use crate::vm::{RestoreError, SHORT, Vm};
 
 /// How long a boot may take, from QEMU's start to [`FromGuest::Ready`].
 ///
@@ -31,18 +36,45 @@ const BOOT: Duration = Duration::from_secs(60);
 /// The same for KVM, which takes 1 s if it works.
 const KVM_BOOT: Duration = Duration::from_secs(20);
 
+/// What is delivered to a machine after each start, and is not saved with it,
+/// costs time at each start. So there are limits, in bytes: for what
+/// `$HARNESS_FILES` names (8 MB take as long as three quarters of `true`), ...
+const FILES: u64 = 8 << 20;
+
+/// ... for a program that the command line names, which changes more often, ...
+const PROGRAMS: u64 = 32 << 20;
+
+/// ... and for demos that have changed since the machine was saved. Beyond it,
+/// the machine is made anew, ...
+const DEMOS: u64 = 2 << 20;
+
+/// ... and also when they have changed so long ago that nobody works on them any
+/// more.
+const WORK: Duration = Duration::from_secs(60 * 60);
+
 /// Starts machines. Holds everything that they are made of.
 #[derive(Debug)]
 pub struct Harness {
     cache: PathBuf,
+    /// The cache of the checkout's owner, if that is another user.
+    owners: Option<PathBuf>,
     /// The kernel's image.
     kernel: PathBuf,
     accelerators: Accelerators,
     init: PathBuf,
-    /// This machine's tools, and the demos.
+    /// This machine's tools.
     tools: Files,
-    /// The reader's own.
-    own: Files,
+    /// What Cargo has built: for each demo its path there, and its path here.
+    demos: Vec<(PathBuf, PathBuf)>,
+    /// What `$HARNESS_FILES` names.
+    wanted: Files,
+    /// What the command line names.
+    named: Files,
+    /// How many bytes can be delivered: few if the guest's memory cannot be
+    /// written.
+    room: AtomicU64,
+    /// This file exists if it cannot.
+    no_window: PathBuf,
 }
 
 impl Harness {
@@ -54,22 +86,22 @@ impl Harness {
             return Err(Failure::new(failure.first_line()));
         }
         Arch::here()?;
-        let demos = programs::build(init)?;
-        let cache = match variable("HARNESS_CACHE") {
-            Some(cache) => cache.into(),
-            None => programs::cache(init)?,
+        let built = programs::build(init)?;
+        let (cache, owners) = match variable("HARNESS_CACHE") {
+            Some(cache) => (cache.into(), None),
+            None => programs::caches(init)?,
         };
         let cache = fs::create_dir_all(&cache)
             .and_then(|()| cache.canonicalize())
             .map_err(|error| Failure::because(cache.display(), error))?;
+        cache::tidy_up(&cache);
 
-        let named = |dir: &str, path: &Path| {
-            Path::new(dir).join(path.file_name().unwrap_or_default())
-        };
-        let mut tools = Files::default();
-        for demo in demos {
-            tools.programs.push((named("/usr/local/bin", &demo), demo));
+        let mut demos = Vec::new();
+        for demo in built {
+            let name = demo.file_name().unwrap_or_default();
+            demos.push((Path::new("/usr/local/bin").join(name), demo));
         }
+        let mut tools = Files::default();
         for (name, tool) in contents::tools()? {
             tools.programs.push((Path::new("/usr/bin").join(name), tool));
         }
@@ -78,13 +110,29 @@ impl Harness {
             tools.files.extend(file.canonicalize().map(|it| (file, it)));
         }
         let wanted = variable("HARNESS_FILES").unwrap_or_default();
-        let mut own = files::readers_files(&wanted)?;
-        own.programs.extend(files::readers_own(argv, &tools.programs)?);
-        let kernel = Kernel::find(&cache)?;
-        let qemu = Stamp::of(&qemu()?)?;
-        let accelerators = Accelerators::new(&cache, &format!("{qemu:?}"))?;
-        let init = init.to_path_buf();
-        let harness = Harness { cache, kernel, accelerators, init, tools, own };
+        let wanted = files::readers_files(&wanted)?;
+        let known = [&demos[..], &tools.programs].concat();
+        let programs = files::readers_own(argv, &known)?;
+        let named = Files { programs, files: Vec::new() };
+        let kernel = Kernel::find(&cache, owners.as_deref())?;
+        let qemu = format!("{:?}", Stamp::of(&qemu()?)?);
+        let accelerators = Accelerators::new(&cache, &qemu)?;
+        let no_window =
+            cache::note(&cache, "no-window", (&qemu, getuid().as_raw()));
+        let room = room(!no_window.exists()).into();
+        let harness = Harness {
+            cache,
+            owners,
+            kernel,
+            accelerators,
+            init: init.to_path_buf(),
+            tools,
+            demos,
+            wanted,
+            named,
+            room,
+            no_window,
+        };
         harness.accelerators.with(|it| harness.state(it).map(drop))?;
         Ok(harness)
     }
@@ -110,94 +158,207 @@ impl Harness {
     /// Whether files of the reader's own are in the machine, at the paths that
     /// they have here.
     pub fn has_readers_own(&self) -> bool {
-        !(self.own.programs.is_empty() && self.own.files.is_empty())
+        !(self.wanted.is_empty() && self.named.is_empty())
     }
 
-    /// Starts a machine from the saved state.
+    /// The reader's own files, in layers: those that are saved with the machine,
+    /// and those that are delivered.
+    fn own(&self) -> (Vec<&Files>, Vec<&Files>) {
+        let room = self.room.load(Ordering::Relaxed);
+        let layers = [(&self.wanted, FILES), (&self.named, PROGRAMS)];
+        let saved = layers
+            .iter()
+            .rposition(|(layer, limit)| layer.length() >= room.min(*limit));
+        let layers = layers.map(|(layer, _)| layer);
+        let (saved, delivered) = layers.split_at(saved.map_or(0, |it| it + 1));
+        (saved.to_vec(), delivered.to_vec())
+    }
+
+    /// Starts a machine from the saved state, and delivers what is not in it.
     pub fn start(&self) -> Result<Vm, Failure> {
         self.accelerators.with(|accelerator| self.restored(accelerator))
     }
 
     fn restored(&self, accelerator: Accelerator) -> Result<Vm, Failure> {
-        let (state, frames) = self.state(accelerator)?;
-        let tried = cache::last_made(&state);
-        let failure = match Vm::restore(&state, &frames, accelerator) {
-            Ok(vm) => return Ok(vm),
-            // A failure of QEMU itself says nothing about the state.
-            Err(RestoreError::Qemu(failure)) => return Err(failure),
-            Err(RestoreError::State(failure)) => failure,
-        };
-        // Every file is as it was written, but the machine does not run. The
-        // old state is kept until a new one has been saved.
-        eprintln!(
-            "harness: the saved machine does not go on, and is made anew: \
-             {failure}"
-        );
-        let lock = lock(&self.cache)?;
-        // Another process may have made a new one meanwhile.
-        if cache::last_made(&state) == tried {
-            self.make(&state, self.inputs(accelerator)?)?;
+        let mut is_new = false;
+        loop {
+            let saved = self.state(accelerator)?;
+            let Some(demos) = self.changed_demos(&saved.manifest) else {
+                continue; // They have changed since.
+            };
+            let archive = self.archive(&saved.manifest.below, &demos)?;
+            if archive.len() as u64 > self.room.load(Ordering::Relaxed) {
+                // Libraries make it too long for the serial port.
+                self.room.store(0, Ordering::Relaxed);
+                continue;
+            }
+            let restored = Vm::restore(&saved, accelerator);
+            if !saved.is_there() {
+                // It was replaced meanwhile, and the archive is for the old one.
+                continue;
+            }
+            let failure = match restored {
+                Ok(mut vm) => {
+                    self.note_window(&vm);
+                    if archive.len() as u64 > SHORT && !vm.has_window() {
+                        continue;
+                    }
+                    if !archive.is_empty() {
+                        vm.unpack(&archive)?;
+                    }
+                    return Ok(vm);
+                }
+                // A failure of QEMU itself says nothing about the state.
+                Err(RestoreError::Qemu(failure)) => return Err(failure),
+                Err(RestoreError::State(failure)) if is_new => {
+                    return Err(failure);
+                }
+                Err(RestoreError::State(failure)) => failure,
+            };
+            // Every file is as it was written, but the machine does not run.
+            // The old state is kept until a new one has been saved.
+            eprintln!(
+                "harness: the saved machine does not go on, and is made anew: \
+                 {failure}"
+            );
+            is_new = true;
+            let _lock = cache::lock(&self.cache)?;
+            // Another process may have made a new one meanwhile.
+            if saved.is_there() {
+                self.make(self.inputs(accelerator)?)?;
+            }
         }
-        drop(lock);
-        let (state, frames) = self.state(accelerator)?;
-        Vm::restore(&state, &frames, accelerator)
-            .map_err(RestoreError::into_failure)
     }
 
-    /// The folder of the saved machine, and the page frames of its window. The
-    /// machine is made if there is none.
-    fn state(
+    /// Remembers whether the guest's memory can be written.
+    fn note_window(&self, vm: &Vm) {
+        match (vm.has_window(), self.no_window.exists()) {
+            (true, true) => drop(fs::remove_file(&self.no_window)),
+            (false, false) => cache::remember(
+                &self.no_window,
+                "QEMU's memory cannot be written: files are saved with the machine",
+            ),
+            _ => {}
+        }
+        self.room.store(room(vm.has_window()), Ordering::Relaxed);
+    }
+
+    /// The demos that are not in the saved machine as they are here. `None` if
+    /// it is to be made anew.
+    fn changed_demos(
         &self,
-        accelerator: Accelerator,
-    ) -> Result<(PathBuf, Vec<u64>), Failure> {
-        let inputs = self.inputs(accelerator)?;
-        let dir = self.cache.join(inputs.name());
-        if let Some(manifest) = cache::intact(&dir, &inputs) {
-            cache::used(&dir);
-            return Ok((dir, manifest.frames));
-        }
-        let _lock = lock(&self.cache)?;
-        // Another process may have made it while we waited.
-        let frames = match cache::intact(&dir, &inputs) {
-            Some(manifest) => manifest.frames,
-            None => self.make(&dir, inputs)?,
+        saved: &Manifest,
+    ) -> Option<Vec<&(PathBuf, PathBuf)>> {
+        let then = |path: &Path| {
+            let path = stamp::bytes(path);
+            saved.demos.iter().find(|(there, _)| *there == path)
         };
-        Ok((dir, frames))
+        let is_here = |path: &[u8]| {
+            self.demos.iter().any(|(_, here)| stamp::bytes(here) == path)
+        };
+        if !saved.demos.iter().all(|(path, _)| is_here(path)) {
+            return None;
+        }
+        let mut changed = Vec::new();
+        let mut length = 0;
+        for demo in &self.demos {
+            let now = stamped(&demo.1).ok()?;
+            if then(&demo.1).is_some_and(|then| *then == now) {
+                continue;
+            }
+            let found = fs::metadata(&demo.1).ok()?;
+            length += found.len();
+            let age = found.modified().ok()?.elapsed().unwrap_or_default();
+            if age > WORK {
+                return None;
+            }
+            changed.push(demo);
+        }
+        let room = self.room.load(Ordering::Relaxed);
+        (length <= room.min(DEMOS)).then_some(changed)
     }
 
-    /// Everything that the machine is made of.
+    /// What is not in the saved machine: an archive, empty if there is nothing.
+    fn archive(
+        &self,
+        below: &Below,
+        demos: &[&(PathBuf, PathBuf)],
+    ) -> Result<Vec<u8>, Failure> {
+        let (saved, delivered) = self.own();
+        let mut tree = Tree::over(below.clone());
+        for (at, source) in demos {
+            // Not over a file of the reader's own.
+            let mut own = saved.iter().flat_map(|files| files.all());
+            if !own.any(|(there, _)| there == at) {
+                tree.replace(at, source)?;
+            }
+        }
+        tree.libraries()?;
+        for files in delivered {
+            tree.add(files)?;
+        }
+        let mut archive = Vec::new();
+        if !tree.is_empty() {
+            tree.write(&mut archive)
+                .map_err(|error| Failure::because("packing", error))?;
+        }
+        Ok(archive)
+    }
+
+    /// The saved machine. It is made if there is none.
+    fn state(&self, accelerator: Accelerator) -> Result<Saved, Failure> {
+        let inputs = self.inputs(accelerator)?;
+        let name = inputs.name();
+        let find = |cache: &Path| {
+            let saved = Saved::intact(cache.join(&name), &inputs)?;
+            self.changed_demos(&saved.manifest).is_some().then_some(saved)
+        };
+        let owners = || self.owners.as_deref().and_then(find);
+        if let Some(saved) = find(&self.cache).or_else(owners) {
+            saved.used();
+            return Ok(saved);
+        }
+        let _lock = cache::lock(&self.cache)?;
+        // Another process may have made it while we waited.
+        match find(&self.cache) {
+            Some(saved) => Ok(saved),
+            None => self.make(inputs),
+        }
+    }
+
+    /// What decides which saved machine is the right one. Neither the demos nor
+    /// what is delivered are among it.
     fn inputs(&self, accelerator: Accelerator) -> Result<Inputs, Failure> {
         let mut files = Vec::new();
         for path in [&qemu()?, &self.init, &self.kernel] {
             files.push(stamped(path)?);
         }
-        let packed = [&self.tools, &self.own].into_iter();
-        let packed = packed.flat_map(|it| it.programs.iter().chain(&it.files));
-        for (_, source) in packed.clone() {
+        let (saved, _) = self.own();
+        let mut places = Vec::new();
+        for (at, source) in
+            [&self.tools].into_iter().chain(saved).flat_map(Files::all)
+        {
             files.push(stamped(source)?);
+            places.push(stamp::bytes(at));
         }
-        let places = packed.map(|(at, _)| cache::bytes(at)).collect();
         let host = self.accelerators.host.clone();
         let accelerator = accelerator.name().to_string();
         Ok(Inputs { accelerator, host, files, places })
     }
 
-    /// Boots a machine, and saves it in the folder `dir`, which is replaced.
-    /// The caller must hold the lock.
-    fn make(&self, dir: &Path, inputs: Inputs) -> Result<Vec<u64>, Failure> {
-        let new = self.cache.join("new");
-        let made = self.save(&new, inputs).and_then(|frames| {
-            let _ = fs::remove_dir_all(dir);
-            fs::rename(&new, dir)
-                .map_err(|error| Failure::because(dir.display(), error))?;
-            Ok(frames)
-        });
+    /// Boots a machine, and saves it. The caller must hold the lock.
+    fn make(&self, inputs: Inputs) -> Result<Saved, Failure> {
+        let name = inputs.name();
+        let new = self.cache.join(cache::NEW);
+        let made = self
+            .save(&new, inputs)
+            .and_then(|manifest| cache::install(&self.cache, &name, manifest));
         let _ = fs::remove_dir_all(&new);
-        prune(&self.cache);
+        cache::prune(&self.cache);
         made
     }
 
-    fn save(&self, new: &Path, inputs: Inputs) -> Result<Vec<u64>, Failure> {
+    fn save(&self, new: &Path, inputs: Inputs) -> Result<Manifest, Failure> {
         let begun = Instant::now();
         let kernel = self.read_kernel()?;
         let release = &kernel.release;
@@ -206,36 +367,48 @@ impl Harness {
         let accelerator = &inputs.accelerator;
         progress(format_args!("booting Linux {release}, {accelerator}{why}"));
         let fail = |error: io::Error| Failure::because(new.display(), error);
-        let _ = fs::remove_dir_all(new);
-        fs::create_dir_all(new).map_err(fail)?;
+        // Files of the reader's own may be for him alone.
+        let has_own = self.own().0.iter().any(|files| !files.is_empty());
+        let mode = if has_own { 0o700 } else { 0o755 };
+        DirBuilder::new().mode(mode).create(new).map_err(fail)?;
 
         // In parallel: each takes a while.
-        let (sources, unpacked) = thread::scope(|scope| {
+        let demos = self.demos.iter().map(|(_, demo)| stamped(demo));
+        let demos = demos.collect::<Result<_, _>>()?;
+        let initramfs = new.join("initramfs");
+        let (tree, unpacked) = thread::scope(|scope| {
             let unpacked = scope.spawn(|| unpack(&kernel, new));
-            let sources = self.pack(&kernel, &new.join("initramfs"));
-            (sources, unpacked.join().expect("no panic"))
+            let tree = self.pack(&kernel, &initramfs);
+            (tree, unpacked.join().expect("no panic"))
         });
-        let (sources, ()) = (sources?, unpacked.map_err(fail)?);
+        let (tree, ()) = (tree?, unpacked.map_err(fail)?);
+        let below = tree.below();
+        // An error in the other files is told before the boot.
+        self.archive(&below, &[])?;
+        let size = fs::metadata(&initramfs).map_err(fail)?.len();
+        let memory = memory_for(size);
 
         let (accelerator, usual) = match &*inputs.accelerator {
             "kvm" => (Accelerator::Kvm, KVM_BOOT),
             _ => (Accelerator::Tcg, BOOT),
         };
-        let machine = Machine::start(new, accelerator, Start::Boot)?;
+        let machine = Machine::start(new, memory, accelerator, Start::Boot)?;
         let (vm, frames) = Vm::boot(machine, patience(usual))?;
         vm.save(new)?;
-
-        let manifest = Manifest::write(new, inputs, &sources, frames)?;
+        // Only a boot needs these.
+        for name in ["kernel", "initramfs"] {
+            fs::remove_file(new.join(name)).map_err(fail)?;
+        }
+        let (sources, made) = (tree.sources, cache::made(new)?);
+        let manifest =
+            Manifest { inputs, sources, demos, below, made, memory, frames };
+        manifest.write(new)?;
         progress(format_args!("saved after {:.1?}", begun.elapsed()));
-        Ok(manifest.frames)
+        Ok(manifest)
     }
 
-    /// Writes the initramfs. Returns the paths of the files that went in.
-    fn pack(
-        &self,
-        kernel: &Kernel,
-        to: &Path,
-    ) -> Result<Vec<PathBuf>, Failure> {
+    /// Writes the initramfs. Returns what went in.
+    fn pack(&self, kernel: &Kernel, to: &Path) -> Result<Tree, Failure> {
         let mut tree = Tree::new();
         for name in ["/init", "/usr/local/bin/check"] {
             tree.tool(Path::new(name), &self.init)?;
@@ -243,11 +416,14 @@ impl Harness {
         for (at, source) in &self.tools.programs {
             tree.tool(at, source)?;
         }
-        for (at, source) in &self.own.programs {
-            tree.program(at, source)?;
+        // The demos are no sources: those that change are delivered.
+        let sources = tree.sources.len();
+        for (at, source) in &self.demos {
+            tree.tool(at, source)?;
         }
+        tree.sources.truncate(sources);
         tree.libraries()?;
-        for (at, path) in self.tools.files.iter().chain(&self.own.files) {
+        for (at, path) in &self.tools.files {
             tree.copy(at, path)?;
         }
         let modules = kernel.modules(contents::MODULES)?;
@@ -259,11 +435,19 @@ impl Harness {
             let at = format!("/boot/config-{}", kernel.release);
             tree.copy(Path::new(&at), config)?;
         }
+        for files in self.own().0 {
+            tree.add(files)?;
+        }
         File::create(to)
             .and_then(|file| tree.write(BufWriter::new(file)))
             .map_err(|error| Failure::because(to.display(), error))?;
-        Ok(tree.sources)
+        Ok(tree)
     }
+}
+
+/// How many bytes can be delivered.
+fn room(has_window: bool) -> u64 {
+    if has_window { u64::MAX } else { SHORT }
 }
 
 /// Writes the kernel, unpacked if possible.

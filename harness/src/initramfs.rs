@@ -1,7 +1,8 @@
-//! The guest's files, as an initramfs: the demos, this machine's tools, and the
-//! libraries they need. No other file of this machine goes in.
+//! The guest's files, as an archive: the demos, this machine's tools, and the
+//! libraries they need; or what goes over them. No other file of this machine
+//! goes in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -9,30 +10,54 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::contents::{DIRECTORIES, ETC, MERGED, find, merged};
+use cpio::newc::ModeFileType;
+use serde::{Deserialize, Serialize};
+
+use crate::contents::{DIRECTORIES, ETC, HOMES, MERGED, find, merged};
 use crate::failure::Failure;
+use crate::files::Files;
 use crate::kernel::{Kernel, Module};
 use crate::libraries::{Elf, elf, in_parallel, libraries};
+use crate::stamp::{self, Stamp, path, stamped};
 
-/// A file tree that becomes an initramfs.
+/// A file tree: an initramfs, or what is unpacked over the files of a machine.
 #[derive(Debug, Default)]
 pub struct Tree {
     entries: BTreeMap<PathBuf, Entry>,
+    below: Below,
     /// The path in the guest of each packed program, by the device and inode
     /// that it has here.
     programs: BTreeMap<(u64, u64), PathBuf>,
     /// The ELF files whose libraries are not packed yet: the path that was
     /// named, and the file.
     elf: Vec<(PathBuf, PathBuf, Elf)>,
-    /// Every file of this machine that was read for it.
-    pub sources: Vec<PathBuf>,
+    /// Every file of this machine that was read for it, as it was before that.
+    pub sources: Vec<(Vec<u8>, Stamp)>,
+}
+
+/// What matters of the files that are in a machine already.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Below {
+    paths: BTreeSet<Vec<u8>>,
+    /// The dynamic linker of a library that names none.
+    linker: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
-enum Entry {
-    Directory(u32),
+struct Entry {
+    mode: u32,
+    /// The time of its last change, in seconds since the epoch.
+    time: u32,
+    node: Node,
+}
+
+#[derive(Debug)]
+enum Node {
+    Directory,
     Link(PathBuf),
-    File(u32, Vec<u8>),
+    File(Vec<u8>),
+    /// /dev/console.
+    Console,
 }
 
 impl Tree {
@@ -40,46 +65,89 @@ impl Tree {
     pub fn new() -> Tree {
         let mut tree = Tree::default();
         for (dir, mode) in DIRECTORIES {
-            tree.directory(Path::new(dir), *mode);
+            tree.directory(Path::new(dir), *mode, 0);
+        }
+        for (dir, _, mode) in HOMES {
+            tree.directory(Path::new(dir), *mode, 0);
         }
         for dir in MERGED {
             let inside = Path::new("usr").join(dir);
-            tree.directory(&Path::new("/").join(&inside), 0o755);
-            tree.link(Path::new("/").join(dir), inside);
+            tree.directory(&Path::new("/").join(&inside), 0o755, 0);
+            tree.link(Path::new("/").join(dir), inside, 0);
         }
         for (path, mode, text) in ETC {
             tree.file(Path::new(path), *mode, text.as_bytes().to_vec());
         }
+        tree.insert("/dev/console".into(), 0o600, 0, Node::Console);
         tree
     }
 
+    /// What is to be unpacked over these files.
+    pub fn over(below: Below) -> Tree {
+        Tree { below, ..Tree::default() }
+    }
+
+    /// What a tree that is unpacked over this one has to know.
+    pub fn below(&self) -> Below {
+        let mut below = self.below.clone();
+        below.paths.extend(self.entries.keys().map(|path| stamp::bytes(path)));
+        below
+    }
+
+    /// The reader's own files. They come in layers: each is the same whether it
+    /// is saved with the ones before it or unpacked over them.
+    pub fn add(&mut self, files: &Files) -> Result<(), Failure> {
+        self.programs.clear();
+        for (at, source) in &files.programs {
+            self.program(at, source)?;
+        }
+        self.libraries()?;
+        files.files.iter().try_for_each(|(at, path)| self.copy(at, path))
+    }
+
+    /// A demo, in place of the one that is in the machine.
+    pub fn replace(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
+        self.below.paths.remove(&stamp::bytes(&merged(at)));
+        self.tool(at, source)
+    }
+
+    fn insert(&mut self, at: PathBuf, mode: u32, time: u32, node: Node) {
+        self.above(&at);
+        self.entries.insert(at, Entry { mode, time, node });
+    }
+
     /// A directory, and those above it.
-    fn directory(&mut self, path: &Path, mode: u32) {
-        self.above(path);
-        self.entries.insert(path.into(), Entry::Directory(mode));
+    fn directory(&mut self, path: &Path, mode: u32, time: u32) {
+        self.insert(path.into(), mode, time, Node::Directory);
     }
 
     /// The directories above a path, where there are none yet.
     fn above(&mut self, path: &Path) {
         if let Some(above) = path.parent()
             && above != Path::new("/")
-            && !self.entries.contains_key(above)
+            && !self.is_taken(above)
         {
-            self.directory(above, 0o755);
+            self.directory(above, 0o755, 0);
         }
     }
 
-    /// A link, and the directories above it.
-    fn link(&mut self, path: PathBuf, target: PathBuf) {
-        self.above(&path);
-        self.entries.entry(path).or_insert(Entry::Link(target));
+    /// A link, and the directories above it, unless there is something.
+    fn link(&mut self, path: PathBuf, target: PathBuf, time: u32) {
+        if !self.is_taken(&path) {
+            self.insert(path, 0o777, time, Node::Link(target));
+        }
     }
 
-    /// A file with these bytes.
-    pub fn file(&mut self, path: &Path, mode: u32, bytes: Vec<u8>) {
-        let path = merged(path);
-        self.above(&path);
-        self.entries.insert(path, Entry::File(mode, bytes));
+    /// A file of the guest's own with these bytes.
+    fn file(&mut self, path: &Path, mode: u32, bytes: Vec<u8>) {
+        self.insert(merged(path), mode, 0, Node::File(bytes));
+    }
+
+    /// Reads a file of this machine.
+    fn read(&mut self, source: &Path) -> Result<Vec<u8>, Failure> {
+        self.sources.push(stamped(source)?);
+        fs::read(source)
+            .map_err(|error| Failure::because(source.display(), error))
     }
 
     /// A file, folder or link of this machine, as it is, at a path in the
@@ -88,15 +156,17 @@ impl Tree {
         let fail = |error| Failure::because(source.display(), error);
         let found = fs::symlink_metadata(source).map_err(fail)?;
         let mode = found.permissions().mode() & 0o7777;
-        let at = merged(at);
+        let (at, time) = (merged(at), time(&found));
         if found.is_dir() {
-            self.directory(&at, mode);
+            self.directory(&at, mode, time);
         } else if found.is_symlink() {
-            self.link(at, fs::read_link(source).map_err(fail)?);
+            self.link(at, fs::read_link(source).map_err(fail)?, time);
         } else {
-            self.file(&at, mode, fs::read(source).map_err(fail)?);
+            let bytes = self.read(source)?;
+            self.insert(at, mode, time, Node::File(bytes));
+            return Ok(());
         }
-        self.sources.push(source.into());
+        self.sources.push(stamped(source)?);
         Ok(())
     }
 
@@ -118,15 +188,15 @@ impl Tree {
         for name in ["modules.builtin", "modules.builtin.modinfo"] {
             let list = kernel.modules.as_ref().map(|dir| dir.join(name));
             if let Some(list) = list.filter(|list| list.exists()) {
-                fs::copy(&list, there.join(name)).map_err(fail)?;
-                self.sources.push(list);
+                let list = self.read(&list)?;
+                fs::write(there.join(name), list).map_err(fail)?;
             }
         }
         for module in modules {
             let name = format!("kernel/{}.ko", module.name);
             fs::write(there.join(&name), &module.bytes).map_err(fail)?;
             self.file(&dir.join(name), 0o644, module.bytes);
-            self.sources.push(module.path);
+            self.sources.push(stamped(&module.path)?);
         }
         let mut depmod = Command::new(match find("depmod") {
             Some(depmod) => depmod,
@@ -170,37 +240,35 @@ impl Tree {
         // In place of a symbolic link, its target is packed at the link's path.
         let real = source.canonicalize().map_err(fail)?;
         let found = fs::metadata(&real).map_err(fail)?;
-        self.sources.push(real.clone());
         // A program may have many names, as uutils' coreutils does. The first
         // one is the file, and each further one a link to it.
         let id = (found.dev(), found.ino());
         let at = merged(at);
-        if let Some(first) = self.programs.get(&id) {
-            if *first != at {
-                self.link(at, first.clone());
-            }
+        let (mode, time) = (found.permissions().mode() & bits, time(&found));
+        if let Some(first) = self.programs.get(&id).cloned() {
+            self.link(at, first, time);
             return Ok(());
         }
-        // A file of the guest's own is not replaced.
-        if self.has(&at) {
-            return Ok(());
-        }
-        self.programs.insert(id, at.clone());
-        let mode = found.permissions().mode() & bits;
-        let bytes = fs::read(&real).map_err(fail)?;
+        let bytes = self.read(&real)?;
+        let mut interpreter = None;
         if let Some(kind) = elf(&bytes) {
+            if let Elf::Program(linker) = &kind {
+                let linker = || stamp::bytes(linker);
+                self.below.linker.get_or_insert_with(linker);
+            }
             self.elf.push((source.into(), real, kind));
-            self.file(&at, mode, bytes);
         } else if let Some(text) = bytes.strip_prefix(b"#!") {
             let line = text[..text.len().min(254)].split(|byte| *byte == b'\n');
             let line = line.into_iter().next().unwrap_or_default();
-            let line = String::from_utf8_lossy(line).into_owned();
-            self.file(&at, mode, bytes);
-            self.script(source, &line)?;
-        } else {
-            self.file(&at, mode, bytes);
+            interpreter = Some(String::from_utf8_lossy(line).into_owned());
         }
-        Ok(())
+        // A file of the guest's own is not replaced. One of the reader's folders
+        // is this one already, but nothing else that it needs is there.
+        if !self.has(&at) {
+            self.programs.insert(id, at.clone());
+            self.insert(at, mode, time, Node::File(bytes));
+        }
+        interpreter.map_or(Ok(()), |line| self.script(source, &line))
     }
 
     /// The interpreter of the script `source`, whose first line is `#!` and
@@ -231,7 +299,13 @@ impl Tree {
     }
 
     fn has(&self, at: &Path) -> bool {
-        self.entries.contains_key(&merged(at))
+        self.is_taken(&merged(at))
+    }
+
+    /// The same, for a path in the guest.
+    fn is_taken(&self, at: &Path) -> bool {
+        let below = &self.below.paths;
+        self.entries.contains_key(at) || below.contains(&stamp::bytes(at))
     }
 
     /// The interpreter of a script, unless the guest has it already.
@@ -246,14 +320,11 @@ impl Tree {
     /// the paths where they find them.
     pub fn libraries(&mut self) -> Result<(), Failure> {
         let files = std::mem::take(&mut self.elf);
-        let usual = files.iter().find_map(|(.., kind)| match kind {
-            Elf::Program(linker) => Some(linker),
-            _ => None,
-        });
+        let usual = self.below.linker.as_ref().map(|linker| path(linker));
         let found = in_parallel(&files, |(source, real, kind)| {
             let linker = match kind {
                 Elf::Program(linker) => Some(linker),
-                Elf::Library => usual,
+                Elf::Library => usual.as_ref(),
                 Elf::Static => None,
             };
             let Some(linker) = linker else { return Ok(vec![]) };
@@ -272,68 +343,76 @@ impl Tree {
         });
         for paths in found {
             for path in paths? {
-                self.library(&path).map_err(|error| packing(&path, error))?;
+                self.library(&path)?;
             }
         }
         Ok(())
     }
 
-    fn library(&mut self, path: &Path) -> io::Result<()> {
+    fn library(&mut self, path: &Path) -> Result<(), Failure> {
+        if self.has(path) {
+            return Ok(());
+        }
+        let real = path.canonicalize().map_err(|it| packing(path, it))?;
+        let found = fs::metadata(&real).map_err(|it| packing(path, it))?;
         // libc is preloaded (see ETC). For a set-user-ID program, ld.so(8)
         // preloads only libraries that have this bit, too.
         let libc = path.ends_with("libc.so.6");
-        if libc || !self.has(path) {
-            let mode = if libc { 0o4755 } else { 0o755 };
-            self.file(path, mode, fs::read(path)?);
-            self.sources.push(path.canonicalize()?);
-        }
+        let mode = if libc { 0o4755 } else { 0o755 };
+        let bytes = Node::File(self.read(&real)?);
+        self.insert(merged(path), mode, time(&found), bytes);
         Ok(())
     }
 
     /// The tree in the format that the kernel unpacks at boot: cpio, "newc"
-    /// (Documentation/driver-api/early-userspace/buffer-format.rst).
+    /// (Documentation/driver-api/early-userspace/buffer-format.rst). A folder
+    /// comes before what is in it.
     pub fn write(&self, mut to: impl Write) -> io::Result<()> {
-        let console = cpio::newc::Builder::new("dev/console")
-            .mode(0o600)
-            .rdev_major(5)
-            .rdev_minor(1)
-            .set_mode_file_type(cpio::newc::ModeFileType::Char);
-        let dev = cpio::newc::Builder::new("dev")
-            .mode(0o755)
-            .set_mode_file_type(cpio::newc::ModeFileType::Directory);
-        dev.write(&mut to, 0).finish()?;
-        console.write(&mut to, 0).finish()?;
-
         for (number, (path, entry)) in self.entries.iter().enumerate() {
             let name = path.strip_prefix("/").unwrap_or(path);
             let name = name.to_str().ok_or_else(|| {
                 io::Error::other(format!("not UTF-8: {}", path.display()))
             })?;
-            let (kind, mode, bytes) = match entry {
-                Entry::Directory(mode) => {
-                    (cpio::newc::ModeFileType::Directory, *mode, &[][..])
-                }
-                Entry::Link(target) => (
-                    cpio::newc::ModeFileType::Symlink,
-                    0o777,
+            let builder = cpio::newc::Builder::new(name)
+                .ino(number as u32 + 10)
+                .mode(entry.mode)
+                .mtime(entry.time);
+            let (builder, bytes) = match &entry.node {
+                Node::Directory => (
+                    builder.set_mode_file_type(ModeFileType::Directory),
+                    &[][..],
+                ),
+                Node::Link(target) => (
+                    builder.set_mode_file_type(ModeFileType::Symlink),
                     target.as_os_str().as_bytes(),
                 ),
-                Entry::File(mode, bytes) => {
-                    (cpio::newc::ModeFileType::Regular, *mode, &bytes[..])
+                Node::File(bytes) => (
+                    builder.set_mode_file_type(ModeFileType::Regular),
+                    &bytes[..],
+                ),
+                Node::Console => {
+                    let builder = builder.rdev_major(5).rdev_minor(1);
+                    (builder.set_mode_file_type(ModeFileType::Char), &[][..])
                 }
             };
             let size = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-            let mut file = cpio::newc::Builder::new(name)
-                .ino(number as u32 + 10)
-                .mode(mode)
-                .set_mode_file_type(kind)
-                .write(&mut to, size);
+            let mut file = builder.write(&mut to, size);
             file.write_all(bytes)?;
             file.finish()?;
         }
         cpio::newc::trailer(to)?;
         Ok(())
     }
+
+    /// Whether there is nothing to be unpacked.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// When a file was last changed, as an archive has it.
+fn time(found: &fs::Metadata) -> u32 {
+    u32::try_from(found.mtime().max(0)).unwrap_or(u32::MAX)
 }
 
 fn packing(source: &Path, why: impl std::fmt::Display) -> Failure {
@@ -356,8 +435,8 @@ mod tests {
 
         let mut tree = Tree::default();
         tree.program(&link, &link).expect("packed");
-        let file = |path: &Path| match tree.entries.get(path) {
-            Some(Entry::File(_, bytes)) => Some(&bytes[..]),
+        let file = |path: &Path| match &tree.entries.get(path)?.node {
+            Node::File(bytes) => Some(&bytes[..]),
             _ => None,
         };
         assert_eq!(file(&link), Some(text.as_bytes()));

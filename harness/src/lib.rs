@@ -2,10 +2,11 @@
 //! to prove what a namespace does, and to try what would damage a machine.
 //!
 //! [`Harness::new`] finds a kernel (`kernel/`), or fetches it (`packages.rs`);
-//! packs what is in the machine (`contents.rs`) and the reader's files
-//! (`files.rs`) into an initramfs (`initramfs.rs`, `libraries.rs`); and starts a machine
-//! (`qemu.rs`, `machine.rs`), whose state it keeps (`cache.rs`).
-//! [`Harness::start`] starts such a machine from its saved state: a [`Vm`].
+//! packs what is in the machine (`contents.rs`) into an initramfs
+//! (`initramfs.rs`, `libraries.rs`); and starts a machine (`qemu.rs`,
+//! `machine.rs`), whose state it keeps (`cache.rs`). [`Harness::start`] starts
+//! such a machine from its saved state, a [`Vm`], and delivers what has changed
+//! since and the reader's files (`files.rs`).
 //! [`Vm::run`] sends a [`Request`] over the [`wire`] to the [`guest`]'s PID 1,
 //! which runs the command and reports how it ended.
 
@@ -27,6 +28,7 @@ mod programs;
 mod progress;
 mod qemu;
 mod sparse;
+mod stamp;
 mod vm;
 mod window;
 pub mod wire;

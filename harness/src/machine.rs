@@ -1,6 +1,6 @@
 //! One QEMU process: its monitor, its console, and how it is ended.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -24,7 +24,7 @@ use crate::arch::Arch;
 use crate::env::patience;
 use crate::failure::Failure;
 use crate::qemu::{Process, arguments, qemu};
-use crate::sparse::copy_sparse;
+use crate::sparse::{copy_sparse, cut_out};
 
 /// How long QEMU's monitor may take for an answer. Its greeting takes 0.1 s if
 /// QEMU was not in the page cache.
@@ -67,10 +67,11 @@ pub enum Start {
 }
 
 impl Machine {
-    /// Starts QEMU in `dir`, which holds `kernel` and `initramfs`, and for a
-    /// saved state `memory` and `state`.
+    /// Starts QEMU with so many MiB of memory in `dir`, which holds `kernel` and
+    /// `initramfs`, or for a saved state `memory` and `state`.
     pub fn start(
         dir: &Path,
+        size: u64,
         accelerator: Accelerator,
         at: Start,
     ) -> Result<Machine, Failure> {
@@ -81,12 +82,10 @@ impl Machine {
         let (console, guest_console) = pair()?;
         let errors = copy(&guest_console)?;
         let (memory, state) = memory_and_state(dir, at)?;
-        let initramfs = fs::metadata(dir.join("initramfs"))
-            .map_err(|error| Failure::because("initramfs", error))?;
         let arch = Arch::here()?;
         let process = Process {
             accelerator,
-            initramfs: initramfs.len(),
+            size,
             console: guest_console.as_raw_fd(),
             monitor: guest_monitor.as_raw_fd(),
             memory: memory.as_ref().map(AsRawFd::as_raw_fd),
@@ -191,9 +190,11 @@ impl Machine {
                 _ => thread::sleep(Duration::from_millis(5)),
             }
         }
-        let Some(memory) = &mut self.memory else { return Ok(()) };
-        File::create(dir.join("memory"))
-            .and_then(|mut file| copy_sparse(memory, &mut file))
+        let Some(memory) = &self.memory else { return Ok(()) };
+        File::open(dir.join("initramfs"))
+            .and_then(|initramfs| cut_out(memory, &initramfs))
+            .and_then(|()| File::create(dir.join("memory")))
+            .and_then(|file| copy_sparse(memory, &file))
             .map_err(|error| Failure::because("memory", error))
     }
 

@@ -38,11 +38,12 @@ pub fn build(harness: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// The folder for what is saved: below the target folder in which this
-/// `harness` is, where that is the caller's own, and else below his home.
+/// `harness` is, where that is the caller's own, and else below his home. Then
+/// there is a second one: the owner's, which the caller may read.
 ///
 /// # Errors
 /// If he has no home.
-pub fn cache(harness: &Path) -> Result<PathBuf, Failure> {
+pub fn caches(harness: &Path) -> Result<(PathBuf, Option<PathBuf>), Failure> {
     let target = target_dir(harness);
     // A copy of the program alone may lie in any folder.
     let is_cargos =
@@ -51,16 +52,18 @@ pub fn cache(harness: &Path) -> Result<PathBuf, Failure> {
         .metadata()
         .is_ok_and(|target| target.uid() == geteuid().as_raw())
         && access(&target, AccessFlags::W_OK).is_ok();
-    if is_cargos && is_own {
-        return Ok(target.join("harness-cache"));
-    }
+    let below = is_cargos.then(|| target.join("harness-cache"));
+    let below = match below {
+        Some(cache) if is_own => return Ok((cache, None)),
+        below => below,
+    };
     let caches = variable("XDG_CACHE_HOME").map(PathBuf::from);
     let caches = caches.filter(|path| path.is_absolute());
     let home = || Some(PathBuf::from(variable("HOME")?).join(".cache"));
     let caches = caches.or_else(home).ok_or_else(|| {
         Failure::new("no folder to save machines in: HARNESS_CACHE=/a/folder")
     })?;
-    Ok(caches.join("namespace-demos"))
+    Ok((caches.join("namespace-demos"), below))
 }
 
 /// The workspace, if Cargo has started this program, or the test that has:

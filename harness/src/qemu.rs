@@ -10,11 +10,12 @@ use crate::env::{on_path, variable};
 use crate::failure::Failure;
 
 /// The guest's memory in MiB, for an initramfs of this many bytes. Its files
-/// may take four fifths of the memory (`guest/outside.rs`), while the kernel
-/// unpacks them half of it, and then they are there twice; and a file of 300 MB
-/// has room. Memory that the guest never touches takes no room on this machine.
-fn memory_for(initramfs: u64) -> u64 {
-    (256 + 4 * (initramfs >> 20)).next_multiple_of(64)
+/// are there twice, since the initramfs stays. They may take four fifths of the
+/// rest (`guest/outside.rs`), and half of it while the kernel unpacks them; and
+/// a file of 300 MB has room. Memory that the guest never touches takes no room
+/// on this machine.
+pub fn memory_for(initramfs: u64) -> u64 {
+    (256 + 5 * (initramfs >> 20)).next_multiple_of(64)
 }
 
 /// The kernel's command line, in addition to the architecture's.
@@ -28,8 +29,12 @@ fn memory_for(initramfs: u64) -> u64 {
 /// - `lsm=landlock,capability psi=0`: security modules without a policy, and
 ///   statistics that nobody reads, would still cost time at each call. Landlock
 ///   costs only who uses it: a container may.
+/// - `retain_initrd`: the initramfs stays where it was, and nobody uses it. So it
+///   can be left out of the saved machine. Else the kernel would overwrite it,
+///   and the saved machine would be larger by as much.
 const APPEND: &str = "quiet panic=-1 cryptomgr.notests fb_tunnels=none \
-                      norandmaps lsm=landlock,capability psi=0 rdinit=/init";
+                      norandmaps lsm=landlock,capability psi=0 \
+                      retain_initrd rdinit=/init";
 
 /// The path of `$HARNESS_QEMU`, or else of this architecture's QEMU.
 pub fn qemu() -> Result<PathBuf, Failure> {
@@ -52,8 +57,8 @@ pub fn qemu() -> Result<PathBuf, Failure> {
 pub struct Process {
     /// What executes the guest's instructions.
     pub accelerator: Accelerator,
-    /// The length of the initramfs in bytes.
-    pub initramfs: u64,
+    /// The size of the guest's memory in MiB.
+    pub size: u64,
     /// The descriptor of the first serial port.
     pub console: RawFd,
     /// The descriptor of QEMU's monitor.
@@ -67,12 +72,12 @@ pub struct Process {
 
 /// QEMU's arguments. It is started in the folder of the machine's files.
 pub fn arguments(arch: &Arch, process: &Process) -> Vec<String> {
-    let Process { accelerator, console, monitor, memory, append, .. } = process;
+    let Process { accelerator, size, console, monitor, memory, append } =
+        process;
     let cpu = match accelerator {
         Accelerator::Kvm => "host",
         Accelerator::Tcg => arch.cpu,
     };
-    let size = memory_for(process.initramfs);
     let (path, share) = match memory {
         Some(fd) => (format!("/proc/self/fd/{fd}"), "on"),
         None => ("memory".into(), "off"),
@@ -123,7 +128,7 @@ mod tests {
     fn process(memory: Option<RawFd>) -> Process {
         Process {
             accelerator: Accelerator::Tcg,
-            initramfs: 0,
+            size: memory_for(0),
             console: 5,
             monitor: 6,
             memory,
@@ -174,7 +179,7 @@ mod tests {
     fn guest_has_room_for_its_files_twice() {
         for mib in [1, 40, 700] {
             let memory = memory_for(mib << 20);
-            assert!((256..320).contains(&(memory - 4 * mib)), "{memory}");
+            assert!((256..320).contains(&(memory - 5 * mib)), "{memory}");
         }
     }
 }

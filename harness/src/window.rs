@@ -55,20 +55,25 @@ impl Window {
             .collect()
     }
 
-    /// What the harness has written.
-    #[expect(unsafe_code, reason = "another process writes this memory")]
-    pub fn read(&self, length: u32, expected: u32) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; (length as usize).min(WINDOW)];
-        // SAFETY: the memory is mapped as long as this process runs, and the
-        // harness has finished writing before it sends its message.
-        unsafe {
-            let from = self.0.as_ptr().cast::<u8>();
-            from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len());
-        }
-        match sum(&bytes) == expected {
+    /// What the harness has written, if it is whole. It writes again when it
+    /// has been told that this was taken.
+    pub fn read(&self, length: u32, expected: u32) -> io::Result<&[u8]> {
+        let bytes = self.bytes(length as usize);
+        match sum(bytes) == expected {
             true => Ok(bytes),
             false => Err(io::Error::other("input was damaged on its way")),
         }
+    }
+
+    /// The same once more.
+    #[expect(unsafe_code, reason = "another process writes this memory")]
+    pub fn bytes(&self, length: usize) -> &[u8] {
+        // SAFETY: the memory is mapped as long as this process runs, and the
+        // harness does not write while this process reads: it has finished
+        // before it sends its message, and then waits for the answer.
+        unsafe { self.0.cast::<[u8; WINDOW]>().as_ref() }
+            .get(..length)
+            .unwrap_or_default()
     }
 }
 
@@ -88,35 +93,34 @@ fn frame(
 /// The harness's side: where the pages are in QEMU's memory.
 #[derive(Debug)]
 pub struct View {
-    qemu: Pid,
+    memory: File,
     pages: Vec<usize>,
 }
 
 impl View {
-    /// `None` if the guest's memory is not found in QEMU's.
+    /// `None` if the guest's memory is not found in QEMU's, or if a process may
+    /// not write to the memory of its children (EACCES:
+    /// `kernel.yama.ptrace_scope` 2 and 3).
     pub fn new(qemu: Pid, frames: &[u64]) -> Option<View> {
         let maps = fs::read_to_string(format!("/proc/{qemu}/maps")).ok()?;
-        let memory = base(&maps)?;
+        let at = base(&maps)?;
         let start = Arch::here().ok()?.memory_start;
         let pages = frames.iter().map(|frame| {
             let offset = (frame * PAGE as u64).checked_sub(start)?;
-            memory.checked_add(usize::try_from(offset).ok()?)
+            at.checked_add(usize::try_from(offset).ok()?)
         });
         let pages = pages.collect::<Option<Vec<_>>>()?;
-        (pages.len() == WINDOW / PAGE).then_some(View { qemu, pages })
+        let memory = format!("/proc/{qemu}/mem");
+        let memory = File::options().write(true).open(memory).ok()?;
+        (pages.len() == WINDOW / PAGE).then_some(View { memory, pages })
     }
 
     /// Writes these bytes, at most [`WINDOW`].
-    ///
-    /// # Errors
-    /// EACCES if a process may not write to the memory of its children
-    /// (`kernel.yama.ptrace_scope` 2 and 3).
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let memory = format!("/proc/{}/mem", self.qemu);
-        let memory = File::options().write(true).open(memory)?;
         let mut pieces = bytes.chunks(PAGE).zip(&self.pages);
-        pieces
-            .try_for_each(|(piece, &at)| memory.write_all_at(piece, at as u64))
+        pieces.try_for_each(|(piece, &at)| {
+            self.memory.write_all_at(piece, at as u64)
+        })
     }
 }
 
@@ -139,7 +143,9 @@ mod tests {
         let base = pages.as_mut_ptr() as usize;
         // The last page first: the frames may be in any order.
         let places = (0..WINDOW / PAGE).rev().map(|it| base + it * PAGE);
-        let view = View { qemu: Pid::this(), pages: places.collect() };
+        let memory = File::options().write(true).open("/proc/self/mem");
+        let memory = memory.expect("this process's memory");
+        let view = View { memory, pages: places.collect() };
         let bytes: Vec<u8> = (0..PAGE + 5).map(|n| (n / 9) as u8).collect();
         view.write(&bytes).expect("this process's memory");
         let last = &pages[WINDOW - PAGE..];

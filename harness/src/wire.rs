@@ -68,6 +68,9 @@ pub enum ToGuest {
     },
     /// The new size of COMMAND's terminal: rows, columns.
     Resize(u16, u16),
+    /// The next input is no COMMAND's: it is an archive of files, to be
+    /// unpacked. Answered by [`FromGuest::Unpacked`] when its end was read.
+    Unpack,
 }
 
 /// A message from the guest.
@@ -88,6 +91,8 @@ pub enum FromGuest {
     Err(#[serde(with = "shorter")] Vec<u8>),
     /// The verdict: COMMAND has ended.
     End(End),
+    /// The archive is unpacked, or could not be, for this reason.
+    Unpacked(Result<(), String>),
 }
 
 /// Data is compressed (LZ4) if that makes it shorter: compression takes less

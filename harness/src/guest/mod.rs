@@ -1,6 +1,7 @@
 //! The guest's PID 1: makes a realistic outside, then runs the commands that
 //! the harness requests over the serial port.
 
+mod archive;
 pub mod check;
 mod command;
 mod outside;
@@ -23,6 +24,7 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::Pid;
 
+use self::archive::Archive;
 use self::command::{Streams, start};
 use crate::arch::Arch;
 use crate::window::Window;
@@ -65,6 +67,11 @@ pub fn serve() -> io::Result<Infallible> {
             // Input of a command that has ended in the meantime.
             ToGuest::Input(_) | ToGuest::Window { .. } => {
                 wire.send(&FromGuest::Taken)?;
+            }
+            ToGuest::Unpack => {
+                let unpacked = Archive::of(&mut wire).unpack();
+                let unpacked = unpacked.map_err(|error| error.to_string());
+                wire.send(&FromGuest::Unpacked(unpacked))?;
             }
             ToGuest::Resize(..) | ToGuest::Hello { .. } => {}
         }
@@ -208,13 +215,14 @@ fn run(wire: &mut Wire, command: Pid, mut streams: Streams) -> io::Result<End> {
                     pending = bytes;
                 }
                 ToGuest::Window { length, sum } => {
-                    pending = wire.window.read(length, sum)?;
+                    pending = wire.window.read(length, sum)?.to_vec();
                 }
                 ToGuest::Resize(rows, columns) => {
                     streams.resize(rows, columns)?;
                 }
                 ToGuest::Part(_)
                 | ToGuest::Run { .. }
+                | ToGuest::Unpack
                 | ToGuest::Hello { .. } => {}
             }
         }

@@ -4,9 +4,9 @@
 //! it could not be seen anyway. So mounts are shared, as systemd(1) makes
 //! them, and there is a network from which a namespace is isolated.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -47,10 +47,7 @@ pub fn prepare() -> Result<(), String> {
     for (link, to) in LINKS {
         symlink(to, link).map_err(because(link))?;
     }
-    for (home, id, mode) in HOMES {
-        fs::create_dir_all(home).map_err(because(home))?;
-        fs::set_permissions(home, Permissions::from_mode(*mode))
-            .map_err(because(home))?;
+    for (home, id, _) in HOMES {
         chown(*home, Some((*id).into()), Some((*id).into()))
             .map_err(|error| because(home)(error.into()))?;
     }

@@ -31,14 +31,20 @@ pub struct Kernel {
 
 impl Kernel {
     /// The image of `$HARNESS_KERNEL`; else the newest that is readable here;
-    /// else that of the distribution's package, unpacked below `cache`.
-    pub fn find(cache: &Path) -> Result<PathBuf, Failure> {
+    /// else that of the distribution's package, unpacked below `cache`, or
+    /// below that of another user, `owners`.
+    pub fn find(
+        cache: &Path,
+        owners: Option<&Path>,
+    ) -> Result<PathBuf, Failure> {
         if let Some(image) = variable("HARNESS_KERNEL") {
-            return Ok(image.into());
+            let image = PathBuf::from(image);
+            return Ok(std::path::absolute(&image).unwrap_or(image));
         }
         let mut here = installed(Path::new("/"));
         here.retain(|image| File::open(image).is_ok());
-        here.pop().map_or_else(|| fetch(cache), Ok)
+        let theirs = || installed(&owners?.join("package")).pop();
+        here.pop().or_else(theirs).map_or_else(|| fetch(cache), Ok)
     }
 
     /// Reads this file, which must be a kernel for `arch`. That takes a while

@@ -17,6 +17,7 @@ use self::input::Feed;
 pub use self::input::Input;
 use self::line::Line;
 use crate::accelerator::Accelerator;
+use crate::cache::{Manifest, Saved};
 use crate::env::patience;
 use crate::failure::Failure;
 use crate::machine::{Machine, Start};
@@ -29,12 +30,20 @@ use crate::wire::{
 /// How long a start from a saved state may take, until the guest answers.
 const RESTORE: Duration = Duration::from_secs(20);
 
+/// How long the guest may take to unpack files.
+const UNPACK: Duration = Duration::from_secs(60);
+
+/// How many bytes go over the serial port in half a second.
+pub const SHORT: u64 = 64 * 1024;
+
 /// A machine that waits for commands.
 #[derive(Debug)]
 pub struct Vm {
     line: Line,
     /// The guest's window, until a write to it fails.
     view: Option<View>,
+    /// Whether it was said that input is slow.
+    slow: bool,
 }
 
 /// Why a saved machine could not be restored.
@@ -78,7 +87,7 @@ pub struct Io<'a> {
 
 impl Vm {
     fn new(machine: Machine) -> Vm {
-        Vm { line: Line::new(machine), view: None }
+        Vm { line: Line::new(machine), view: None, slow: false }
     }
 
     /// Waits until a machine has booted. Also returns the page frames of its
@@ -107,15 +116,15 @@ impl Vm {
         self.line.machine.save(dir)
     }
 
-    /// Starts a machine from the state that was saved in `dir`, which has its
-    /// window in these page frames.
+    /// Starts a machine from its saved state.
     pub fn restore(
-        dir: &Path,
-        frames: &[u64],
+        saved: &Saved,
         accelerator: Accelerator,
     ) -> Result<Vm, RestoreError> {
         let deadline = Instant::now() + patience(RESTORE);
-        let mut vm = Machine::start(dir, accelerator, Start::State)
+        let Saved { dir, manifest: Manifest { memory, frames, .. }, .. } =
+            saved;
+        let mut vm = Machine::start(dir, *memory, accelerator, Start::State)
             .map(Vm::new)
             .map_err(RestoreError::Qemu)?;
         vm.line.machine.negotiate().map_err(RestoreError::Qemu)?;
@@ -123,6 +132,38 @@ impl Vm {
         vm.greet(deadline).map_err(RestoreError::State)?;
         vm.view = View::new(vm.line.machine.process(), frames);
         Ok(vm)
+    }
+
+    /// Whether the guest's memory can be written, so that input is fast.
+    pub fn has_window(&self) -> bool {
+        self.view.is_some()
+    }
+
+    /// Unpacks an archive of files in the machine, before the first command.
+    ///
+    /// # Errors
+    /// If the guest cannot take it: it names the file.
+    pub fn unpack(&mut self, archive: &[u8]) -> Result<(), Failure> {
+        let deadline = Some(Instant::now() + patience(UNPACK));
+        self.line.send(&ToGuest::Unpack)?;
+        let mut rest = archive;
+        loop {
+            let sent = self.send_piece(rest)?;
+            rest = &rest[sent..];
+            loop {
+                match self.line.receive(deadline)? {
+                    Some(FromGuest::Taken) => break,
+                    Some(FromGuest::Unpacked(unpacked)) => {
+                        return unpacked.map_err(|why| {
+                            let what = format!("the machine cannot take {why}");
+                            self.line.machine.fail(what)
+                        });
+                    }
+                    Some(_) => {} // A second answer to the greeting.
+                    None => return Err(self.late(Some(UNPACK))),
+                }
+            }
+        }
     }
 
     /// The last part of what the console has printed.
@@ -183,8 +224,23 @@ impl Vm {
     }
 
     /// Sends as much of COMMAND's input as fits into a message; an empty one is
-    /// EOF. More than that goes through the guest's window.
+    /// EOF.
     fn send_input(&mut self, input: &mut Vec<u8>) -> Result<(), Failure> {
+        let sent = self.send_piece(input)?;
+        if sent < input.len() && self.view.is_none() && !self.slow {
+            self.slow = true;
+            progress(format_args!(
+                "input is slow here, some 20 kB in a second: \
+                 QEMU's memory cannot be written"
+            ));
+        }
+        input.drain(..sent);
+        Ok(())
+    }
+
+    /// Sends as much of this as fits into a message, or into the guest's window
+    /// if that is more. Returns how much.
+    fn send_piece(&mut self, input: &[u8]) -> Result<usize, Failure> {
         if input.len() > CHUNK
             && let Some(view) = &self.view
         {
@@ -192,20 +248,15 @@ impl Vm {
             match view.write(now) {
                 Ok(()) => {
                     let (length, sum) = (now.len() as u32, wire::sum(now));
-                    input.drain(..now.len());
-                    return self.line.send(&ToGuest::Window { length, sum });
+                    self.line.send(&ToGuest::Window { length, sum })?;
+                    return Ok(now.len());
                 }
-                Err(error) => {
-                    progress(format_args!(
-                        "input is slow here, some 20 kB in a second: \
-                         QEMU's memory: {error}"
-                    ));
-                    self.view = None;
-                }
+                Err(_) => self.view = None,
             }
         }
-        let now = input.drain(..input.len().min(CHUNK)).collect();
-        self.line.send(&ToGuest::Input(now))
+        let now = &input[..input.len().min(CHUNK)];
+        self.line.send(&ToGuest::Input(now.to_vec()))?;
+        Ok(now.len())
     }
 
     /// Sends a request, in pieces.

@@ -20,10 +20,10 @@ use crate::vm::{executable, start_at_terminal};
 
 /// A checkout with a target folder, in which `uts-demo` is a script that says
 /// whose it is.
-struct Checkout(TempDir);
+pub struct Checkout(TempDir);
 
 impl Checkout {
-    fn new() -> Checkout {
+    pub fn new() -> Checkout {
         common::harness(); // It builds what is copied.
         let checkout = Checkout(common::scratch());
         fs::create_dir_all(checkout.at("target/debug/examples"))
@@ -41,17 +41,17 @@ impl Checkout {
         checkout
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub fn at(&self, path: &str) -> PathBuf {
         self.0.path().join(path)
     }
 
-    fn uts_demo(&self) -> PathBuf {
+    pub fn uts_demo(&self) -> PathBuf {
         self.at("target/debug/uts-demo")
     }
 
     /// Its harness, as a program that Cargo has not started, without a network
     /// or a Cargo that works.
-    fn plain(&self) -> Command {
+    pub fn plain(&self) -> Command {
         let mut command = Command::new(self.at("target/debug/harness"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CARGO") {

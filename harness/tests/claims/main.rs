@@ -12,6 +12,7 @@ mod check;
 mod checkout;
 mod clone;
 mod contract;
+mod delivered;
 mod facts;
 mod faults;
 mod fixture;

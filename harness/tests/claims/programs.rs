@@ -41,16 +41,21 @@ impl Readers {
         path
     }
 
+    /// From the saved machine that all tests share.
     fn harness(&self, argv: &[&str]) -> assert_cmd::Command {
         let mut command = harness();
-        let kernel = common::harness().kernel();
-        command
-            .env("HARNESS_CACHE", self.cache.path())
-            .env("HARNESS_KERNEL", kernel)
-            .current_dir(&self.dir)
-            .args(argv);
+        command.current_dir(&self.dir).args(argv);
         let mut command = assert_cmd::Command::from_std(command);
         command.timeout(2 * patience());
+        command
+    }
+
+    /// From one of its own.
+    fn apart(&self, argv: &[&str]) -> assert_cmd::Command {
+        let mut command = self.harness(argv);
+        let kernel = common::harness().kernel();
+        command.env("HARNESS_CACHE", self.cache.path());
+        command.env("HARNESS_KERNEL", kernel);
         command
     }
 }
@@ -116,7 +121,7 @@ fn readers_files_go_in_where_the_variable_names_them() {
     }
     let run = |files: &str| {
         let script = script.to_str().expect("text");
-        let mut run = readers.harness(&[script]);
+        let mut run = readers.apart(&[script]);
         run.env("HARNESS_FILES", files).assert()
     };
     let states = || {
@@ -322,7 +327,7 @@ fn input_is_whole_by_either_way() {
     assert_eq!(errors, "");
 
     let other = || {
-        let mut other = readers.harness(&command);
+        let mut other = readers.apart(&command);
         other.env("HARNESS_QEMU", &qemu);
         other
     };

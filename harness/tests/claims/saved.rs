@@ -57,7 +57,7 @@ fn killed_or_damaged_saved_machine_is_made_anew() {
         assert!(round > 0 || half.exists());
     }
     assert_eq!(two_at_once(), ["", ""]);
-    assert!(!cache.join("new").exists());
+    assert!(!cache.join("new").exists() && !cache.join("old").exists());
 
     // Damaged: other bytes in a file of the same length and time.
     let states = fs::read_dir(cache).expect("a folder").flatten();

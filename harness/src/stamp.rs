@@ -1,0 +1,55 @@
+//! Whether a file is still the same.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+
+/// A file's identity: it changes whenever the file is written or replaced, and
+/// with its mode.
+#[derive(Debug, PartialEq, Hash, Serialize, Deserialize)]
+pub struct Stamp {
+    inode: u64,
+    mode: u32,
+    length: u64,
+    /// The time of its last change: seconds and nanoseconds since the epoch.
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    pub fn of(path: &Path) -> Result<Stamp, Failure> {
+        let found = fs::symlink_metadata(path)
+            .and_then(|link| match link.is_symlink() {
+                // If the link is broken, the link itself counts.
+                true => fs::metadata(path).or(Ok(link)),
+                false => Ok(link),
+            })
+            .map_err(|error| Failure::because(path.display(), error))?;
+        Ok(Stamp {
+            inode: found.ino(),
+            mode: found.mode(),
+            length: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        })
+    }
+}
+
+/// A file's path and its stamp.
+pub fn stamped(path: &Path) -> Result<(Vec<u8>, Stamp), Failure> {
+    Ok((bytes(path), Stamp::of(path)?))
+}
+
+/// A path, as a manifest has it: it may hold any byte.
+pub fn bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+/// The same path again.
+pub fn path(bytes: &[u8]) -> PathBuf {
+    OsStr::from_bytes(bytes).into()
+}

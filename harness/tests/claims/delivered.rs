@@ -1,0 +1,381 @@
+//! V12: what Cargo or the reader has changed is delivered to the saved machine,
+//! which is not booted anew for it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use assert_cmd::assert::OutputAssertExt;
+use nix::unistd::geteuid;
+use predicates::prelude::*;
+use tempfile::TempDir;
+
+use crate::checkout::Checkout;
+use crate::common;
+use crate::target::patience;
+use crate::vm::{executable, kills};
+
+/// A QEMU that notes how it is started, and then is the real one.
+struct Watched {
+    dir: TempDir,
+    qemu: PathBuf,
+}
+
+impl Watched {
+    /// This shell command becomes QEMU.
+    fn new(start: &str) -> Watched {
+        let dir = tempfile::tempdir().expect("a folder");
+        let qemu = dir.path().join("qemu");
+        let log = dir.path().join("log");
+        let script = format!(
+            "#!/usr/bin/env bash
+            case \" $* \" in *' -incoming '*) how=restored ;; *) how=booted ;; esac
+            echo $how >> {}
+            qemu=qemu-system-$(uname -m)
+            {start}\n",
+            log.display()
+        );
+        executable(&qemu, &script);
+        Watched { dir, qemu }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// How often it was started, and how, since this was asked last.
+    fn starts(&self) -> String {
+        let log = fs::read_to_string(self.at("log")).unwrap_or_default();
+        let _ = fs::remove_file(self.at("log"));
+        log.replace('\n', " ")
+    }
+
+    /// The output of a command, which must succeed.
+    #[track_caller]
+    fn run(&self, mut command: std::process::Command) -> String {
+        command.env("HARNESS_QEMU", &self.qemu);
+        let mut command = assert_cmd::Command::from_std(command);
+        let end = command.timeout(2 * patience()).assert().success();
+        String::from_utf8(end.get_output().stdout.clone()).expect("text")
+    }
+}
+
+/// A harness with this cache.
+fn harness(cache: &Path, argv: &[&str]) -> std::process::Command {
+    let mut command = crate::vm::harness();
+    command.env("HARNESS_CACHE", cache);
+    command.env("HARNESS_KERNEL", common::harness().kernel());
+    command.args(argv);
+    command
+}
+
+const REAL: &str = "exec $qemu \"$@\"";
+
+/// V12: a program, a file and a demo are edited, and the next command sees what
+/// they are now, whether they were written anew or replaced, with the same
+/// length and in the same second. No edit costs a boot.
+#[test]
+fn next_command_sees_the_last_edit_and_no_boot() {
+    let checkout = Checkout::new();
+    let qemu = Watched::new(REAL);
+    let [own, file] = ["own", "file"].map(|name| qemu.at(name));
+    let write = |path: &Path, text: &str, replace: bool| {
+        if replace {
+            let new = path.with_extension("new");
+            executable(&new, text);
+            fs::rename(new, path).expect("a file");
+        } else {
+            executable(path, text);
+        }
+    };
+    let run = || {
+        let mut command = checkout.plain();
+        command.arg(&own).env("HARNESS_FILES", &file);
+        qemu.run(command)
+    };
+    let rounds = kills().unwrap_or(20);
+    // Each is edited in the first round.
+    for round in 102..102 + rounds {
+        let script = format!(
+            "#!/bin/sh\necho own {round}; cat {}; uts-demo\n",
+            file.display()
+        );
+        let demo = format!("#!/bin/sh\necho demo {round}\n");
+        // One, two or three of them.
+        write(&own, &script, round % 2 == 0);
+        if round % 3 != 1 {
+            write(&file, &format!("file {round}\n"), round % 4 < 2);
+        }
+        if round % 5 != 1 {
+            write(&checkout.uts_demo(), &demo, round % 4 == 1);
+        }
+        let then = |number, rest| round - u32::from(round % number == rest);
+        let (file, demo) = (then(3, 1), then(5, 1));
+        let shown = format!("own {round}\nfile {file}\ndemo {demo}\n");
+        assert_eq!(run(), shown, "round {round}");
+    }
+    let starts = qemu.starts();
+    assert_eq!(
+        starts,
+        "booted ".to_string() + &"restored ".repeat(rounds as usize)
+    );
+    // A demo that is new is delivered, too.
+    let copies = checkout.at("target/debug/examples/copies");
+    fs::copy(&copies, copies.with_file_name("other")).expect("a copy");
+    write(&own, "#!/bin/sh\nother\n", true);
+    assert_eq!(run(), "its example\n");
+    assert_eq!(qemu.starts(), "restored ");
+    // The controls: one that is gone, and those that would cost each command
+    // too much: one that is long, and one that nobody works on any more.
+    fs::remove_file(copies.with_file_name("other")).expect("a file");
+    write(&own, "#!/bin/sh\nother || uts-demo\n", true);
+    let control = |text: &str| {
+        write(&checkout.uts_demo(), text, true);
+    };
+    control("#!/bin/sh\necho gone\n");
+    fs::remove_file(copies).expect("a file");
+    assert_eq!(run(), "gone\n");
+    assert_eq!(qemu.starts(), "booted restored ");
+    control(&format!("#!/bin/sh\necho long\n#{}\n", " ".repeat(3 << 20)));
+    assert_eq!(run(), "long\n");
+    assert_eq!(qemu.starts(), "booted restored ");
+    control("#!/bin/sh\necho old\n");
+    let old = SystemTime::now() - Duration::from_secs(2 * 60 * 60);
+    File::open(checkout.uts_demo())
+        .and_then(|file| file.set_modified(old))
+        .expect("a time");
+    assert_eq!(run(), "old\n");
+    assert_eq!(qemu.starts(), "booted restored ");
+}
+
+/// V12: file by file the machine is the same, whether the reader's files are
+/// delivered or saved with it. They are saved where QEMU's memory cannot be
+/// written, here because the harness's child is a shell; that is remembered,
+/// and then an edit costs one boot.
+#[test]
+fn what_is_delivered_is_what_would_be_saved() {
+    let cache = common::scratch();
+    let real = Watched::new(REAL);
+    let shell = Watched::new(
+        "exec {input}<&0
+        setpriv --pdeathsig KILL $qemu \"$@\" <&$input &
+        wait $!",
+    );
+    let dir = tempfile::tempdir().expect("a folder");
+    let tree = dir.path().join("tree");
+    for (name, mode) in
+        [("", 0o755), ("secret", 0o700), ("empty", 0o1777), ("sub", 0o711)]
+    {
+        fs::create_dir_all(tree.join(name)).expect("a folder");
+        let mode = PermissionsExt::from_mode(mode);
+        fs::set_permissions(tree.join(name), mode).expect("chmod");
+    }
+    let program = common::program().with_file_name("uts-demo");
+    fs::copy(&program, tree.join("program")).expect("a copy");
+    for (name, mode) in
+        [("program", 0o4755), ("secret/key", 0o600), ("sub/text", 0o640)]
+    {
+        let path = tree.join(name);
+        if name != "program" {
+            fs::write(&path, name).expect("a file");
+        }
+        let mode = PermissionsExt::from_mode(mode);
+        fs::set_permissions(path, mode).expect("chmod");
+    }
+    for (link, to) in [("sub/link", "text"), ("dangling", "no"), ("in", "sub")]
+    {
+        symlink(to, tree.join(link)).expect("a link");
+    }
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(981_158_400);
+    for name in ["sub", "sub/text", "empty"] {
+        File::open(tree.join(name))
+            .and_then(|file| file.set_modified(long_ago))
+            .expect("a time");
+    }
+    fs::hard_link(tree.join("program"), dir.path().join("same"))
+        .expect("a link");
+    // Also what the machine has of its own, at the same paths.
+    let tree = tree.to_str().expect("text").to_string();
+    let same = dir.path().join("same").display().to_string();
+    let more = ["/etc/hosts", "/bin/true", "/etc/alternatives"];
+    let more = more.into_iter().filter(|path| Path::new(path).exists());
+    let files: Vec<&str> = [&*tree, &same].into_iter().chain(more).collect();
+    let files = files.join(":");
+
+    let script = "cd /
+        {
+            find . \\( -path ./proc -o -path ./sys -o -path ./dev \\) -prune \
+                -o -printf '%p %m %U %G %s %l %y\\n'
+            find $1 -printf '%p %T@\\n'
+            find $1 /etc /usr/local -type f -exec md5sum {} +
+        } | sort";
+    let list = |qemu: &Watched, files: &str| {
+        let argv = ["sh", "-c", script, "sh", &tree];
+        let mut command = harness(cache.path(), &argv);
+        command.env("HARNESS_FILES", files);
+        qemu.run(command)
+    };
+    let delivered = list(&real, &files);
+    assert_eq!(real.starts(), "booted restored ");
+    assert!(delivered.contains("/secret 700 0 0 "), "{delivered}");
+    assert!(delivered.contains("/sub/text 640 0 0 "), "{delivered}");
+    assert!(delivered.contains("/sub/text 981158400."), "{delivered}");
+
+    let saved = list(&shell, &files);
+    assert_eq!(shell.starts(), "booted restored booted restored ");
+    for (delivered, saved) in delivered.lines().zip(saved.lines()) {
+        assert_eq!(delivered, saved);
+    }
+    assert_eq!(delivered.len(), saved.len());
+    // Little goes over the serial port.
+    let text = dir.path().join("tree/sub/text");
+    let cat = ["cat", text.to_str().expect("text")];
+    assert_eq!(shell.run(harness(cache.path(), &cat)), "sub/text");
+    assert_eq!(shell.starts(), "restored ");
+    fs::write(text, "edited").expect("a file");
+    assert_ne!(list(&shell, &files), saved);
+    assert_eq!(shell.starts(), "booted restored ");
+}
+
+/// V12: what is long is saved with the machine; a program that the command line
+/// names is delivered also then, with what it needs.
+#[test]
+fn long_files_are_saved_and_a_program_is_delivered_over_them() {
+    let cache = common::scratch();
+    let qemu = Watched::new(REAL);
+    let tree = qemu.at("tree");
+    fs::create_dir(&tree).expect("a folder");
+    fs::write(tree.join("long"), vec![b'x'; 9 << 20]).expect("a file");
+    let interpreter = qemu.at("interpreter");
+    let script = tree.join("script");
+    let run = |word: &str| {
+        executable(
+            &interpreter,
+            &format!("#!/bin/sh\necho {word}; wc -c $2\n"),
+        );
+        let argv = [&script, &tree.join("long")];
+        let argv = argv.map(|path| path.to_str().expect("text"));
+        let mut command = harness(cache.path(), &argv);
+        command.env("HARNESS_FILES", &tree);
+        let shown = format!("{word}\n{} {}\n", 9 << 20, argv[1]);
+        assert_eq!(qemu.run(command), shown);
+    };
+    executable(&script, &format!("#!{}\n", interpreter.display()));
+    run("one");
+    assert_eq!(qemu.starts(), "booted restored ");
+    run("two");
+    assert_eq!(qemu.starts(), "restored ");
+    // The control: a file that is saved is edited.
+    fs::write(tree.join("short"), "short").expect("a file");
+    run("three");
+    assert_eq!(qemu.starts(), "booted restored ");
+    // The reader's files are for him alone.
+    for state in fs::read_dir(cache.path()).expect("a folder").flatten() {
+        let mode = state.metadata().expect("a folder").permissions().mode();
+        assert!(state.path().is_file() || mode & 0o077 == 0, "{mode:o}");
+    }
+}
+
+/// V6: a machine that is replaced while one starts from it is not used: what
+/// was to be delivered was for the old one.
+#[test]
+fn machine_that_is_replaced_meanwhile_is_not_used() {
+    let cache = common::scratch();
+    let qemu = Watched::new(
+        "rm \"${0%qemu}replace\" 2>/dev/null && mv \"$PWD\" \"$PWD.old\"
+        exec $qemu \"$@\"",
+    );
+    let run = || qemu.run(harness(cache.path(), &["uts-demo", "hostname"]));
+    assert_eq!(run(), "bird\n");
+    assert_eq!(qemu.starts(), "booted restored ");
+    fs::write(qemu.at("replace"), "").expect("a file");
+    assert_eq!(run(), "bird\n");
+    assert_eq!(qemu.starts(), "restored booted restored ");
+    // The control.
+    assert_eq!(run(), "bird\n");
+    assert_eq!(qemu.starts(), "restored ");
+}
+
+/// V3, V12: an error in a program of the reader's own is told before a boot, and
+/// so is a disk that is full.
+#[test]
+fn error_in_the_readers_program_is_told_before_a_boot() {
+    let cache = common::scratch();
+    let qemu = Watched::new(REAL);
+    let script = qemu.at("script");
+    let run = |file: &Path| {
+        let mut command = harness(cache.path(), &["true"]);
+        command.arg(file).env("HARNESS_QEMU", &qemu.qemu);
+        command.output().expect("harness").assert()
+    };
+    executable(&script, "#!/nosuch/interpreter\n");
+    let message = "its interpreter /nosuch/interpreter is missing\n";
+    run(&script).code(125).stderr(predicate::str::ends_with(message));
+    assert_eq!(qemu.starts(), "");
+
+    let mut full = std::process::Command::new("bash");
+    let limit = "trap '' XFSZ; ulimit -f 8192; exec \"$0\" true";
+    full.args(["-c", limit]).arg(common::program());
+    full.env("HARNESS_CACHE", cache.path()).env("HARNESS_QEMU", &qemu.qemu);
+    full.env("HARNESS_KERNEL", common::harness().kernel());
+    let message = predicate::str::contains("File too large");
+    full.output().expect("harness").assert().code(125).stderr(message);
+    assert_eq!(qemu.starts(), "");
+    let left = fs::read_dir(cache.path()).expect("a folder").flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["lock"]);
+
+    // The control.
+    executable(&script, "#!/bin/sh\n");
+    run(&script).success();
+    assert_eq!(qemu.starts(), "booted restored ");
+}
+
+/// V12: in a class, the machine that the checkout's owner has saved is everyone
+/// else's, too. They read it, and save nothing as long as it is the right one.
+#[test]
+fn owners_machine_serves_a_class() {
+    let checkout = Checkout::new();
+    let qemu = Watched::new(REAL);
+    let own = qemu.at("own");
+    let run = || {
+        let mut command = checkout.plain();
+        command.arg(&own);
+        qemu.run(command)
+    };
+    executable(&own, "#!/bin/sh\nuts-demo; echo owner\n");
+    assert_eq!(run(), "the copy\nowner\n");
+    assert_eq!(qemu.starts(), "booted restored ");
+
+    // The target folder is another user's from now on. Root may write
+    // everywhere, and only root can give a folder away.
+    let target = checkout.at("target");
+    let closed =
+        |mode| fs::set_permissions(&target, PermissionsExt::from_mode(mode));
+    match geteuid().is_root() {
+        true => chown(&target, Some(65534), None).expect("chown"),
+        false => closed(0o555).expect("chmod"),
+    }
+    let states = |cache: PathBuf| {
+        let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name());
+        let names = names.filter_map(|name| name.into_string().ok());
+        names.filter(|name| name.starts_with("state-")).count()
+    };
+    let at_home = || states(checkout.at("home/.cache/namespace-demos"));
+    for student in ["first", "second"] {
+        let script = format!("#!/bin/sh\nuts-demo; echo {student}\n");
+        executable(&own, &script);
+        assert_eq!(run(), format!("the copy\n{student}\n"));
+        assert_eq!(qemu.starts(), "restored ");
+        assert_eq!(at_home(), 0);
+    }
+    // The control: where it is not the right one, there is one at home.
+    let example = checkout.at("target/debug/examples/copies");
+    fs::remove_file(example).expect("a file");
+    assert_eq!(run(), "the copy\nsecond\n");
+    assert_eq!(qemu.starts(), "booted restored ");
+    assert_eq!((at_home(), states(target.join("harness-cache"))), (1, 1));
+    closed(0o755).expect("chmod");
+}
