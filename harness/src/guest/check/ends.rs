@@ -3,12 +3,13 @@
 
 use std::io;
 
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Check;
 use super::container::{Container, SOON, START, Streams, fault};
-use super::inside::Inside;
+use super::inside::{Inside, ORPHAN};
 use super::proc::NAMESPACES;
 use super::tap::Verdict;
 
@@ -123,32 +124,38 @@ impl Check {
         Ok(vec![verdict])
     }
 
-    /// A process that COMMAND has left behind in its PID namespace. COMMAND
-    /// ends with its child, which is killed: input may not reach it.
+    /// COMMAND ends by a fault, and leaves a process behind in its PID namespace.
+    /// Its own row, about that fault, comes last.
     pub fn background(&mut self) -> Rows {
-        let script = format!("{}{SLEEP} 987654005; exit 0", self.folder);
-        let mut container = self.start(&[SHELL, "-c", &script])?;
+        let mut container = self.start(&[SLEEP, "987654004"])?;
         let outside = &self.outside;
         let found = container.find(outside);
         let inside = found.and_then(|pid| Inside::of(pid, outside).ok());
-        let verdict = match inside {
-            None => Verdict::NotOk(container.words()),
-            Some(inside) if !inside.has("pid") => {
-                Verdict::Skip("shares the outside's".into())
-            }
-            Some(inside) => {
-                inside.orphan(stay)?;
-                for child in outside.strays() {
-                    let argv = outside.proc.argv(child);
-                    if argv.len() == 2 && argv[1] == "987654005" {
-                        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
-                    }
-                }
-                Verdict::unless(self.left(&mut container))
-            }
+        let Some(inside) = inside else {
+            let why = container.words();
+            self.death = Some(Verdict::NotOk(why.clone()));
+            self.outside.put_back()?;
+            return Ok(vec![Verdict::NotOk(why)]);
         };
+        let has_pids = inside.has("pid");
+        if has_pids {
+            inside.orphan(stay)?;
+        }
+        fault(inside.pid)?;
+        let left = self.left(&mut container);
+        // An init that waits for all ends now.
+        if let Some(orphan) = outside.named(ORPHAN) {
+            let _ = kill(Pid::from_raw(orphan), Signal::SIGKILL);
+        }
+        outside.wait(START, || container.ended());
+        let told = container.told();
+        let is_right = told == "status 139" || told == "killed by SIGSEGV";
+        self.death = Some(Verdict::unless((!is_right).then_some(told)));
         self.outside.put_back()?;
-        Ok(vec![verdict])
+        Ok(vec![match has_pids {
+            true => Verdict::unless(left),
+            false => Verdict::Skip("shares the outside's".into()),
+        }])
     }
 
     pub fn status_and_streams(&mut self) -> Rows {
@@ -191,19 +198,10 @@ impl Check {
         })])
     }
 
+    /// What `background` has seen.
     pub fn sigsegv(&mut self) -> Rows {
-        let mut container = self.start(&[SLEEP, "987654004"])?;
-        let Some(pid) = container.find(&self.outside) else {
-            let why = container.words();
-            self.outside.put_back()?;
-            return Ok(vec![Verdict::NotOk(why)]);
-        };
-        fault(pid)?;
-        self.outside.wait(START, || container.ended());
-        let told = container.told();
-        self.outside.put_back()?;
-        let is_right = told == "status 139" || told == "killed by SIGSEGV";
-        Ok(vec![Verdict::unless((!is_right).then_some(told))])
+        let gone = || io::Error::other("no COMMAND was there");
+        Ok(vec![self.death.take().ok_or_else(gone)?])
     }
 }
 
@@ -214,6 +212,7 @@ fn stay() {
         // SAFETY: this process uses no descriptor any more.
         unsafe { libc::close(fd) };
     }
+    let _ = prctl::set_name(ORPHAN);
     loop {
         nix::unistd::pause();
     }

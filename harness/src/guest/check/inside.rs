@@ -1,6 +1,7 @@
 //! Inside: the namespaces of COMMAND, which are entered by setns(2), and asked
 //! by system calls: nothing is needed of the tools in the container's root.
 
+use std::ffi::CStr;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -36,6 +37,9 @@ pub struct Inside<'a> {
 /// Where a question is asked: in which of COMMAND's namespaces, and in its root
 /// directory. Namespaces that it has not are the outside's anyway.
 pub type Place = &'static [&'static str];
+
+/// How a process is called that has lost its parent.
+pub const ORPHAN: &CStr = c"check-orphan";
 
 /// As COMMAND itself: its root, its ids and its capabilities.
 pub const AS_COMMAND: Place = &["ipc", "uts", "net", "mnt", "root", "user"];
@@ -139,8 +143,7 @@ impl<'a> Inside<'a> {
         })
     }
 
-    /// Asks a question in a child that is in this place, and returns the
-    /// answer.
+    /// Asks a question in this place, and returns the answer.
     ///
     /// # Errors
     /// If the place cannot be entered.
@@ -149,6 +152,11 @@ impl<'a> Inside<'a> {
         place: Place,
         question: impl FnOnce() -> T,
     ) -> io::Result<T> {
+        if !place.iter().any(|it| ["pid", "user"].contains(it)) {
+            return self.ask_here(place, question);
+        }
+        // A PID namespace is joined by children only, and out of a user
+        // namespace leads no way back.
         let (mut from, mut to) = io::pipe()?;
         let child = forked(|| {
             let answer = self.enter(place).map(|()| question());
@@ -162,6 +170,28 @@ impl<'a> Inside<'a> {
         let answer: Result<T, String> = postcard::from_bytes(&bytes)
             .map_err(|_| io::Error::other("it does not answer"))?;
         answer.map_err(io::Error::other)
+    }
+
+    /// The same without a child: this process goes there, and comes back.
+    fn ask_here<T>(
+        &self,
+        place: Place,
+        question: impl FnOnce() -> T,
+    ) -> io::Result<T> {
+        let proc = &self.outside.proc;
+        let root = proc.open_at("self/root", OFlag::O_PATH)?;
+        let own = |(name, _): &&(&str, _)| {
+            proc.open_at(&format!("self/ns/{name}"), OFlag::O_RDONLY)
+        };
+        let left = self.namespaces.iter().filter(|it| place.contains(&it.0));
+        let left = left.map(|it| own(&it)).collect::<io::Result<Vec<_>>>()?;
+        let answer = self.enter(place).map(|()| question());
+        for namespace in left {
+            setns(namespace, CloneFlags::empty())?;
+        }
+        fchdir(&root)?;
+        chroot(Path::new("."))?;
+        answer
     }
 
     /// Makes a process in COMMAND's PID namespace, whose parent has ended.

@@ -57,7 +57,7 @@ const LOOKS: [(&str, Look); 19] = [
 type End = fn(&mut Check) -> io::Result<Vec<Verdict>>;
 
 /// The rows about its starts and ends. Each function has a container of its
-/// own, but for the first one.
+/// own, but for the first one and the last one.
 const ENDS: [(&[&str], End); 8] = [
     (
         &[
@@ -153,13 +153,20 @@ struct Check {
     /// paths only.
     folder: &'static str,
     running: Option<Container>,
+    /// What a container told of COMMAND's death.
+    death: Option<Verdict>,
 }
 
 /// How many rows are not ok.
 fn check(prefix: Vec<OsString>) -> io::Result<usize> {
     prctl::set_child_subreaper(true)?;
-    let mut check =
-        Check { prefix, outside: Outside::new()?, folder: "", running: None };
+    let mut check = Check {
+        prefix,
+        outside: Outside::new()?,
+        folder: "",
+        running: None,
+        death: None,
+    };
     let words: Vec<String> =
         check.prefix.iter().map(|it| it.to_string_lossy().into()).collect();
     let mut tap = Tap::begin(&words, rows().len())?;

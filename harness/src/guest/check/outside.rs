@@ -1,9 +1,9 @@
 //! The outside: what a container must leave as it was.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
 use std::fs;
 use std::io;
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,9 +43,6 @@ struct Trace {
 
 pub struct Outside {
     pub proc: Proc,
-    /// A port that is open at 127.0.0.1.
-    pub port: u16,
-    _listener: TcpListener,
     /// The processes before the first start.
     processes: Vec<i32>,
     traces: Vec<Trace>,
@@ -57,8 +54,6 @@ impl Outside {
         let proc = Proc::open()?;
         let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_RDWR | MQ_OFlag::O_CLOEXEC;
         mq_open(QUEUE, flags, Mode::S_IRUSR, None)?;
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
         let file = Path::new("/").join(FILE);
         let mut only_root = fs::OpenOptions::new();
         only_root.write(true).create(true).mode(0o600).open(file)?;
@@ -66,8 +61,6 @@ impl Outside {
         let mut outside = Outside {
             processes: proc.numbers("."),
             proc,
-            port,
-            _listener: listener,
             traces: Vec::new(),
             patience: patience.parse().unwrap_or(1),
         };
@@ -96,20 +89,31 @@ impl Outside {
     /// in this machine as well.
     pub fn strays(&self) -> Vec<i32> {
         let this = std::process::id() as i32;
-        let parent = |pid: i32| {
-            let parent = self.proc.status(pid, "PPid");
-            parent.and_then(|it| it.parse().ok()).unwrap_or(0)
-        };
-        let mut strays = self.proc.numbers(".");
-        strays.retain(|pid| {
+        let mut new = self.proc.numbers(".");
+        new.retain(|pid| !self.processes.contains(pid));
+        // What was there before is above all that was not.
+        let parents: HashMap<i32, i32> = new
+            .iter()
+            .filter_map(|pid| {
+                let parent = self.proc.status(*pid, "PPid")?;
+                Some((*pid, parent.parse().ok()?))
+            })
+            .collect();
+        new.retain(|pid| {
             let mut above = *pid;
-            // What was there before is above all that was not.
-            while above > 1 && !self.processes.contains(&above) {
-                above = parent(above);
+            while let Some(parent) = parents.get(&above) {
+                above = *parent;
             }
-            above == this && *pid != this
+            above == this
         });
-        strays
+        new
+    }
+
+    /// The one that has this name.
+    pub fn named(&self, name: &CStr) -> Option<i32> {
+        let has = |pid: &i32| self.proc.status(*pid, "Name");
+        let mut strays = self.strays().into_iter();
+        strays.find(|pid| has(pid).as_deref() == name.to_str().ok())
     }
 
     /// Their names.
