@@ -133,6 +133,14 @@ const MISTAKES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "SIGTERM is not passed on, and the words are printed",
+        &[
+            "end: SIGTERM to PREFIX ends all",
+            "end: SIGTERM reaches a COMMAND that handles it",
+            "call: input, output, errors pass",
+        ],
+    ),
+    (
         "SIGTERM is answered by SIGKILL",
         &["end: SIGTERM reaches a COMMAND that handles it"],
     ),
@@ -342,6 +350,13 @@ fn output_is_tap_and_the_status_sums_it_up() {
         let last = text.lines().last().unwrap_or_default();
         assert!(last.starts_with(says), "{why}: {text}");
     }
+    // The deadline of all: of no seconds, which nothing can keep.
+    let late = ["env", "HARNESS_PATIENCE=0", "check", "sh", "-c", "read line"];
+    let late = machine.root(late);
+    let text = String::from_utf8_lossy(&late.stdout);
+    assert_eq!(late.status.code(), Some(2), "{text}");
+    assert!(text.ends_with("Bail out! no end after 0 s\n"), "{text}");
+
     let dir = tempfile::tempdir().expect("a folder");
     for (output, fails) in [(bare, 0), (wrong, not_ok)] {
         let file = dir.path().join("output");
