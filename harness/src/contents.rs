@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::env::on_path;
 use crate::failure::Failure;
+use crate::overlay;
 
 /// The kernel's modules that go in: `dummy`, which the guest loads itself, and
 /// those that the book's later chapters load by modprobe(8).
@@ -139,6 +140,50 @@ pub const ETC: &[(&str, u32, &str)] = &[
     ),
 ];
 
+/// A line of the list [`TOOLS`]: where its programs are needed, Debian's
+/// packages that hold them, and their names in the guest and here.
+struct Line {
+    kind: &'static str,
+    packages: &'static str,
+    programs: Vec<(&'static str, &'static str)>,
+}
+
+fn lines() -> impl Iterator<Item = Line> {
+    let lines = TOOLS.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| {
+        let mut words = line.split_whitespace();
+        let kind = words.next().unwrap_or_default();
+        let packages = words.next().unwrap_or_default();
+        let programs = words.skip(PACKAGERS - 1);
+        let programs = programs
+            .map(|tool| tool.split_once(':').unwrap_or((tool, tool)))
+            .collect();
+        Line { kind, packages, programs }
+    })
+}
+
+/// The programs that this machine lacks, and those of Debian's packages that
+/// hold them. QEMU is one of them, with this name.
+pub fn missing(qemu: &str) -> (Vec<&'static str>, Vec<String>) {
+    let (mut missing, mut packages) = (Vec::new(), Vec::new());
+    for line in lines() {
+        let is_needed = |name: &str| match line.kind {
+            "guest" => find(name).is_none(),
+            "here" => name == qemu && on_path(qemu.as_ref()).is_none(),
+            _ => false,
+        };
+        let names = line.programs.iter().map(|(_, name)| *name);
+        let before = missing.len();
+        missing.extend(names.filter(|name| is_needed(name)));
+        missing.dedup(); // A program may have two names in the guest.
+        if missing.len() > before {
+            packages.extend(line.packages.split(',').map(String::from));
+        }
+    }
+    packages.dedup();
+    (missing, packages)
+}
+
 /// The guest's tools: their names, and their paths on this machine.
 ///
 /// # Errors
@@ -146,18 +191,12 @@ pub const ETC: &[(&str, u32, &str)] = &[
 pub fn tools() -> Result<Vec<(String, PathBuf)>, Failure> {
     let mut found: Vec<(String, PathBuf)> = Vec::new();
     let mut missing = Vec::new();
-    for line in TOOLS.lines() {
-        let mut words = line.split_whitespace();
-        let kind = words.next();
-        if !matches!(kind, Some("guest" | "extra")) {
-            continue;
-        }
-        for tool in words.skip(PACKAGERS) {
-            let (name, program) = tool.split_once(':').unwrap_or((tool, tool));
+    for Line { kind, programs, .. } in lines().filter(|it| it.kind != "here") {
+        for (name, program) in programs {
             match find(program) {
                 _ if found.iter().any(|(there, _)| there == name) => {}
                 Some(path) => found.push((name.into(), path)),
-                None if kind == Some("guest") => missing.push(program),
+                None if kind == "guest" => missing.push(program),
                 None => {}
             }
         }
@@ -171,11 +210,12 @@ pub fn tools() -> Result<Vec<(String, PathBuf)>, Failure> {
     Ok(found)
 }
 
-/// A tool of this machine, by its name.
+/// A tool, by its name: this machine's, or else one that is unpacked.
 pub fn find(name: &str) -> Option<PathBuf> {
     let mut paths = PATH.iter().map(|dir| Path::new(dir).join(name));
     let usual = paths.find(|path| path.is_file());
-    usual.or_else(|| on_path(OsStr::new(name)))
+    let here = usual.or_else(|| on_path(OsStr::new(name)));
+    here.or_else(|| overlay::find(name))
 }
 
 /// Those of [`TERMINALS`] and [`MORE`] that this machine has.
@@ -194,8 +234,10 @@ pub fn optional_files() -> Vec<PathBuf> {
 }
 
 /// The path with `..` resolved, so that it cannot leave the tree, and with
-/// `/usr` in front of the directories that are links into it in the guest.
+/// `/usr` in front of the directories that are links into it in the guest. A
+/// file that is unpacked here is at its usual path there.
 pub fn merged(path: &Path) -> PathBuf {
+    let path = overlay::usual(path);
     let mut clean = PathBuf::from("/");
     for part in path.components() {
         match part {
@@ -230,11 +272,11 @@ mod tests {
             assert!(["guest", "extra", "here"].contains(&words[0]), "{line}");
             assert!(words.len() > 1 + PACKAGERS, "{line}");
         }
-        let tools = tools().expect("what harness/setup installs");
-        let mut names: Vec<&str> =
-            tools.iter().map(|(name, _)| &**name).collect();
-        let shell = tools.iter().find(|(name, _)| name == "sh");
-        assert!(shell.expect("a shell").1.ends_with("dash"));
+        let needed = lines().filter(|line| line.kind == "guest");
+        let programs = needed.flat_map(|line| line.programs);
+        let (mut names, here): (Vec<_>, Vec<_>) = programs.unzip();
+        let shell = names.iter().position(|name| *name == "sh");
+        assert_eq!(here[shell.expect("a shell")], "dash");
         names.sort_unstable();
         assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
     }

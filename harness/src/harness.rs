@@ -22,6 +22,8 @@ use crate::files::{self, Files};
 use crate::initramfs::{Below, Tree};
 use crate::kernel::Kernel;
 use crate::machine::{Machine, Start};
+use crate::overlay;
+use crate::packages;
 use crate::programs;
 use crate::progress::progress;
 use crate::qemu::{memory_for, qemu};
@@ -58,6 +60,8 @@ pub struct Harness {
     cache: PathBuf,
     /// The cache of the checkout's owner, if that is another user.
     owners: Option<PathBuf>,
+    /// Where packages are unpacked.
+    packages: PathBuf,
     /// The kernel's image.
     kernel: PathBuf,
     accelerators: Accelerators,
@@ -96,6 +100,11 @@ impl Harness {
             .map_err(|error| Failure::because(cache.display(), error))?;
         cache::tidy_up(&cache);
 
+        let packages = packages::store(&cache);
+        let theirs = owners.as_ref().map(|owners| packages::store(owners));
+        let theirs = theirs.as_deref();
+        unpack_what_is_missing(&packages, theirs)?;
+
         let mut demos = Vec::new();
         for demo in built {
             let name = demo.file_name().unwrap_or_default();
@@ -114,7 +123,7 @@ impl Harness {
         let known = [&demos[..], &tools.programs].concat();
         let programs = files::readers_own(argv, &known)?;
         let named = Files { programs, files: Vec::new() };
-        let kernel = Kernel::find(&cache, owners.as_deref())?;
+        let kernel = Kernel::find(&packages, theirs)?;
         let qemu = format!("{:?}", Stamp::of(&qemu()?)?);
         let accelerators = Accelerators::new(&cache, &qemu)?;
         let no_window =
@@ -123,6 +132,7 @@ impl Harness {
         let harness = Harness {
             cache,
             owners,
+            packages,
             kernel,
             accelerators,
             init: init.to_path_buf(),
@@ -144,6 +154,19 @@ impl Harness {
             Ok(it) => format!("Linux {} under {accelerator}", it.release),
             Err(failure) => failure.to_string(),
         }
+    }
+
+    /// The program that starts QEMU.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn qemu(&self) -> Result<PathBuf, Failure> {
+        qemu()
+    }
+
+    /// The folder in which packages are unpacked.
+    pub fn packages(&self) -> &Path {
+        &self.packages
     }
 
     /// The kernel's image, as the distribution ships it.
@@ -448,6 +471,26 @@ impl Harness {
 /// How many bytes can be delivered.
 fn room(has_window: bool) -> u64 {
     if has_window { u64::MAX } else { SHORT }
+}
+
+/// QEMU and the tools that this machine lacks are unpacked, where apt is here
+/// and knows them.
+fn unpack_what_is_missing(
+    packages: &Path,
+    theirs: Option<&Path>,
+) -> Result<(), Failure> {
+    let qemu = match variable("HARNESS_QEMU") {
+        Some(_) => "",
+        None => Arch::here()?.qemu,
+    };
+    let (missing, names) = contents::missing(qemu);
+    overlay::unpack(packages, theirs, &missing, &names).map_err(|why| {
+        let missing = missing.join(", ");
+        Failure::new(format!(
+            "missing on this machine: {missing}: run harness/setup; they could \
+             not be unpacked instead: {why}"
+        ))
+    })
 }
 
 /// Writes the kernel, unpacked if possible.

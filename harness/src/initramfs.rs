@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::files::Files;
 use crate::kernel::{Kernel, Module};
 use crate::libraries::{Elf, elf, in_parallel, libraries};
+use crate::overlay;
 use crate::stamp::{self, Stamp, path, stamped};
 
 /// A file tree: an initramfs, or what is unpacked over the files of a machine.
@@ -198,10 +199,12 @@ impl Tree {
             self.file(&dir.join(name), 0o644, module.bytes);
             self.sources.push(stamped(&module.path)?);
         }
-        let mut depmod = Command::new(match find("depmod") {
-            Some(depmod) => depmod,
-            None => return Ok(()),
-        });
+        let mut depmod = Command::new(
+            match overlay::start("depmod").or_else(|| find("depmod")) {
+                Some(depmod) => depmod,
+                None => return Ok(()),
+            },
+        );
         let depmod = depmod.arg("-b").arg(scratch).arg(release);
         let depmod = depmod.stderr(Stdio::null()).status().map_err(fail)?;
         if !depmod.success() {
@@ -328,18 +331,16 @@ impl Tree {
                 Elf::Static => None,
             };
             let Some(linker) = linker else { return Ok(vec![]) };
-            let mut paths = match libraries(linker, real) {
+            match libraries(linker, real) {
                 // Not each file without a linker of its own is a library.
                 Err(why)
                     if *kind == Elf::Library
                         && !why.starts_with("no library") =>
                 {
-                    return Ok(vec![]);
+                    Ok(vec![])
                 }
-                paths => paths.map_err(|why| packing(source, why))?,
-            };
-            paths.push(linker.clone());
-            Ok(paths)
+                paths => paths.map_err(|why| packing(source, why)),
+            }
         });
         for paths in found {
             for path in paths? {

@@ -1,12 +1,13 @@
 //! A throw-away virtual machine of the reader's own kernel and tools, in which
 //! to prove what a namespace does, and to try what would damage a machine.
 //!
-//! [`Harness::new`] finds a kernel (`kernel/`), or fetches it (`packages.rs`);
-//! packs what is in the machine (`contents.rs`) into an initramfs
-//! (`initramfs.rs`, `libraries.rs`); and starts a machine (`qemu.rs`,
-//! `machine.rs`), whose state it keeps (`cache.rs`). [`Harness::start`] starts
-//! such a machine from its saved state, a [`Vm`], and delivers what has changed
-//! since and the reader's files (`files.rs`).
+//! [`Harness::new`] finds a kernel (`kernel/`), QEMU and the tools, or fetches
+//! what is missing (`packages.rs`, `overlay.rs`); packs what is in the machine
+//! (`contents.rs`) into an initramfs (`initramfs.rs`, `libraries.rs`); and
+//! starts a machine (`qemu.rs`, `machine.rs`), whose state it keeps
+//! (`cache.rs`). [`Harness::start`] starts such a machine from its saved state,
+//! a [`Vm`], and delivers what has changed since and the reader's files
+//! (`files.rs`).
 //! [`Vm::run`] sends a [`Request`] over the [`wire`] to the [`guest`]'s PID 1,
 //! which runs the command and reports how it ended.
 
@@ -23,6 +24,7 @@ mod initramfs;
 mod kernel;
 mod libraries;
 mod machine;
+mod overlay;
 mod packages;
 mod programs;
 mod progress;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
+use crate::overlay;
+
 /// An ELF file, as far as it matters to its loading: elf(5).
 #[derive(Debug, PartialEq)]
 pub enum Elf {
@@ -55,18 +57,20 @@ pub fn elf(bytes: &[u8]) -> Option<Elf> {
 }
 
 /// The files that the dynamic linker at the path `linker` loads for this
-/// program or library, by the paths where it finds them; itself is not among
-/// them. It maps them, and runs none of them: ld.so(8).
+/// program or library, by the paths where it finds them, and itself. It maps
+/// them, and runs none of them: ld.so(8).
 ///
 /// # Errors
 /// What is missing, in words.
 pub fn libraries(linker: &Path, file: &Path) -> Result<Vec<PathBuf>, String> {
     let name = linker.file_name().unwrap_or_default().display();
+    let linker = &overlay::here(linker);
     // The file chooses its linker, and a file that nobody trusts yet must not
     // choose a program of its own: it is meant to run in the machine only.
     let is_the_systems = linker.canonicalize().is_ok_and(|path| {
         path.starts_with("/nix/store")
             || path.starts_with("/gnu/store")
+            || overlay::usual(linker) != linker
             || fs::metadata(path).is_ok_and(|found| found.uid() == 0)
     });
     if !linker.exists() {
@@ -77,16 +81,20 @@ pub fn libraries(linker: &Path, file: &Path) -> Result<Vec<PathBuf>, String> {
         return Err(format!("its dynamic linker {linker} is not root's"));
     }
     // The guest has none of the caller's LD_LIBRARY_PATH, LD_PRELOAD.
-    let output = Command::new(linker)
-        .env_clear()
-        .arg("--list")
+    let mut list = Command::new(linker);
+    list.env_clear().arg("--list");
+    if let Some(path) = overlay::library_path() {
+        list.arg("--library-path").arg(path);
+    }
+    let output = list
         .arg(file)
         .output()
         .map_err(|error| format!("{}: {error}", linker.display()))?;
     if !output.status.success() {
         return Err(reason(&String::from_utf8_lossy(&output.stderr)));
     }
-    let paths = listed(&output.stdout)?;
+    let mut paths = listed(&output.stdout)?;
+    paths.push(linker.clone());
     let plain = |path: PathBuf| plain(&path, Path::exists).unwrap_or(path);
     Ok(paths.into_iter().map(plain).collect())
 }

@@ -1,63 +1,339 @@
-//! What the distribution has and this machine lacks: packages, fetched and
-//! unpacked without root, and not installed. Only apt can do that.
+//! What the distribution has and this machine lacks: a kernel, QEMU, tools.
+//! Their packages are fetched by apt and unpacked without root, and are not
+//! installed. Other package managers cannot do that.
 
 use std::ffi::OsString;
-use std::fs;
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
-/// A package and all that it needs today, directly or not. `None` if this
-/// machine has no apt, or apt does not know the package.
-pub fn needed(package: &str) -> Option<Vec<String>> {
-    let mut apt = command("apt-cache");
-    let apt = apt.args(["depends", "--recurse", "--important", package]);
-    output(apt).ok().map(|text| names(&text))
+use nix::unistd::{AccessFlags, access};
+
+use crate::cache::lock;
+use crate::env::variable;
+use crate::progress::{progress, report_if_slow};
+use crate::stamp::Stamp;
+
+/// Packages to unpack into a folder of their own.
+pub struct Wanted<'a> {
+    /// The folder's name.
+    pub name: &'static str,
+    /// Which packages these are, as far as apt knows by its lists.
+    pub plan: &'a dyn Fn(&Lists) -> Result<Vec<String>, String>,
+    /// Whether the folder holds what they are for.
+    pub has: &'a dyn Fn(&Path) -> bool,
+    /// What is still to be done in the new folder.
+    pub finish: &'a dyn Fn(&Path) -> io::Result<()>,
 }
 
-/// The packages in apt's answer.
+/// The folder for packages: `$HARNESS_PACKAGES`, or else below `cache`.
+pub fn store(cache: &Path) -> PathBuf {
+    match variable("HARNESS_PACKAGES") {
+        Some(store) => std::path::absolute(&store).unwrap_or(store.into()),
+        None => cache.join("packages"),
+    }
+}
+
+/// The folder below `store` into which these packages are unpacked: fetched, if
+/// they are not there or apt knows newer ones. As long as neither apt's lists
+/// nor what is installed changes, apt is not asked.
+///
+/// # Errors
+/// What failed, in words: all that apt or dpkg has said.
+pub fn unpacked(store: &Path, wanted: &Wanted) -> Result<PathBuf, String> {
+    // There may be no lists, as in an image for a container. Old lists may name
+    // files that the mirror no longer has. So there are lists of our own, which
+    // are fetched when the ones before them do not do.
+    let own = || Some(store.join("apt"));
+    let lists = [
+        Lists { own: None, update: false },
+        Lists { own: own(), update: false },
+        Lists { own: own(), update: true },
+    ];
+    unpacked_by(&lists, store, wanted)
+}
+
+fn unpacked_by(
+    lists: &[Lists],
+    store: &Path,
+    wanted: &Wanted,
+) -> Result<PathBuf, String> {
+    let dir = store.join(wanted.name);
+    let asked = store.join(wanted.name).with_extension("asked");
+    let now = state();
+    // Another user's are taken as they are.
+    let is_current = || {
+        (wanted.has)(&dir)
+            && (fs::read_to_string(&asked).is_ok_and(|then| then == now)
+                || access(store, AccessFlags::W_OK).is_err())
+    };
+    if is_current() {
+        return Ok(dir);
+    }
+    fs::create_dir_all(store).map_err(|error| reason(store, error))?;
+    let _lock = lock(store).map_err(|failure| failure.to_string())?;
+    // Another process may have fetched them while we waited.
+    if is_current() {
+        return Ok(dir);
+    }
+    let there = (wanted.has)(&dir);
+    match renew(lists, &dir, wanted, there) {
+        Err(why) if !there => return Err(why),
+        // Old ones are better than none, without a network for example.
+        Err(why) => progress(format_args!("nothing newer was fetched: {why}")),
+        Ok(()) => {}
+    }
+    fs::write(&asked, now).map_err(|error| reason(&asked, error))?;
+    Ok(dir)
+}
+
+/// What apt's answers depend on: what is installed, and the lists of packages.
+fn state() -> String {
+    let paths = ["/var/lib/dpkg/status", "/var/lib/apt/lists"];
+    format!("{:?}", paths.map(|path| Stamp::of(Path::new(path)).ok()))
+}
+
+/// Fetches and unpacks the packages, unless these very ones are in `dir`. With
+/// `there`, what is in `dir` would do.
+fn renew(
+    lists: &[Lists],
+    dir: &Path,
+    wanted: &Wanted,
+    there: bool,
+) -> Result<(), String> {
+    let debs = dir.with_extension("debs");
+    let mut why = Vec::new();
+    for lists in lists {
+        if lists.update {
+            if there {
+                break;
+            }
+            progress(format_args!("fetching the lists of packages"));
+            why.extend(lists.update().err());
+        } else if lists.own.as_ref().is_some_and(|own| !own.exists()) {
+            continue;
+        }
+        let found = (wanted.plan)(lists).and_then(|it| lists.archives(&it));
+        let fetched = match found {
+            Ok(archives) if there && has_all(dir, &archives) => return Ok(()),
+            Ok(archives) => lists.download(&archives, &debs).map(|()| archives),
+            Err(reason) => Err(reason),
+        };
+        match fetched {
+            Ok(archives) => return unpack(&archives, &debs, dir, wanted),
+            Err(reason) if why.contains(&reason) => {}
+            Err(reason) => why.push(reason),
+        }
+    }
+    Err(why.join("\n"))
+}
+
+/// A package's file: its name, which has the version in it, and its length in
+/// bytes.
+type Archive = (String, u64);
+
+/// The list of what is unpacked in a folder.
+const LIST: &str = "packages";
+
+fn list(archives: &[Archive]) -> String {
+    archives.iter().map(|(name, _)| format!("{name}\n")).collect()
+}
+
+/// Whether all of these are unpacked in this folder.
+fn has_all(dir: &Path, archives: &[Archive]) -> bool {
+    let there = fs::read_to_string(dir.join(LIST)).unwrap_or_default();
+    let mut names = archives.iter().map(|(name, _)| name);
+    names.all(|name| there.lines().any(|line| line == name))
+}
+
+/// Unpacks the files in the folder `debs` into `dir`, which is replaced when
+/// the new one is complete. The files stay until then: nothing is fetched twice.
+fn unpack(
+    archives: &[Archive],
+    debs: &Path,
+    dir: &Path,
+    wanted: &Wanted,
+) -> Result<(), String> {
+    let new = dir.with_extension("new");
+    let _ = fs::remove_dir_all(&new);
+    let fill = || {
+        fs::create_dir_all(&new).map_err(|error| reason(&new, error))?;
+        for (name, _) in archives {
+            let deb = debs.join(name);
+            output(command("dpkg").arg("-x").arg(&deb).arg(&new))?;
+        }
+        relative_links(&new, &new)
+            .and_then(|()| (wanted.finish)(&new))
+            .and_then(|()| fs::write(new.join(LIST), list(archives)))
+            .map_err(|error| reason(&new, error))?;
+        match (wanted.has)(&new) {
+            true => Ok(()),
+            false => Err("what is missing is not in these packages".into()),
+        }
+    };
+    let swap = || {
+        let old = dir.with_extension("old");
+        let _ = fs::remove_dir_all(&old);
+        let _ = fs::rename(dir, &old);
+        fs::rename(&new, dir).map_err(|error| reason(dir, error))?;
+        let _ = fs::remove_dir_all(&old);
+        let _ = fs::remove_dir_all(debs);
+        progress(format_args!("unpacked in {}", dir.display()));
+        Ok(())
+    };
+    let done = fill().and_then(|()| swap());
+    let _ = fs::remove_dir_all(&new);
+    done
+}
+
+/// A link's target that begins with `/` is meant in these packages, if it is
+/// there: `/sbin/modprobe` is a link to `/bin/kmod`.
+fn relative_links(root: &Path, dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_symlink() {
+            let target = fs::read_link(&path)?;
+            let Ok(inside) = target.strip_prefix("/") else { continue };
+            if root.join(inside).symlink_metadata().is_ok() {
+                let depth =
+                    dir.strip_prefix(root).map_or(0, |it| it.iter().count());
+                let up: PathBuf = (0..depth).map(|_| "..").collect();
+                fs::remove_file(&path)?;
+                symlink(up.join(inside), &path)?;
+            }
+        } else if path.is_dir() {
+            relative_links(root, &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lists of packages.
+pub struct Lists {
+    /// Their folder, if they are not the system's.
+    own: Option<PathBuf>,
+    /// Whether they are fetched first.
+    update: bool,
+}
+
+impl Lists {
+    /// A package and all that it needs today, directly or not.
+    pub fn needed(&self, package: &str) -> Result<Vec<String>, String> {
+        let mut apt = self.command("apt-cache");
+        let apt = apt.args(["depends", "--recurse", "--important", package]);
+        output(apt).map(|text| names(&text))
+    }
+
+    /// What would be installed with these packages, as NAME=VERSION. What apt
+    /// would remove for that does not matter: nothing is installed.
+    pub fn to_install(&self, names: &[String]) -> Result<Vec<String>, String> {
+        let mut apt = self.command("apt-get");
+        // A package may be installed, and its program may be gone.
+        let apt = apt.args(["-s", "install", "--reinstall"]);
+        let apt = apt.arg("--no-install-recommends").args(names);
+        output(apt).map(|text| installed(&text))
+    }
+
+    /// The files of these packages.
+    fn archives(&self, names: &[String]) -> Result<Vec<Archive>, String> {
+        let mut apt = self.command("apt-get");
+        let apt = apt.args(["--print-uris", "download"]).args(names);
+        output(apt).map(|text| archives(&text))
+    }
+
+    /// Fetches these files into this folder.
+    fn download(&self, files: &[Archive], to: &Path) -> Result<(), String> {
+        fs::create_dir_all(to).map_err(|error| reason(to, error))?;
+        let mb = |bytes: u64| bytes.div_ceil(1_000_000);
+        let size = mb(files.iter().map(|(_, size)| size).sum());
+        let names = files.iter().filter_map(|(name, _)| name.split('_').next());
+        let names: Vec<&str> = names.collect();
+        progress(format_args!(
+            "fetching {size} MB, to be unpacked and not installed: {}",
+            names.join(" ")
+        ));
+        let fetched = || {
+            let entries = fs::read_dir(to).into_iter().flatten().flatten();
+            let entries = entries.filter_map(|entry| entry.metadata().ok());
+            mb(entries.map(|found| found.len()).sum())
+        };
+        let now = || format!("fetched {} of {size} MB", fetched());
+        let packages = files.iter().map(|(name, _)| {
+            // NAME_VERSION_ARCHITECTURE.deb
+            let mut parts = name.split('_');
+            let name = parts.next().unwrap_or_default();
+            let version = parts.next().unwrap_or_default();
+            format!("{name}={}", version.replace("%3a", ":"))
+        });
+        // Files that are there are not fetched again, unless they are damaged.
+        let mut apt = self.command("apt-get");
+        apt.arg("download").args(packages).current_dir(to);
+        report_if_slow(now, || output(&mut apt)).map(drop)
+    }
+
+    /// Fetches these lists.
+    fn update(&self) -> Result<(), String> {
+        let Some(own) = &self.own else { return Ok(()) };
+        for dir in ["lists/partial", "cache/archives/partial"] {
+            let dir = own.join(dir);
+            fs::create_dir_all(&dir).map_err(|error| reason(&dir, error))?;
+        }
+        let mut apt = self.command("apt-get");
+        output(apt.arg("update")).map(drop)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut apt = command(name);
+        // Root's apt would fetch as the user `_apt`, who cannot write here.
+        apt.args(["-q", "-o", "APT::Sandbox::User=root"]);
+        if let Some(own) = &self.own {
+            let own = own.display();
+            for option in [
+                format!("Dir::State::lists={own}/lists"),
+                format!("Dir::Cache={own}/cache"),
+                // Tables of 80 MB, which save a second.
+                "Dir::Cache::pkgcache=".into(),
+                "Dir::Cache::srcpkgcache=".into(),
+                "Acquire::GzipIndexes=true".into(),
+                "Acquire::Languages=none".into(),
+            ] {
+                apt.args(["-o", &option]);
+            }
+        }
+        apt
+    }
+}
+
+/// The packages in an answer of `apt-cache depends`.
 fn names(answer: &str) -> Vec<String> {
     // Dependencies are indented below each package's own line.
     let names = answer.lines().filter(|line| !line.starts_with(' '));
     names.map(String::from).collect()
 }
 
-/// Fetches these packages, and unpacks them into the folder `dir`, which is
-/// replaced if `check` finds in the new one what it is for. The caller must
-/// hold the lock of the folder above.
-///
-/// # Errors
-/// What failed, in words.
-pub fn fetch(
-    packages: &[String],
-    dir: &Path,
-    check: impl FnOnce(&Path) -> Result<(), String>,
-) -> Result<(), String> {
-    // In a temporary folder, which is renamed when it is complete.
-    let new = dir.with_extension("new");
-    let _ = fs::remove_dir_all(&new);
-    let fetched = unpack(packages, &new).and_then(|()| check(&new));
-    let done = fetched.and_then(|()| {
-        let _ = fs::remove_dir_all(dir);
-        fs::rename(&new, dir).map_err(|error| error.to_string())
+/// The packages in an answer of `apt-get -s install`: `Inst NAME [OLD] (NEW
+/// RELEASE [ARCHITECTURE])`.
+fn installed(answer: &str) -> Vec<String> {
+    let lines = answer.lines().filter_map(|line| line.strip_prefix("Inst "));
+    let packages = lines.filter_map(|line| {
+        let (name, rest) = line.split_once(' ')?;
+        let version = rest.split_once('(')?.1.split(' ').next()?;
+        Some(format!("{name}={version}"))
     });
-    let _ = fs::remove_dir_all(&new);
-    done
+    packages.collect()
 }
 
-fn unpack(packages: &[String], new: &Path) -> Result<(), String> {
-    fs::create_dir_all(new).map_err(|error| error.to_string())?;
-    // If root calls it, apt fetches as the user `_apt`. That user cannot write
-    // here, so apt prints a warning and fetches as root.
-    let mut apt = command("apt-get");
-    output(apt.args(["-q", "download"]).args(packages).current_dir(new))?;
-    let debs = fs::read_dir(new).into_iter().flatten().flatten();
-    for deb in debs.map(|entry| entry.path()) {
-        if deb.extension().is_some_and(|end| end == "deb") {
-            output(command("dpkg").arg("-x").arg(&deb).arg(new))?;
-            fs::remove_file(deb).map_err(|error| error.to_string())?;
-        }
-    }
-    Ok(())
+/// The files in an answer of `apt-get --print-uris`: 'URI' NAME LENGTH HASH.
+fn archives(answer: &str) -> Vec<Archive> {
+    let lines = answer.lines().filter_map(|line| line.strip_prefix('\''));
+    let files = lines.filter_map(|line| {
+        let mut words = line.split_once("' ")?.1.split(' ');
+        Some((words.next()?.to_string(), words.next()?.parse().ok()?))
+    });
+    let mut files: Vec<Archive> = files.collect();
+    files.sort();
+    files
 }
 
 /// A program whose output is parsed, and so must be in English.
@@ -74,10 +350,15 @@ fn output(command: &mut Command) -> Result<String, String> {
         command.output().map_err(|error| format!("{name}: {error}"))?;
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
-        let last = why.trim().lines().last().unwrap_or("no reason given");
-        return Err(format!("{name}: {last}"));
+        let why = why.trim();
+        let why = if why.is_empty() { "no reason given" } else { why };
+        return Err(format!("{name}: {why}"));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn reason(path: &Path, error: io::Error) -> String {
+    format!("{}: {error}", path.display())
 }
 
 #[cfg(test)]
@@ -97,16 +378,89 @@ kmod\n";
     }
 
     #[test]
-    fn folder_is_replaced_only_by_a_complete_one() {
-        let cache = tempfile::tempdir().expect("a folder");
-        let dir = cache.path().join("package");
-        fs::create_dir(&dir).expect("a folder");
+    fn what_apt_would_remove_is_not_fetched() {
+        let answer = "Remv qemu-utils [1:10.0]
+Inst libaio1 (0.3.113-4 Debian:12.11/oldstable [amd64])
+Inst kmod [30] (30+b1 Debian:12.11/oldstable [amd64]) []
+Conf libaio1 (0.3.113-4 Debian:12.11/oldstable [amd64])\n";
+        assert_eq!(installed(answer), ["libaio1=0.3.113-4", "kmod=30+b1"]);
+    }
+
+    #[test]
+    fn package_is_known_by_its_file_which_has_the_version() {
+        let answer = "'http://a/b_1%253a2_all.deb' b_1%3a2_all.deb 7 SHA256:0
+'http://a/a_1_all.deb' a_1_all.deb 53080 SHA256:0\n";
+        let files = archives(answer);
+        let wanted = [("a_1_all.deb", 53080), ("b_1%3a2_all.deb", 7)];
+        let wanted = wanted.map(|(name, size)| (name.to_string(), size));
+        assert_eq!(files, wanted);
+    }
+
+    /// A folder with two links: to a file of the same packages, and to one that
+    /// is not there.
+    #[test]
+    fn link_to_a_file_of_the_packages_stays_among_them() {
+        let root = tempfile::tempdir().expect("a folder");
+        let root = root.path();
+        for dir in ["bin", "usr/sbin"] {
+            fs::create_dir_all(root.join(dir)).expect("a folder");
+        }
+        fs::write(root.join("bin/kmod"), "").expect("a file");
+        let [modprobe, awk] =
+            ["modprobe", "awk"].map(|it| root.join("usr/sbin").join(it));
+        symlink("/bin/kmod", &modprobe).expect("a link");
+        symlink("/etc/alternatives/awk", &awk).expect("a link");
+        relative_links(root, root).expect("changed");
+        let [modprobe, awk] = [modprobe, awk].map(|it| it.read_link());
+        let there = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(modprobe.ok(), there("../../bin/kmod"));
+        assert_eq!(awk.ok(), there("/etc/alternatives/awk"));
+    }
+
+    /// Asks apt, whose answer is this.
+    fn ask(store: &Path, plan: &dyn Fn() -> String) -> Result<PathBuf, String> {
+        let wanted = Wanted {
+            name: "nothing",
+            plan: &|_| Err(plan()),
+            has: &|dir| dir.join("old").exists(),
+            finish: &|_| panic!("nothing was fetched"),
+        };
+        let lists = [Lists { own: None, update: false }];
+        unpacked_by(&lists, store, &wanted)
+    }
+
+    #[test]
+    fn failure_is_told_whole_and_what_is_there_is_kept() {
+        let store = tempfile::tempdir().expect("a folder");
+        let store = store.path().join("store");
+        let dir = store.join("nothing");
+        let failure = || "E: one\nE: two".into();
+        assert_eq!(ask(&store, &failure), Err(failure()));
+        fs::create_dir_all(&dir).expect("a folder");
         fs::write(dir.join("old"), "").expect("a file");
-        let nothing = ["nosuch-package".to_string()];
-        let check = |_: &Path| panic!("nothing was fetched");
-        let why = fetch(&nothing, &dir, check).expect_err("no such package");
-        assert!(why.starts_with("apt-get: "), "{why}");
+        assert_eq!(ask(&store, &failure), Ok(dir.clone()));
         assert!(dir.join("old").exists());
-        assert!(!cache.path().join("package.new").exists());
+        assert!(!store.join("nothing.new").exists());
+    }
+
+    #[test]
+    fn apt_is_asked_again_only_after_its_lists_or_the_system_changed() {
+        let store = tempfile::tempdir().expect("a folder");
+        let store = store.path();
+        let dir = store.join("nothing");
+        fs::create_dir_all(&dir).expect("a folder");
+        fs::write(dir.join("old"), "").expect("a file");
+        let asked = std::cell::Cell::new(0);
+        let ask = || {
+            let count = || {
+                asked.set(asked.get() + 1);
+                "no such package".into()
+            };
+            ask(store, &count).expect("what is there");
+            asked.get()
+        };
+        assert_eq!([ask(), ask(), ask()], [1, 1, 1]);
+        fs::write(store.join("nothing.asked"), "before").expect("a file");
+        assert_eq!([ask(), ask()], [2, 2]);
     }
 }

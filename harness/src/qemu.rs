@@ -8,6 +8,7 @@ use crate::accelerator::Accelerator;
 use crate::arch::Arch;
 use crate::env::{on_path, variable};
 use crate::failure::Failure;
+use crate::overlay;
 
 /// The guest's memory in MiB, for an initramfs of this many bytes. Its files
 /// are there twice, since the initramfs stays. They may take four fifths of the
@@ -36,7 +37,8 @@ const APPEND: &str = "quiet panic=-1 cryptomgr.notests fb_tunnels=none \
                       norandmaps lsm=landlock,capability psi=0 \
                       retain_initrd rdinit=/init";
 
-/// The path of `$HARNESS_QEMU`, or else of this architecture's QEMU.
+/// The path of `$HARNESS_QEMU`, or else of this architecture's QEMU: this
+/// machine's, or else the program that starts one that is unpacked.
 pub fn qemu() -> Result<PathBuf, Failure> {
     let name = match variable("HARNESS_QEMU") {
         Some(name) => name,
@@ -44,7 +46,7 @@ pub fn qemu() -> Result<PathBuf, Failure> {
     };
     let path = match name.as_bytes().contains(&b'/') {
         true => Some(PathBuf::from(&name)).filter(|path| path.is_file()),
-        false => on_path(&name),
+        false => on_path(&name).or_else(|| overlay::start(name.to_str()?)),
     };
     path.and_then(|path| std::path::absolute(path).ok()).ok_or_else(|| {
         let name = name.display();

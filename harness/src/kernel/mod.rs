@@ -10,11 +10,9 @@ use std::path::{Path, PathBuf};
 
 pub use self::modules::Module;
 use crate::arch::Arch;
-use crate::cache::lock;
 use crate::env::variable;
 use crate::failure::Failure;
-use crate::packages;
-use crate::progress::progress;
+use crate::packages::{Wanted, unpacked};
 
 /// A kernel image and its modules.
 #[derive(Debug)]
@@ -31,11 +29,11 @@ pub struct Kernel {
 
 impl Kernel {
     /// The image of `$HARNESS_KERNEL`; else the newest that is readable here;
-    /// else that of the distribution's package, unpacked below `cache`, or
-    /// below that of another user, `owners`.
+    /// else that of the distribution's package, unpacked below `packages`, or
+    /// below the folder of another user, `theirs`.
     pub fn find(
-        cache: &Path,
-        owners: Option<&Path>,
+        packages: &Path,
+        theirs: Option<&Path>,
     ) -> Result<PathBuf, Failure> {
         if let Some(image) = variable("HARNESS_KERNEL") {
             let image = PathBuf::from(image);
@@ -43,8 +41,8 @@ impl Kernel {
         }
         let mut here = installed(Path::new("/"));
         here.retain(|image| File::open(image).is_ok());
-        let theirs = || installed(&owners?.join("package")).pop();
-        here.pop().or_else(theirs).map_or_else(|| fetch(cache), Ok)
+        let theirs = || installed(&theirs?.join(NAME)).pop();
+        here.pop().or_else(theirs).map_or_else(|| fetch(packages), Ok)
     }
 
     /// Reads this file, which must be a kernel for `arch`. That takes a while
@@ -120,39 +118,41 @@ fn installed(root: &Path) -> Vec<PathBuf> {
     kernels
 }
 
-/// Fetches the kernel's packages and unpacks them below `cache`.
-fn fetch(cache: &Path) -> Result<PathBuf, Failure> {
-    let dir = cache.join("package");
-    if let Some(image) = installed(&dir).pop() {
-        return Ok(image);
-    }
-    let _lock = lock(cache)?;
-    // Another process may have fetched it while we waited.
-    if let Some(image) = installed(&dir).pop() {
-        return Ok(image);
-    }
+/// The folder of the unpacked kernel.
+const NAME: &str = "kernel";
+
+/// Fetches the kernel's packages and unpacks them below `packages`.
+fn fetch(packages: &Path) -> Result<PathBuf, Failure> {
     let missing = "no readable kernel in /boot or /usr/lib/modules";
-    let packages = |meta| kernel_packages(&packages::needed(meta)?);
     let meta = Arch::here()?.kernel_packages;
-    let found = meta.into_iter().find_map(packages).ok_or_else(|| {
-        Failure::new(format!(
-            "{missing}, and apt has none: run harness/setup, \
-             or set HARNESS_KERNEL=/path/to/vmlinuz"
-        ))
-    })?;
-    let names = found.join(", ");
-    progress(format_args!("fetching {names}"));
-    packages::fetch(&found, &dir, |new| match installed(new).is_empty() {
-        true => Err("the packages hold no kernel".into()),
-        false => Ok(()),
-    })
-    .and_then(|()| {
-        let none = || format!("no kernel is left in {}", dir.display());
-        installed(&dir).pop().ok_or_else(none)
-    })
-    .map_err(|why| {
-        Failure::new(format!("{missing}, and fetching {names} failed: {why}"))
-    })
+    let kernel = Wanted {
+        name: NAME,
+        plan: &|lists| {
+            let mut why = Vec::new();
+            for name in meta {
+                match lists.needed(name) {
+                    Ok(names) => {
+                        return kernel_packages(&names)
+                            .ok_or_else(|| format!("{name} has no kernel"));
+                    }
+                    Err(reason) => why.push(reason),
+                }
+            }
+            Err(why.join("\n"))
+        },
+        has: &|dir| !installed(dir).is_empty(),
+        finish: &|_| Ok(()),
+    };
+    unpacked(packages, &kernel)
+        .and_then(|dir| {
+            installed(&dir).pop().ok_or_else(|| "it is gone again".into())
+        })
+        .map_err(|why| {
+            Failure::new(format!(
+                "{missing}, and none could be fetched: run harness/setup, or \
+                 set HARNESS_KERNEL=/path/to/vmlinuz: {why}"
+            ))
+        })
 }
 
 /// Those of these packages that hold a kernel, its modules and its options.

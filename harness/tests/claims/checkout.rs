@@ -67,8 +67,8 @@ impl Checkout {
         let path =
             std::env::join_paths([self.at("bin")].into_iter().chain(dirs))
                 .expect("PATH");
-        let kernel = common::harness().kernel();
-        command.env("PATH", path).env("HARNESS_KERNEL", kernel);
+        let packages = common::harness().packages();
+        command.env("PATH", path).env("HARNESS_PACKAGES", packages);
         command.env("CARGO_HOME", self.at("empty"));
         command.env("HOME", self.at("home")).env_remove("XDG_CACHE_HOME");
         command.env_remove("HARNESS_CACHE");

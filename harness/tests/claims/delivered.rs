@@ -65,7 +65,7 @@ impl Watched {
 fn harness(cache: &Path, argv: &[&str]) -> std::process::Command {
     let mut command = crate::vm::harness();
     command.env("HARNESS_CACHE", cache);
-    command.env("HARNESS_KERNEL", common::harness().kernel());
+    command.env("HARNESS_PACKAGES", common::harness().packages());
     command.args(argv);
     command
 }
@@ -318,7 +318,7 @@ fn error_in_the_readers_program_is_told_before_a_boot() {
     let limit = "trap '' XFSZ; ulimit -f 8192; exec \"$0\" true";
     full.args(["-c", limit]).arg(common::program());
     full.env("HARNESS_CACHE", cache.path()).env("HARNESS_QEMU", &qemu.qemu);
-    full.env("HARNESS_KERNEL", common::harness().kernel());
+    full.env("HARNESS_PACKAGES", common::harness().packages());
     let message = predicate::str::contains("File too large");
     full.output().expect("harness").assert().code(125).stderr(message);
     assert_eq!(qemu.starts(), "");

@@ -28,6 +28,7 @@ mod report;
 mod saved;
 mod signals;
 mod traces;
+mod unpacked;
 mod user;
 mod uts;
 mod versions;

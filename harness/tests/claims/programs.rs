@@ -53,9 +53,9 @@ impl Readers {
     /// From one of its own.
     fn apart(&self, argv: &[&str]) -> assert_cmd::Command {
         let mut command = self.harness(argv);
-        let kernel = common::harness().kernel();
+        let packages = common::harness().packages();
         command.env("HARNESS_CACHE", self.cache.path());
-        command.env("HARNESS_KERNEL", kernel);
+        command.env("HARNESS_PACKAGES", packages);
         command
     }
 }
@@ -301,13 +301,15 @@ fn input_is_whole_by_either_way() {
     // With this script as QEMU, the harness's child is a shell, and the guest's
     // memory is not found in it.
     let readers = Readers::new("");
-    let qemu = readers.file(
-        "qemu",
+    let qemu = common::harness().qemu().expect("QEMU");
+    let script = format!(
         "#!/usr/bin/env bash
-        exec {input}<&0
-        setpriv --pdeathsig KILL qemu-system-$(uname -m) \"$@\" <&$input &
+        exec {{input}}<&0
+        setpriv --pdeathsig KILL {} \"$@\" <&$input &
         wait $!\n",
+        qemu.display()
     );
+    let qemu = readers.file("qemu", &script);
     let input: Vec<u8> = (0..20_000_u32).flat_map(u32::to_le_bytes).collect();
     let run = |mut command: assert_cmd::Command, input: &[u8]| {
         let run = command.write_stdin(input).output().expect("an end");
@@ -347,6 +349,7 @@ fn harness_that_boots_ends_with_a_signal() {
     let cache = readers.cache.path();
     let mut command = harness();
     command.arg("true").env("HARNESS_CACHE", cache);
+    command.env("HARNESS_PACKAGES", common::harness().packages());
     let (mut child, _shown, _) = start_at_terminal(None, command);
     // This folder exists while the harness packs and boots.
     while !cache.join("new").exists() {

@@ -15,14 +15,14 @@ use crate::vm::{executable, kills};
 fn killed_or_damaged_saved_machine_is_made_anew() {
     // No other test uses this cache.
     let cache = scratch();
-    let kernel = harness().kernel();
+    let packages = harness().packages();
     // Readers try out programs below /tmp, so that path must work in the guest.
     let dir = tempfile::tempdir().expect("a folder");
     let script = dir.path().join("own");
     executable(&script, "#!/bin/sh\necho own: \"$0\" \"$@\"; hostname\n");
     let own = || {
         let mut command = Command::new(program());
-        command.env("HARNESS_KERNEL", kernel).current_dir(&dir);
+        command.env("HARNESS_PACKAGES", packages).current_dir(&dir);
         command.env("HARNESS_CACHE", cache.path());
         command.args(["./own", "argument"]);
         command

@@ -1,0 +1,107 @@
+//! V13: what this machine lacks is unpacked. Scripts stand in for apt and dpkg,
+//! since what they do is not asked here, but what is made of it.
+
+use std::env::{join_paths, split_paths, var_os};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use assert_cmd::assert::OutputAssertExt;
+use predicates::prelude::*;
+
+use crate::common;
+use crate::vm::executable;
+
+/// V13
+#[test]
+fn qemu_that_is_missing_is_fetched_and_unpacked_once() {
+    let harness = common::harness();
+    let dir = common::scratch();
+    let [bin, here, store, log, works] =
+        ["bin", "here", "store", "log", "works"].map(|it| dir.path().join(it));
+    let path = var_os("PATH").expect("PATH");
+    // All programs of this machine but QEMU, apt and dpkg.
+    for dir in [&bin, &here] {
+        fs::create_dir(dir).expect("a folder");
+    }
+    for dir in split_paths(&path).filter_map(|it| fs::read_dir(it).ok()) {
+        for program in dir.flatten() {
+            let name = program.file_name();
+            let hidden = ["qemu-system-", "apt-", "dpkg"];
+            let name_here = name.to_string_lossy();
+            if !hidden.iter().any(|it| name_here.starts_with(it)) {
+                // Another folder may have had one of this name.
+                let _ = symlink(program.path(), here.join(&name));
+            }
+        }
+    }
+    let script = |name: &str, text: String| {
+        let text = format!("#!/bin/sh\nPATH={}\n{text}", path.display());
+        executable(&bin.join(name), &text);
+    };
+    let shown = Path::display;
+    script(
+        "apt-get",
+        format!(
+            r#"case " $* " in
+            *' -s '*) echo asked >>{log}; echo 'Inst q [0] (1 x [y])' ;;
+            *' --print-uris '*) echo "'http://x/q' q_1_all.deb 1000 MD5:0" ;;
+            *' download q=1 '*) [ -e q_1_all.deb ] || echo fetched >>{log}
+                touch q_1_all.deb ;;
+            *) exit 100 ;;
+            esac
+            "#,
+            log = shown(&log)
+        ),
+    );
+    // In a machine that has none of the tools, they are in the package, too.
+    script(
+        "dpkg",
+        format!(
+            r#"[ -e {works} ] || {{ echo one; echo two; exit 2; }} >&2
+            ! [ -d {tools} ] || cp -a {tools}/. "$3"
+            rm -rf "$3/run" "$3/usr/bin/qemu-system-"*
+            mkdir -p "$3/usr/bin"
+            cp {here}/true "$3/usr/bin/qemu-system-$(uname -m)"
+            "#,
+            works = shown(&works),
+            here = shown(&here),
+            tools = shown(&harness.packages().join("tools"))
+        ),
+    );
+    let run = || -> Output {
+        let mut command = Command::new(common::program());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CARGO") {
+                command.env_remove(name);
+            }
+        }
+        let path = join_paths([&bin, &here]).expect("PATH");
+        command
+            .arg("true")
+            .env("PATH", path)
+            .env("HARNESS_CACHE", dir.path().join("cache"))
+            .env("HARNESS_PACKAGES", &store)
+            .env("HARNESS_KERNEL", harness.kernel());
+        command.output().expect("harness")
+    };
+    let log = || fs::read_to_string(&log).unwrap_or_default();
+
+    run().assert().code(125).stderr(
+        predicate::str::starts_with("harness: missing on this machine: ")
+            .and(predicate::str::contains("dpkg: one\n    two\n")),
+    );
+    assert_eq!(log(), "asked\nfetched\n");
+    assert!(!store.join("tools").exists());
+
+    // It is started, and ends at once. The package was there already.
+    fs::write(&works, "").expect("a file");
+    for _ in 0..2 {
+        let ended = predicate::str::contains("QEMU ended at its start");
+        run().assert().code(125).stderr(ended);
+        assert_eq!(log(), "asked\nfetched\nasked\n");
+    }
+    assert!(store.join("tools/run").is_dir());
+    assert!(!store.join("tools.debs").exists());
+}
