@@ -32,9 +32,10 @@ impl Watched {
             "#!/usr/bin/env bash
             case \" $* \" in *' -incoming '*) how=restored ;; *) how=booted ;; esac
             echo $how >> {}
-            qemu=qemu-system-$(uname -m)
+            qemu={}
             {start}\n",
-            log.display()
+            log.display(),
+            common::harness().qemu().expect("QEMU").display()
         );
         executable(&qemu, &script);
         Watched { dir, qemu }
