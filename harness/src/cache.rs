@@ -211,7 +211,8 @@ pub fn note(cache: &Path, kind: &str, key: impl Hash) -> PathBuf {
     cache.join(format!("{kind}-{:016x}", hasher.finish()))
 }
 
-/// Writes such a file, in place of those of its kind. Failure is harmless: it is found out again.
+/// Writes such a file, in place of those of its kind. Failure is harmless: it is
+/// found out again.
 pub fn remember(file: &Path, why: impl fmt::Display) {
     let (dir, name) = (file.parent(), file.file_name().unwrap_or_default());
     let name = name.as_bytes();

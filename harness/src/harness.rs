@@ -259,7 +259,8 @@ impl Harness {
             (true, true) => drop(fs::remove_file(&self.no_window)),
             (false, false) => cache::remember(
                 &self.no_window,
-                "QEMU's memory cannot be written: files are saved with the machine",
+                "QEMU's memory cannot be written: files are saved with the \
+                 machine",
             ),
             _ => {}
         }

@@ -30,9 +30,9 @@ pub fn memory_for(initramfs: u64) -> u64 {
 /// - `lsm=landlock,capability psi=0`: security modules without a policy, and
 ///   statistics that nobody reads, would still cost time at each call. Landlock
 ///   costs only who uses it: a container may.
-/// - `retain_initrd`: the initramfs stays where it was, and nobody uses it. So it
-///   can be left out of the saved machine. Else the kernel would overwrite it,
-///   and the saved machine would be larger by as much.
+/// - `retain_initrd`: the initramfs stays where it was, and nobody uses it. So
+///   it can be left out of the saved machine. Else the kernel would overwrite
+///   it, and the saved machine would be larger by as much.
 const APPEND: &str = "quiet panic=-1 cryptomgr.notests fb_tunnels=none \
                       norandmaps lsm=landlock,capability psi=0 \
                       retain_initrd rdinit=/init";

@@ -1,11 +1,11 @@
 //! The commands of every page are typed at a terminal, and the page is compared
 //! with what that shows.
 //!
-//! A page is a README, the tour or the course. Each page has a fresh machine. Each of its
-//! `console` blocks is a session at a terminal there: `reader`'s if it begins
-//! with `$ `, root's if it begins with `# `. The text behind a prompt is typed,
-//! and everything else is what the terminal must show. `HARNESS_BLESS=1` writes
-//! into the pages what it shows now.
+//! A page is a README, the tour or the course. Each page has a fresh machine.
+//! Each of its `console` blocks is a session at a terminal there: `reader`'s if
+//! it begins with `$ `, root's if it begins with `# `. The text behind a prompt
+//! is typed, and everything else is what the terminal must show.
+//! `HARNESS_BLESS=1` writes into the pages what it shows now.
 
 #[path = "../common/mod.rs"]
 mod common;

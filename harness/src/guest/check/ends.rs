@@ -125,8 +125,8 @@ impl Check {
         Ok(vec![verdict])
     }
 
-    /// COMMAND ends by a fault, and leaves a process behind in its PID namespace.
-    /// Its own row, about that fault, comes last.
+    /// COMMAND ends by a fault, and leaves a process behind in its PID
+    /// namespace. Its own row, about that fault, comes last.
     pub fn background(&mut self) -> Rows {
         let mut container = self.start(&[SLEEP, "987654004"])?;
         let outside = &self.outside;
