@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::initramfs::Below;
+use crate::sparse::copy_sparse;
 use crate::stamp::{Stamp, path};
 
 /// How many saved states are kept, for different kernels and builds.
@@ -65,6 +66,27 @@ pub fn install(
         .map_err(|error| Failure::because(dir.display(), error))?;
     let stamp = Stamp::of(&dir.join(MANIFEST))?;
     Ok(Saved { dir, manifest, stamp })
+}
+
+/// A copy of another user's machine, in a cache of one's own. QEMU writes nothing
+/// to a saved memory, but opens it for writing. `None` if the machine was
+/// replaced meanwhile. The caller must hold the lock.
+pub fn adopt(cache: &Path, theirs: Saved) -> Result<Option<Saved>, Failure> {
+    let new = cache.join(NEW);
+    let fail = |error| Failure::because(new.display(), error);
+    fs::create_dir(&new).map_err(fail)?;
+    for (name, _) in &theirs.manifest.made {
+        let from = File::open(theirs.dir.join(name)).map_err(fail)?;
+        let to = File::create(new.join(name)).map_err(fail)?;
+        copy_sparse(&from, &to).map_err(fail)?;
+    }
+    if !theirs.is_there() {
+        return Ok(None);
+    }
+    let name = theirs.manifest.inputs.name();
+    let manifest = Manifest { made: made(&new)?, ..theirs.manifest };
+    manifest.write(&new)?;
+    install(cache, &name, manifest).map(Some)
 }
 
 /// Whoever has just opened the state's files sees at once that it is gone.

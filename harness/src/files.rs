@@ -61,9 +61,17 @@ pub fn readers_files(list: &OsStr) -> Result<Files, Failure> {
         let path = std::path::absolute(&path).map_err(fail)?;
         uncovered(&path)?;
         let real = path.canonicalize().map_err(fail)?;
-        match real.is_dir() {
-            true => add_folder(path, real, &mut own.files).map_err(fail)?,
-            false => own.programs.push((path, real)),
+        match () {
+            _ if real.is_dir() => {
+                add_folder(path, real, &mut own.files).map_err(fail)?;
+            }
+            _ if real.is_file() => own.programs.push((path, real)),
+            _ => {
+                let path = path.display();
+                let why =
+                    format!("{path}: this is neither a file nor a folder");
+                return Err(Failure::new(why));
+            }
         }
     }
     Ok(own)
@@ -169,5 +177,8 @@ mod tests {
         names.sort();
         let wanted = ["", "below", "below/file", "link"];
         assert_eq!(names, wanted.map(|name| dir.join(name)));
+        // By its own name it is no file, and to read a FIFO would not end.
+        let socket = readers_files(dir.join("s").as_os_str());
+        assert!(socket.is_err());
     }
 }

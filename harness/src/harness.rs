@@ -337,16 +337,19 @@ impl Harness {
             let saved = Saved::intact(cache.join(&name), &inputs)?;
             self.changed_demos(&saved.manifest).is_some().then_some(saved)
         };
-        let owners = || self.owners.as_deref().and_then(find);
-        if let Some(saved) = find(&self.cache).or_else(owners) {
+        if let Some(saved) = find(&self.cache) {
             saved.used();
             return Ok(saved);
         }
         let _lock = cache::lock(&self.cache)?;
         // Another process may have made it while we waited.
-        match find(&self.cache) {
-            Some(saved) => Ok(saved),
-            None => self.make(inputs),
+        if let Some(saved) = find(&self.cache) {
+            return Ok(saved);
+        }
+        let theirs = self.owners.as_deref().and_then(find);
+        match theirs.map(|it| cache::adopt(&self.cache, it)).transpose()? {
+            Some(Some(saved)) => Ok(saved),
+            _ => self.make(inputs),
         }
     }
 

@@ -304,6 +304,11 @@ const SUBJECTS: &[(&str, &str)] = &[
         "reader user-demo uts-demo ipc-demo pid-demo mount-demo net-demo",
         "+X++++..+++++X.+++.+++++++++++++",
     ),
+    // A relative path, which must be found at each start.
+    (
+        "../usr/bin/unshare -pfm --kill-child --mount-proc",
+        "..++++.........+++.X+X++++++++++",
+    ),
     ("unshare -Urpfmuin --mount-proc", "+X++++..+XX+XX.+++"),
     ("unshare -pmuin", "+XX.++.....+XX.+++"),
     ("unshare -pfm --mount-proc --propagation shared", "..+++X.........+++"),

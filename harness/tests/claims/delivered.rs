@@ -334,7 +334,7 @@ fn error_in_the_readers_program_is_told_before_a_boot() {
 }
 
 /// V12: in a class, the machine that the checkout's owner has saved is everyone
-/// else's, too. They read it, and save nothing as long as it is the right one.
+/// else's, too: they copy it, and boot nothing as long as it is the right one.
 #[test]
 fn owners_machine_serves_a_class() {
     let checkout = Checkout::new();
@@ -370,9 +370,9 @@ fn owners_machine_serves_a_class() {
         executable(&own, &script);
         assert_eq!(run(), format!("the copy\n{student}\n"));
         assert_eq!(qemu.starts(), "restored ");
-        assert_eq!(at_home(), 0);
+        assert_eq!(at_home(), 1);
     }
-    // The control: where it is not the right one, there is one at home.
+    // The control: where it is not the right one, one is booted.
     let example = checkout.at("target/debug/examples/copies");
     fs::remove_file(example).expect("a file");
     assert_eq!(run(), "the copy\nsecond\n");

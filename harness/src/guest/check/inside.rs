@@ -180,6 +180,7 @@ impl<'a> Inside<'a> {
     ) -> io::Result<T> {
         let proc = &self.outside.proc;
         let root = proc.open_at("self/root", OFlag::O_PATH)?;
+        let here = proc.open_at("self/cwd", OFlag::O_PATH)?;
         let own = |(name, _): &&(&str, _)| {
             proc.open_at(&format!("self/ns/{name}"), OFlag::O_RDONLY)
         };
@@ -191,6 +192,8 @@ impl<'a> Inside<'a> {
         }
         fchdir(&root)?;
         chroot(Path::new("."))?;
+        // PREFIX may be a relative path.
+        fchdir(&here)?;
         answer
     }
 
