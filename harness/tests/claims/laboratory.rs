@@ -185,7 +185,7 @@ fn tour_is_taken_up_at_any_step() {
 #[test]
 fn tour_that_is_left_leaves_the_step_and_a_prompt() {
     let script = r#"cd /tmp; mkfifo keys; exec 3<> keys
-        shown() { until grep -q "$1" screen; do :; done; }
+        shown() { until grep -q "$1" screen; do sleep 0.1; done; }
         TERM=linux script -qefc "stty columns $1 rows $2
             tour 4; echo EN''DED; read answer; echo the answer: \$answer" \
             screen < keys > /dev/null 2>&1 &
