@@ -3,7 +3,7 @@
 //! Cargo builds is not asked here, but whose programs are taken.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,6 +39,22 @@ impl Checkout {
         let example = checkout.at("target/debug/examples/copies");
         executable(&example, "#!/bin/sh\necho its example\n");
         checkout
+    }
+
+    /// From now on the target folder is another user's, until the function that
+    /// is returned opens it again with this mode. Root may write everywhere, and
+    /// only root can give a folder away.
+    pub fn give_target_away(&self) -> impl Fn(u32) -> io::Result<()> {
+        let target = self.at("target");
+        let given = target.clone();
+        let closed = move |mode| {
+            fs::set_permissions(&target, PermissionsExt::from_mode(mode))
+        };
+        match geteuid().is_root() {
+            true => chown(given, Some(65534), None).expect("chown"),
+            false => closed(0o555).expect("chmod"),
+        }
+        closed
     }
 
     pub fn at(&self, path: &str) -> PathBuf {
@@ -112,15 +128,7 @@ fn plain_program_takes_what_lies_beside_it() {
         let path = checkout.at("target/debug").join(path);
         fs::remove_file(path).expect("a file");
     }
-    // A target folder that is another user's. Root may write everywhere, and
-    // only root can give a folder away.
-    let target = checkout.at("target");
-    let closed =
-        |mode| fs::set_permissions(&target, PermissionsExt::from_mode(mode));
-    match geteuid().is_root() {
-        true => chown(&target, Some(65534), None).expect("chown"),
-        false => closed(0o555).expect("chmod"),
-    }
+    let closed = checkout.give_target_away();
     run(&["uts-demo"]).success().stdout("the copy\n").stderr(format!(
         "harness: not built in {}: ipc-demo, net-demo, the examples; to build \
          them, type: cargo build --workspace --all-targets\n",

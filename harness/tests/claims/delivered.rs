@@ -2,12 +2,11 @@
 //! which is not booted anew for it.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use assert_cmd::assert::OutputAssertExt;
-use nix::unistd::geteuid;
 use predicates::prelude::*;
 use tempfile::TempDir;
 
@@ -349,15 +348,8 @@ fn owners_machine_serves_a_class() {
     assert_eq!(run(), "the copy\nowner\n");
     assert_eq!(qemu.starts(), "booted restored ");
 
-    // The target folder is another user's from now on. Root may write
-    // everywhere, and only root can give a folder away.
     let target = checkout.at("target");
-    let closed =
-        |mode| fs::set_permissions(&target, PermissionsExt::from_mode(mode));
-    match geteuid().is_root() {
-        true => chown(&target, Some(65534), None).expect("chown"),
-        false => closed(0o555).expect("chmod"),
-    }
+    let closed = checkout.give_target_away();
     let states = |cache: PathBuf| {
         let entries = fs::read_dir(cache).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name());
