@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::initramfs::Below;
+use crate::room::Room;
 use crate::sparse::copy_sparse;
 use crate::stamp::{Stamp, path};
 
@@ -22,9 +23,9 @@ use crate::stamp::{Stamp, path};
 const STATES: usize = 2;
 
 /// The lock of the cache: one process at a time writes to it.
-pub fn lock(cache: &Path) -> Result<Flock<File>, Failure> {
+pub fn lock(cache: &Path, of: &Room) -> Result<Flock<File>, Failure> {
     let path = cache.join("lock");
-    let fail = |error| Failure::because(path.display(), error);
+    let fail = |error| Failure::new(of.error(&path, &error));
     let lock = File::create(&path).map_err(fail)?;
     let lock = Flock::lock(lock, FlockArg::LockExclusive)
         .map_err(|(_, errno)| fail(errno.into()))?;
@@ -255,6 +256,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::room::MACHINES;
     use crate::stamp::stamped;
 
     fn inputs(accelerator: &str) -> Inputs {
@@ -373,7 +375,7 @@ mod tests {
                 fs::create_dir_all(dir.join("below")).expect("a folder");
             }
         };
-        let held = lock(cache).expect("a lock");
+        let held = lock(cache, &MACHINES).expect("a lock");
         make();
         tidy_up(cache);
         assert!(left.iter().all(|dir| dir.exists()));
@@ -381,7 +383,7 @@ mod tests {
         tidy_up(cache);
         assert!(!left.iter().any(|dir| dir.exists()));
         make();
-        let _held = lock(cache).expect("a lock");
+        let _held = lock(cache, &MACHINES).expect("a lock");
         assert!(!left.iter().any(|dir| dir.exists()));
     }
 }

@@ -3,11 +3,46 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::failure::Failure;
+
+/// All variables of the harness, its tests and scripts, in the order of
+/// README's table. Another one that begins like these is a mistake.
+const VARIABLES: [&str; 12] = [
+    "HARNESS_KERNEL",
+    "HARNESS_ACCEL",
+    "HARNESS_QEMU",
+    "HARNESS_FILES",
+    "HARNESS_PACKAGES",
+    "HARNESS_CACHE",
+    "HARNESS_PATIENCE",
+    "HARNESS_KILLS",
+    "HARNESS_WALKS",
+    "HARNESS_BLESS",
+    "HARNESS_TRANSLATED",
+    "HARNESS_KVM_CPU",
+];
+
+/// Looks for variables that nobody would read.
+///
+/// # Errors
+/// If there is one: its name, and which there are.
+pub fn all_known() -> Result<(), Failure> {
+    let mut names = env::vars_os().filter(|(_, value)| !value.is_empty());
+    let unknown = names.find_map(|(name, _)| {
+        let is_ours = name.as_bytes().starts_with(b"HARNESS_");
+        let is_known = VARIABLES.iter().any(|known| name == *known);
+        (is_ours && !is_known).then_some(name)
+    });
+    unknown.map_or(Ok(()), |name| {
+        let (name, known) = (name.display(), VARIABLES.join(" "));
+        Err(Failure::new(format!("no variable is called {name}, but {known}")))
+    })
+}
 
 /// An environment variable. An empty one counts as not set.
 pub fn variable(name: &str) -> Option<OsString> {

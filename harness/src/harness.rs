@@ -16,7 +16,7 @@ use crate::accelerator::{Accelerator, Accelerators};
 use crate::arch::Arch;
 use crate::cache::{self, Inputs, Manifest, Saved};
 use crate::contents;
-use crate::env::{PATIENCE, patience, variable};
+use crate::env::{PATIENCE, all_known, patience, variable};
 use crate::failure::Failure;
 use crate::files::{self, Files};
 use crate::initramfs::{Below, Tree};
@@ -27,6 +27,7 @@ use crate::packages;
 use crate::programs;
 use crate::progress::progress;
 use crate::qemu::{memory_for, qemu};
+use crate::room::MACHINES;
 use crate::stamp::{self, Stamp, stamped};
 use crate::vm::{RestoreError, SHORT, Vm};
 
@@ -86,6 +87,7 @@ impl Harness {
     /// saved machine if there is none yet. `init` is the `harness` program,
     /// which is also the guest's PID 1. Files that `argv` names go in, too.
     pub fn new(init: &Path, argv: &[OsString]) -> Result<Harness, Failure> {
+        all_known()?;
         if let Err(failure) = &*PATIENCE {
             return Err(Failure::new(failure.first_line()));
         }
@@ -97,7 +99,7 @@ impl Harness {
         };
         let cache = fs::create_dir_all(&cache)
             .and_then(|()| cache.canonicalize())
-            .map_err(|error| Failure::because(cache.display(), error))?;
+            .map_err(|error| Failure::new(MACHINES.error(&cache, &error)))?;
         cache::tidy_up(&cache);
 
         let packages = packages::store(&cache);
@@ -245,7 +247,7 @@ impl Harness {
                  {failure}"
             );
             is_new = true;
-            let _lock = cache::lock(&self.cache)?;
+            let _lock = cache::lock(&self.cache, &MACHINES)?;
             // Another process may have made a new one meanwhile.
             if saved.is_there() {
                 self.make(self.inputs(accelerator)?)?;
@@ -341,16 +343,22 @@ impl Harness {
             saved.used();
             return Ok(saved);
         }
-        let _lock = cache::lock(&self.cache)?;
+        let _lock = cache::lock(&self.cache, &MACHINES)?;
         // Another process may have made it while we waited.
         if let Some(saved) = find(&self.cache) {
             return Ok(saved);
         }
         let theirs = self.owners.as_deref().and_then(find);
-        match theirs.map(|it| cache::adopt(&self.cache, it)).transpose()? {
+        let adopted = theirs.map(|it| cache::adopt(&self.cache, it));
+        match adopted.transpose().map_err(|why| self.refused(why))? {
             Some(Some(saved)) => Ok(saved),
             _ => self.make(inputs),
         }
+    }
+
+    /// This failure, unless the reason is that nothing can be written here.
+    fn refused(&self, why: Failure) -> Failure {
+        MACHINES.refusal(&self.cache).map_or(why, Failure::new)
     }
 
     /// What decides which saved machine is the right one. Neither the demos nor
@@ -379,7 +387,8 @@ impl Harness {
         let new = self.cache.join(cache::NEW);
         let made = self
             .save(&new, inputs)
-            .and_then(|manifest| cache::install(&self.cache, &name, manifest));
+            .and_then(|manifest| cache::install(&self.cache, &name, manifest))
+            .map_err(|why| self.refused(why));
         let _ = fs::remove_dir_all(&new);
         cache::prune(&self.cache);
         made

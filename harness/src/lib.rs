@@ -29,13 +29,15 @@ mod packages;
 mod programs;
 mod progress;
 mod qemu;
+mod room;
 mod sparse;
 mod stamp;
+pub mod streams;
 mod vm;
 mod window;
 pub mod wire;
 
-pub use env::patience;
+pub use env::{all_known, patience};
 pub use failure::{Failure, printable};
 pub use harness::Harness;
 pub use programs::{DEMOS, build as build_demos};

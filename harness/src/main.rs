@@ -2,7 +2,7 @@
 //! chain.
 //!
 //!     usage: harness [COMMAND [ARG]...]
-//!            harness check PREFIX...
+//!            harness check [reader] PREFIX [ARG]...
 //!
 //! Without COMMAND: a root shell in the machine, to try out what would damage
 //! this one. The machine ends with COMMAND, and nothing is left of it.
@@ -19,13 +19,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use harness::{End, Failure, Harness, Input, Io, Request, User, guest};
+use harness::{
+    End, Failure, Harness, Input, Io, Request, User, guest, streams,
+};
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
 use terminal::Terminal;
 
 const USAGE: &str = "usage: harness [COMMAND [ARG]...]\n       \
-                     harness check PREFIX...\n";
+                     harness check [reader] PREFIX [ARG]...\n";
 const VERSION: &str = concat!("harness ", env!("CARGO_PKG_VERSION"), "\n");
 
 fn main() -> ExitCode {
@@ -96,6 +98,7 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
             let name = env::var("TERM").unwrap_or("dumb".into());
             (rows, columns, name)
         }),
+        closed: streams::closed(),
     };
     let mut event = || terminal.as_ref().and_then(Terminal::event);
     let mut output = Output { to: output.into(), broken_pipe: false };
@@ -176,9 +179,9 @@ fn end_by_sigpipe() -> ExitCode {
 }
 
 fn print(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
+    match streams::print(text) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(125, error),
+        Err(error) => fail(125, format!("write to standard output: {error}")),
     }
 }
 

@@ -13,6 +13,7 @@ use nix::unistd::{AccessFlags, access};
 use crate::cache::lock;
 use crate::env::variable;
 use crate::progress::{progress, report_if_slow};
+use crate::room::PACKAGES;
 use crate::stamp::Stamp;
 
 /// Packages to unpack into a folder of their own.
@@ -71,15 +72,17 @@ fn unpacked_by(
     if is_current() {
         return Ok(dir);
     }
-    fs::create_dir_all(store).map_err(|error| reason(store, error))?;
-    let _lock = lock(store).map_err(|failure| failure.to_string())?;
+    fs::create_dir_all(store).map_err(|error| PACKAGES.error(store, &error))?;
+    let _lock = lock(store, &PACKAGES).map_err(|it| it.to_string())?;
     // Another process may have fetched them while we waited.
     if is_current() {
         return Ok(dir);
     }
     let there = (wanted.has)(&dir);
     match renew(lists, &dir, wanted, there) {
-        Err(why) if !there => return Err(why),
+        Err(why) if !there => {
+            return Err(PACKAGES.refusal(store).unwrap_or(why));
+        }
         // Old ones are better than none, without a network for example.
         Err(why) => progress(format_args!("nothing newer was fetched: {why}")),
         Ok(()) => {}

@@ -145,6 +145,8 @@ pub struct Request {
     pub dir: Option<Vec<u8>>,
     /// The terminal's rows, columns and `$TERM`, if there is to be one.
     pub terminal: Option<(u16, u16, String)>,
+    /// Which of the standard streams are closed for it.
+    pub closed: [bool; 3],
 }
 
 /// Who runs a command in the guest.

@@ -122,7 +122,10 @@ pub fn start(request: &Request, input: bool) -> io::Result<(Pid, Streams)> {
         .env("SHELL", "/bin/sh");
     lead_a_session(&mut command);
     match &request.terminal {
-        None => with_pipes(command, input),
+        None => {
+            close(&mut command, request.closed);
+            with_pipes(command, input)
+        }
         Some((rows, columns, term)) => {
             let OpenptyResult { master, slave } = openpty(None, None)?;
             for fd in [&master, &slave] {
@@ -146,6 +149,21 @@ fn lead_a_session(command: &mut Command) {
             Ok(())
         });
     }
+}
+
+/// What the caller has closed is closed for COMMAND, too: it is told then that
+/// its output is lost.
+#[expect(unsafe_code, reason = "what the child does before exec")]
+fn close(command: &mut Command, closed: [bool; 3]) {
+    let close = move || {
+        for (fd, _) in (0..).zip(closed).filter(|(_, closed)| *closed) {
+            // SAFETY: what has this number is COMMAND's alone.
+            unsafe { libc::close(fd) };
+        }
+        Ok(())
+    };
+    // SAFETY: these are system calls only, safe between fork and exec.
+    unsafe { command.pre_exec(close) };
 }
 
 fn with_pipes(mut command: Command, input: bool) -> io::Result<(Pid, Streams)> {

@@ -205,19 +205,20 @@ impl Vm {
                 self.line.read()?;
             }
             while let Some(message) = self.line.inbox.pop_front() {
-                let written = match message {
-                    FromGuest::Out(bytes) => output.write_all(&bytes),
-                    FromGuest::Err(bytes) => errors.write_all(&bytes),
+                let (name, written) = match message {
+                    FromGuest::Out(it) => ("output", output.write_all(&it)),
+                    FromGuest::Err(it) => ("error", errors.write_all(&it)),
                     FromGuest::Taken => {
                         feed.taken();
-                        Ok(())
+                        continue;
                     }
                     FromGuest::End(end) => return Ok(end),
                     // A second answer to the greeting.
-                    _ => Ok(()),
+                    _ => continue,
                 };
                 written.map_err(|error| {
-                    self.line.machine.fail(format!("write: {error}"))
+                    let what = format!("write to standard {name}: {error}");
+                    self.line.machine.fail(what)
                 })?;
             }
         }
@@ -293,7 +294,8 @@ impl Vm {
     ) -> Result<Output, Failure> {
         let argv = argv.into_iter().map(|arg| arg.as_ref().as_bytes().to_vec());
         let argv = argv.collect();
-        let request = Request { argv, user, dir: None, terminal: None };
+        let (dir, terminal, closed) = (None, None, [false; 3]);
+        let request = Request { argv, user, dir, terminal, closed };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let io = Io {
             input: Input::Bytes(input),

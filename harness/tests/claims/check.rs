@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use harness::DEMOS;
 use harness::guest::check::rows;
 
+use crate::common;
 use crate::target::{Machine, Root, fresh_machine};
 use crate::vm::executable;
 
@@ -56,7 +57,7 @@ fn those(outcomes: &[Outcome], wanted: Outcome) -> BTreeSet<&'static str> {
 static CONTAINER: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a folder");
     let program = dir.path().join("container");
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = common::package();
     let source = here.join("tests/guest/made-wrong/container.rs");
     // The compiler in the folder of the Cargo that runs this test.
     let cargo = env::var_os("CARGO").map(PathBuf::from);
@@ -347,6 +348,7 @@ fn output_is_tap_and_the_status_sums_it_up() {
         ("it ends", &["sh", "-c", "echo why >&2; exit 3"], 2, "Bail out! "),
         ("it hangs", &["sh", "-c", "while read line; do :; done"], 2, ""),
         ("no PREFIX", &[], 125, ""),
+        ("no PREFIX behind reader", &["reader"], 125, ""),
         ("an option", &["--help"], 125, ""),
     ] {
         let output = machine.root([&["check"], prefix].concat());
@@ -355,6 +357,29 @@ fn output_is_tap_and_the_status_sums_it_up() {
         let last = text.lines().last().unwrap_or_default();
         assert!(last.starts_with(says), "{why}: {text}");
     }
+    // A PREFIX that can be started once: the rows of that start stand.
+    let once = "#!/bin/sh\nrm \"$0\"; exec \"$@\"\n";
+    let script = "
+        printf %s \"$1\" > /root/once; chmod 755 /root/once
+        check /root/once";
+    let once = machine.root(["sh", "-c", script, "sh", once]);
+    let text = String::from_utf8_lossy(&once.stdout);
+    assert_eq!(once.status.code(), Some(2), "{text}");
+    assert!(text.contains("\nok 1 - UTS: "), "{text}");
+    let last = "\n#   exec /root/once: No such file or directory (os error 2)\n\
+                Bail out! no more is known than the rows above\n";
+    assert!(text.ends_with(last), "{text}");
+
+    // Rows that nobody can read are no success.
+    for (to, why) in [(">&-", "Bad file"), ("> /dev/full", "No space left")] {
+        let script = format!("check env {to}");
+        let lost = machine.root(["sh", "-c", &script]);
+        let said = String::from_utf8_lossy(&lost.stderr);
+        assert_eq!(lost.status.code(), Some(125), "{said}");
+        let starts = format!("check: write to standard output: {why}");
+        assert!(said.starts_with(&starts), "{said}");
+    }
+
     // The deadline of all: of no seconds, which nothing can keep.
     let late = ["env", "HARNESS_PATIENCE=0", "check", "sh", "-c", "read line"];
     let late = machine.root(late);
@@ -385,7 +410,7 @@ fn output_is_tap_and_the_status_sums_it_up() {
 /// asked: what is shared with the outside does not count.
 #[test]
 fn teachers_loop_counts_what_is_isolated() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = common::package();
     let page = fs::read_to_string(here.join("CHECK.md")).expect("the page");
     let blocks = page.split("```sh\n").skip(1);
     let scripts: Vec<&str> =
@@ -402,8 +427,7 @@ fn teachers_loop_counts_what_is_isolated() {
     }
     let target = dir.path().join("target/debug");
     fs::create_dir_all(&target).expect("a folder");
-    symlink(env!("CARGO_BIN_EXE_harness"), target.join("harness"))
-        .expect("a link");
+    symlink(common::program(), target.join("harness")).expect("a link");
     let output = Command::new("sh")
         .args(["-uc", script])
         .current_dir(&dir)

@@ -49,6 +49,21 @@ fn fault_is_told_apart_from_a_failed_claim() {
     });
 }
 
+/// V3: where a saved machine cannot be written, one line names the folder, and
+/// the variable for another one. Nobody may make a folder in /sys.
+#[test]
+fn folder_that_cannot_be_written_is_named() {
+    let mut command = typed(&["true"]);
+    command.env("HARNESS_CACHE", "/sys/nosuch");
+    command.assert().code(125).stdout("").stderr(
+        predicate::str::is_match(
+            "^harness: /sys/nosuch: [^\n]*: a new machine needs 250 MB there, \
+             or in another folder: HARNESS_CACHE=/another/folder\n$",
+        )
+        .expect("an expression"),
+    );
+}
+
 /// V3
 #[test]
 fn panic_of_the_kernel_is_the_machines_failure() {

@@ -180,6 +180,39 @@ fn tour_is_taken_up_at_any_step() {
     }
 }
 
+/// V9: what the tour says of its keys is in the language of its text.
+#[test]
+fn tour_says_in_its_language_which_keys_there_are() {
+    let script = r#"cd /tmp; mkfifo keys; exec 3<> keys
+        shown() { until grep -q "$1" screen; do sleep 0.1; done; }
+        TERM=linux script -qefc "stty columns 80 rows 24
+            tour $1 4; echo EN''DED; read answer" screen < keys > /dev/null 2>&1 &
+        shown "$2"; shown "$3"
+        printf '[[B' >&3; printf 'tour %s
+' "$1" >&3; shown "$4"
+        printf '[[B' >&3; printf q >&3; shown ENDED
+        printf '
+' >&3; wait $!; cat screen
+        tour $1 99 2>&1 || :"#;
+    let english =
+        ["F2: text or shell", "Space: on, b: back", "the tour is open", "from"];
+    let chinese = ["F2 文字/shell", "空格往后，b 往前", "导览已经打开", "从"];
+    for (language, words, others) in
+        [("en", english, chinese), ("zh", chinese, english)]
+    {
+        let machine = fresh_machine();
+        let [keys, less, open, usage] = words;
+        let arguments = [language, keys, less, open];
+        let seen = machine.sh_with(Root, script, &arguments);
+        let last = seen.lines().last().expect("a line");
+        assert!(last.contains(usage), "{last}");
+        let first = seen.find("## 4. ").expect("a step");
+        for other in others.iter().filter(|it| it.len() > 4) {
+            assert!(!seen[first..].contains(other), "{other}: {seen}");
+        }
+    }
+}
+
 /// V9: at a terminal, `q` leaves the tour. Then there is a prompt, and above it
 /// the step that was read, and no other. Both shells can be typed in.
 #[test]

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use assert_cmd::assert::OutputAssertExt;
@@ -229,6 +229,28 @@ fn variables_may_be_empty_or_relative_paths() {
         .stderr(predicate::str::contains("a number from 1"));
 }
 
+/// V8: a variable that is misspelt is named, and so are those that there are,
+/// which are those of the page.
+#[test]
+fn misspelt_variable_is_refused() {
+    let page = common::package().join("README.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let rows = page.lines().filter_map(|it| it.strip_prefix("| `HARNESS_"));
+    let names = rows.filter_map(|row| Some(row.split_once('=')?.0));
+    let names: Vec<String> = names.map(|it| format!("HARNESS_{it}")).collect();
+    let names = names.join(" ");
+    let message =
+        format!("harness: no variable is called HARNESS_KERNAL, but {names}\n");
+    let run = |value| {
+        let mut misspelt = harness();
+        misspelt.arg("true").env("HARNESS_KERNAL", value);
+        misspelt.assert()
+    };
+    run("/nosuch").code(125).stdout("").stderr(message);
+    // The control: an empty one counts as not set.
+    run("").success().stderr("");
+}
+
 /// V8: if nobody reads its output any more, it ends as `yes | head -n 1` does.
 #[test]
 fn harness_ends_quietly_when_nobody_reads_its_output() {
@@ -252,6 +274,49 @@ fn harness_ends_quietly_when_nobody_reads_its_output() {
         let status = child.wait().expect("an end");
         assert_eq!((status.signal(), &*other), (Some(libc::SIGPIPE), ""));
     }
+}
+
+/// V8: a stream that its caller has closed is closed for COMMAND, too, and
+/// output that cannot be written is an error: none is lost silently.
+#[test]
+fn closed_stream_is_closed_for_command_and_no_output_is_lost() {
+    let run = |script: &str, status: i32, said: &str| {
+        let mut shell = Command::new("bash");
+        // Saved or not, a machine is there by now.
+        common::harness();
+        let script = format!("exec \"$0\" {script}");
+        shell.args(["-c", &script]).arg(common::program());
+        shell.stdin(Stdio::null());
+        let said = predicate::str::diff(said.to_string());
+        shell
+            .assert()
+            .append_context("script", script)
+            .code(status)
+            .stderr(said);
+    };
+    // A bit for each descriptor that is closed.
+    let look = "sh -c 'closed=0; for fd in 0 1 2; do
+        [ -e /proc/self/fd/$fd ] || closed=$((closed + (1 << fd)))
+        done; exit $closed'";
+    for (streams, closed) in
+        [("", 0), ("<&-", 1), (">&-", 2), ("2>&-", 4), ("<&- >&- 2>&-", 7)]
+    {
+        run(&format!("{look} {streams}"), closed, "");
+    }
+    let lost = |why| format!("harness: write to standard output: {why}\n");
+    let [closed, full] = [
+        "Bad file descriptor (os error 9)",
+        "No space left on device (os error 28)",
+    ]
+    .map(lost);
+    for command in ["echo hi", "--help"] {
+        run(&format!("{command} > /dev/full"), 125, &full);
+        // It is open, for reading.
+        run(&format!("{command} 1< /dev/null"), 125, &closed);
+        run(&format!("{command} > /dev/null"), 0, "");
+    }
+    run("--help >&-", 125, &closed);
+    run("sh -c 'echo hi >&2' 2> /dev/full", 125, "");
 }
 
 /// V5: the root is an ordinary mount, so pivot_root(2) works, and a container

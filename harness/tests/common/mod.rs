@@ -40,11 +40,24 @@ pub fn program() -> &'static Path {
 /// A new folder on the disk of the target folder: a saved machine is too large
 /// for a /tmp that is in memory.
 pub fn scratch() -> TempDir {
-    let target = program().ancestors().nth(2).expect("a target folder");
+    scratch_in(program().ancestors().nth(2).expect("a target folder"))
+}
+
+fn scratch_in(target: &Path) -> TempDir {
     // Cargo makes this folder, but only when it compiles.
     let dir = target.join("tmp");
     std::fs::create_dir_all(&dir).expect("a folder");
     tempfile::tempdir_in(dir).expect("a folder")
+}
+
+#[test]
+fn scratch_folder_is_made_where_cargo_has_made_none() {
+    let target = tempfile::tempdir().expect("a folder");
+    for made in [false, true] {
+        assert_eq!(target.path().join("tmp").exists(), made);
+        let scratch = scratch_in(target.path());
+        assert!(scratch.path().starts_with(target.path().join("tmp")));
+    }
 }
 
 /// One for all tests of this process.

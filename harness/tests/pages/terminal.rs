@@ -78,6 +78,7 @@ pub fn session(
         user: user(block),
         dir: None,
         terminal: Some((24, 80, "dumb".into())),
+        closed: [false; 3],
     };
     let io = Io {
         input: Input::Stream(stdin.as_fd()),

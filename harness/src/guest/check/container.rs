@@ -49,11 +49,17 @@ impl Container {
     ) -> io::Result<Container> {
         let mut start = Command::new(&prefix[0]);
         start.args(&prefix[1..]).args(command);
+        let spawn = |start: &mut Command| {
+            start.spawn().map_err(|error| {
+                let name = prefix[0].to_string_lossy();
+                io::Error::other(format!("exec {name}: {error}"))
+            })
+        };
         let (child, input, streams) = match streams {
             Streams::Pipes => {
                 let streams = || Stdio::piped();
                 start.stdin(streams()).stdout(streams()).stderr(streams());
-                let mut child = start.process_group(0).spawn()?;
+                let mut child = spawn(start.process_group(0))?;
                 let streams = [
                     child.stdout.take().map(OwnedFd::from),
                     child.stderr.take().map(OwnedFd::from),
@@ -68,7 +74,7 @@ impl Container {
                 }
                 start.stdin(pair.slave.try_clone()?);
                 start.stdout(pair.slave.try_clone()?).stderr(pair.slave);
-                (take_terminal(&mut start).spawn()?, None, vec![pair.master])
+                (spawn(take_terminal(&mut start))?, None, vec![pair.master])
             }
         };
         let streams: Vec<OwnedFd> = streams;

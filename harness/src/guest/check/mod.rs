@@ -99,20 +99,42 @@ pub fn rows() -> Vec<&'static str> {
 const ALL: Duration = Duration::from_secs(60);
 
 /// Runs it, with these arguments, to its exit status: 0 if no row is not ok; 1;
-/// 2 if nothing is known, because COMMAND could not be started; 125.
+/// 2 if rows are missing, because COMMAND could not be started; 125.
 pub fn main(prefix: Vec<OsString>) -> ExitCode {
-    if prefix.is_empty() || prefix[0].as_encoded_bytes().starts_with(b"-") {
-        eprintln!("usage: check PREFIX [ARG]...");
+    let is_reader = prefix.first().is_some_and(|it| it == "reader");
+    let program = prefix.get(usize::from(is_reader));
+    if program.is_none_or(|it| it.as_encoded_bytes().starts_with(b"-")) {
+        eprintln!("usage: check [reader] PREFIX [ARG]...");
         return ExitCode::from(125);
     }
-    watched(|| match check(prefix) {
-        Ok(0) => 0,
-        Ok(_) => 1,
-        Err(error) => {
-            tap::bail_out("nothing is known", &error.to_string());
-            2
+    watched(|| {
+        let mut tap = Tap::default();
+        match check(prefix, &mut tap) {
+            Ok(()) if tap.failed == 0 => 0,
+            Ok(()) => 1,
+            Err(error) => {
+                let reason = match tap.rows {
+                    0 => "nothing is known",
+                    _ => "no more is known than the rows above",
+                };
+                bail_out(reason, &error.to_string())
+            }
         }
     })
+}
+
+/// Says that no row follows. Returns the status: 2, but 125 where nobody was
+/// told.
+fn bail_out(reason: &str, more: &str) -> u8 {
+    match tap::bail_out(reason, more) {
+        Ok(()) => 2,
+        Err(error) => {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                eprintln!("check: write to standard output: {error}");
+            }
+            125
+        }
+    }
 }
 
 /// Runs this in a child, to the deadline of all.
@@ -134,15 +156,12 @@ fn watched(work: impl FnOnce() -> u8) -> ExitCode {
     let mut ended = [PollFd::new(running.as_fd(), PollFlags::POLLIN)];
     if poll(&mut ended, timeout) == Ok(0) {
         let _ = kill(child, Signal::SIGKILL);
-        tap::bail_out(&format!("no end after {} s", all.as_secs()), "");
-        return ExitCode::from(2);
+        let reason = format!("no end after {} s", all.as_secs());
+        return ExitCode::from(bail_out(&reason, ""));
     }
     match waitpid(child, None) {
         Ok(WaitStatus::Exited(_, status)) => ExitCode::from(status as u8),
-        _ => {
-            tap::bail_out("check itself has ended", "");
-            ExitCode::from(2)
-        }
+        _ => ExitCode::from(bail_out("check itself has ended", "")),
     }
 }
 
@@ -157,8 +176,7 @@ struct Check {
     death: Option<Verdict>,
 }
 
-/// How many rows are not ok.
-fn check(prefix: Vec<OsString>) -> io::Result<usize> {
+fn check(prefix: Vec<OsString>, tap: &mut Tap) -> io::Result<()> {
     prctl::set_child_subreaper(true)?;
     let mut check = Check {
         prefix,
@@ -169,7 +187,7 @@ fn check(prefix: Vec<OsString>) -> io::Result<usize> {
     };
     let words: Vec<String> =
         check.prefix.iter().map(|it| it.to_string_lossy().into()).collect();
-    let mut tap = Tap::begin(&words, rows().len())?;
+    tap.begin(&words, rows().len())?;
     let command = check.first()?;
     {
         let inside = Inside::of(command, &check.outside)?;
@@ -182,7 +200,7 @@ fn check(prefix: Vec<OsString>) -> io::Result<usize> {
             tap.row(text, &verdict)?;
         }
     }
-    Ok(tap.failed)
+    Ok(())
 }
 
 impl Check {
@@ -193,12 +211,8 @@ impl Check {
             self.folder = folder;
             let name = format!("{folder}sleep");
             let command = [&*name, "987654001"];
-            let started =
-                Container::start(&self.prefix, &command, Streams::Pipes);
-            let mut container = started.map_err(|error| {
-                let name = self.prefix[0].to_string_lossy();
-                io::Error::other(format!("exec {name}: {error}"))
-            })?;
+            let mut container =
+                Container::start(&self.prefix, &command, Streams::Pipes)?;
             let found = container.find(&self.outside);
             if let Some(pid) = found {
                 self.running = Some(container);

@@ -1,7 +1,9 @@
 //! The output: the Test Anything Protocol, version 13, which a person reads as
 //! well as prove(1) does. (Version 14 is a parse error for many a prove.)
 
-use std::io::{self, Write};
+use std::io;
+
+use crate::streams::print;
 
 /// What a row says.
 pub enum Verdict {
@@ -28,7 +30,8 @@ impl Verdict {
 /// Counts the rows and prints them.
 #[derive(Default)]
 pub struct Tap {
-    rows: usize,
+    /// How many there are by now.
+    pub rows: usize,
     /// How many are not ok.
     pub failed: usize,
 }
@@ -37,11 +40,10 @@ pub struct Tap {
 const WIDTH: usize = 80;
 
 impl Tap {
-    pub fn begin(words: &[String], rows: usize) -> io::Result<Tap> {
+    pub fn begin(&self, words: &[String], rows: usize) -> io::Result<()> {
         say("TAP version 13")?;
         comment("# ", &format!("check {}", words.join(" ")))?;
-        say(&format!("1..{rows}"))?;
-        Ok(Tap::default())
+        say(&format!("1..{rows}"))
     }
 
     pub fn row(&mut self, text: &str, verdict: &Verdict) -> io::Result<()> {
@@ -65,18 +67,16 @@ impl Tap {
     }
 }
 
-/// Nothing is known of PREFIX, for this reason. prove(1) reads no further.
-pub fn bail_out(reason: &str, more: &str) {
+/// No row follows, for this reason. prove(1) reads no further.
+pub fn bail_out(reason: &str, more: &str) -> io::Result<()> {
     if !more.is_empty() {
-        let _ = comment("#   ", more);
+        comment("#   ", more)?;
     }
-    let _ = say(&format!("Bail out! {reason}"));
+    say(&format!("Bail out! {reason}"))
 }
 
 fn say(line: &str) -> io::Result<()> {
-    let mut out = io::stdout();
-    writeln!(out, "{line}")?;
-    out.flush()
+    print(&format!("{line}\n"))
 }
 
 /// A text in lines that begin with `mark`, wrapped between words. It comes from
