@@ -62,7 +62,7 @@ impl<'a> Feed<'a> {
 
     /// Reads the next piece from a stream that is readable.
     pub fn read(&mut self, stream: BorrowedFd) {
-        self.read.resize(WINDOW, 0);
+        self.read = vec![0; WINDOW];
         // An error, as from a terminal that is gone, counts as EOF.
         let n = nix::unistd::read(stream, &mut self.read).unwrap_or(0);
         self.read.truncate(n);
