@@ -34,7 +34,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
         "README.md",
         "docker run -it --name nsd -v \"$PWD\":/src -v nsd:/src/target \
          -w /src rust:1 bash",
-        "there is no Docker here; harness/matrix has a container",
+        "no Docker is here; harness/machines/matrix has a container",
     ),
     (
         "README.md",
