@@ -185,6 +185,17 @@ unpack_kernel() {
     rm ./*.deb
 }
 
+# Builds everything, with the same arguments as the two commands and the harness,
+# so that Cargo has nothing to build afterwards.
+build() {
+    local demo demos=()
+    for demo in *-demo; do demos+=(--package "$demo"); done
+    cargo build --quiet --package pid-demo
+    cargo build --quiet --bins --examples "${demos[@]}"
+    cargo build --quiet --package harness
+    cargo test --quiet --package harness --no-run
+}
+
 # ---- the two commands
 
 # Makes $dir/src a clone of HEAD, with what is built there already, and
