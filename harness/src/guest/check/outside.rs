@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::mqueue::{MQ_OFlag, mq_open};
+use nix::mqueue::{MQ_OFlag, MqAttr, mq_open};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Pid, sethostname};
@@ -53,7 +53,10 @@ impl Outside {
     pub fn new() -> io::Result<Outside> {
         let proc = Proc::open()?;
         let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_RDWR | MQ_OFlag::O_CLOEXEC;
-        mq_open(QUEUE, flags, Mode::S_IRUSR, None)?;
+        // Without attributes nix passes no mode either, and mq_open(3) takes
+        // for both what happens to be in the registers.
+        let attributes = MqAttr::new(0, 1, 1, 0);
+        mq_open(QUEUE, flags, Mode::S_IRUSR, Some(&attributes))?;
         let file = Path::new("/").join(FILE);
         let mut only_root = fs::OpenOptions::new();
         only_root.write(true).create(true).mode(0o600).open(file)?;
