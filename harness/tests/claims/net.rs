@@ -279,3 +279,28 @@ fn descriptor_mount_or_socket_keeps_a_namespace() {
         "descriptor mount socket \nmount socket \nsocket \n\n"
     );
 }
+
+/// N6: the control is a socket that was made there and closed.
+#[test]
+fn socket_in_flight_keeps_a_namespace() {
+    let machine = fresh_machine();
+    machine.put("in_flight");
+    // A veth shows which namespaces are left, as above.
+    let script = r#"modprobe veth; cd /tmp; mkfifo ready hold out
+        for it in sent closed; do
+            unshare --net sh -c 'echo > ready; read end < hold' & pid=$!
+            read word < ready
+            ip link add $it type veth peer name inside netns $pid
+            mkfifo stay-$it
+            /tmp/in_flight $pid $it <> stay-$it > out &
+            [ $it = closed ] || sent=$!
+            read word < out; echo > hold; wait $pid
+        done
+        gone() { while ls -d /sys/class/net/$1 > seen 2>&1; do :; done; }
+        gone closed
+        ls -d /sys/class/net/sent
+        # The process has no socket but the two ends of the Unix socket.
+        ls -l /proc/$sent/fd | grep -c socket:
+        echo > stay-sent; gone sent; echo > stay-closed; wait"#;
+    assert_eq!(machine.sh(Root, script), "/sys/class/net/sent\n2\n");
+}

@@ -178,32 +178,37 @@ fn performed(machine: &Machine, walks: &[Vec<Operation>]) -> Vec<Vec<Seen>> {
     seen
 }
 
-/// The first difference between the model and what was seen, if there is one.
-fn difference(
+/// The first difference between the model and what was seen, or else how many
+/// operations were compared: all, or those before the model predicts nothing.
+fn compare(
     mut model: Model,
     walk: &[Operation],
     seen: &[Seen],
-) -> Option<String> {
+) -> Result<usize, String> {
     let mut done = String::new();
-    for (operation, (end, mounts)) in walk.iter().zip(seen) {
+    for (count, (operation, (end, mounts))) in walk.iter().zip(seen).enumerate()
+    {
         let predicted = operation.predict(&mut model);
+        if model.order_matters {
+            return Ok(count);
+        }
         let _ = writeln!(done, "{operation}: {}", name(*end));
         if predicted != *end {
             let predicted = name(predicted);
             let end = name(*end);
-            return Some(format!(
+            return Err(format!(
                 "{operation}: {end}, and the model says {predicted}\n{done}"
             ));
         }
         let picture = Mounts::of_the_model(&model).picture();
         if picture != *mounts {
-            return Some(format!(
+            return Err(format!(
                 "{operation}: other mounts\n{done}the kernel:\n{mounts}\
                  the model:\n{picture}"
             ));
         }
     }
-    None
+    Ok(walk.len())
 }
 
 fn name(end: Result<(), Errno>) -> String {
@@ -213,10 +218,10 @@ fn name(end: Result<(), Errno>) -> String {
 /// `$HARNESS_WALKS`: how many random walks are tried.
 fn walks() -> u64 {
     let walks = env::var("HARNESS_WALKS").ok();
-    walks.map_or(20, |it| it.parse().expect("HARNESS_WALKS: a number"))
+    walks.map_or(40, |it| it.parse().expect("HARNESS_WALKS: a number"))
 }
 
-/// M10: 253 cells and 20 random walks, and after each operation all mounts, the
+/// M10: 253 cells and 40 random walks, and after each operation all mounts, the
 /// errors too. Each rule of the model is needed: without it something differs.
 #[test]
 fn model_predicts_what_the_kernel_does() {
@@ -251,25 +256,34 @@ fn model_predicts_what_the_kernel_does() {
     let seen: Vec<Vec<Seen>> = tried.chunks(100).flat_map(&perform).collect();
     let differs = |walk: &[Operation]| {
         let seen = perform(&[walk.to_vec()]).remove(0);
-        difference(model.clone(), walk, &seen)
+        compare(model.clone(), walk, &seen).err()
     };
-    let mut count = 0;
+    let (mut compared, mut done) = (0, 0);
     for (walk, seen) in tried.iter().zip(&seen) {
-        count += seen.len();
-        if difference(model.clone(), walk, seen).is_some() {
-            let shortest =
-                walk::shortest(walk.clone(), |it| differs(it).is_some());
-            let text = differs(&shortest).unwrap_or_default();
-            panic!("the kernel is not as the model predicts: {text}");
+        done += seen.len();
+        match compare(model.clone(), walk, seen) {
+            Ok(count) => compared += count,
+            Err(_) => {
+                let shortest =
+                    walk::shortest(walk.clone(), |it| differs(it).is_some());
+                let text = differs(&shortest).unwrap_or_default();
+                panic!(
+                    "the kernel is not as the model predicts: {text}{kernel:?}"
+                );
+            }
         }
     }
-    println!("{count} operations compared, {kernel:?}");
+    // Where the order matters nothing is predicted. It never does since Linux
+    // 6.17; on 6.1 one operation in 200 is not compared, on 5.10 one in eight.
+    let all = if kernel.falls_through { done * 3 / 4 } else { done };
+    assert!(compared >= all, "{compared} of {done} operations compared");
+    println!("{compared} of {done} operations compared, {kernel:?}");
 
     // The control: without a rule something differs.
     for rule in Rule::ALL {
         let without = model.clone().without(Some(rule));
         let noticed = tried.iter().zip(&seen).position(|(walk, seen)| {
-            difference(without.clone(), walk, seen).is_some()
+            compare(without.clone(), walk, seen).is_err()
         });
         assert!(noticed.is_some(), "nothing depends on {rule:?}");
     }

@@ -167,14 +167,28 @@ fn typed(path: &Path, page: &Page) -> (Vec<Block>, String) {
         match real {
             Ok(real) => {
                 let difference = same::difference(block, &real);
-                if let Some(difference) = &difference {
-                    complaint += &format!("\n{path}:{line}: {difference}");
+                let kernel = machine.as_ref();
+                let kernel = kernel.map(|it| (it.release, it.debians));
+                let older = kernel
+                    .zip(block.since)
+                    .is_some_and(|((release, _), since)| release < since);
+                match &difference {
+                    Some(difference) if !older => {
+                        complaint += &format!("\n{path}:{line}: {difference}");
+                    }
+                    // Debian's does not: other vendors backport.
+                    None if older && kernel.is_some_and(|it| it.1) => {
+                        complaint += &format!(
+                            "\n{path}:{line}: an older kernel shows it, too\n"
+                        );
+                    }
+                    _ => {}
                 }
-                // A session that is the same keeps its PIDs on the page.
-                seen.push(if difference.is_some() {
-                    real
-                } else {
-                    block.clone()
+                // A session that is the same keeps its PIDs on the page, and
+                // one that is not for this kernel is kept.
+                seen.push(match difference {
+                    Some(_) if !older => real,
+                    _ => block.clone(),
                 });
             }
             Err(why) => {
@@ -280,6 +294,30 @@ fn session_that_ends_too_early_is_noticed() {
     let (seen, complaint) = typed(Path::new("README.md"), &page);
     assert!(seen.is_empty());
     assert!(complaint.contains("ended before"), "{complaint}");
+}
+
+/// A session that is true since a version is typed on every kernel. On an older
+/// one of Debian it must differ.
+#[test]
+fn session_since_a_version_is_one_that_older_kernels_do_not_show() {
+    let typed = |text: &str| {
+        let page = Page::parse(text).expect("a page");
+        let (seen, complaint) = typed(Path::new("README.md"), &page);
+        (page.with(&seen), complaint)
+    };
+    let since = |version: &str, shown: &str| {
+        format!("```console since {version}\n$ echo 1\n{shown}\n```\n")
+    };
+    let (blessed, complaint) = typed(&since("5.0", "2"));
+    assert_eq!(blessed, since("5.0", "1"));
+    assert!(complaint.contains("-2"), "{complaint}");
+    let older = since("999.0", "2");
+    assert_eq!(typed(&older), (older.clone(), String::new()));
+    let (version, _) = typed("```console\n$ uname -v\n```\n");
+    let (blessed, complaint) = typed(&since("999.0", "1"));
+    assert_eq!(blessed, since("999.0", "1"));
+    let complains = complaint.contains("an older kernel shows it");
+    assert_eq!(complains, version.contains(" Debian "), "{complaint}");
 }
 
 /// Each claim that a page names as `module::name` exists.

@@ -11,7 +11,7 @@ use harness::{Input, Io, Request, User, Vm};
 
 use super::common::{program, scratch};
 use super::same::Same;
-use super::text::{Block, Ends, Turn};
+use super::text::{Block, Ends, Release, Turn, release};
 use crate::common::{Reader, Root, harness};
 
 /// The deadline of a session.
@@ -39,6 +39,10 @@ pub struct Machine {
     pane: Option<Pane>,
     /// How many panes there were.
     panes: usize,
+    pub release: Release,
+    /// Is it Debian's kernel? Other vendors put parts of later versions into
+    /// theirs.
+    pub debians: bool,
 }
 
 /// Another terminal, which stays open from block to block.
@@ -199,8 +203,18 @@ fn start() -> Result<Machine, String> {
     let mark = format!("<{:016x}>", u64::from_ne_bytes(nonce));
     let vm = harness().start().map_err(|failure| failure.to_string())?;
     let prompt = PROMPT.replace("MARK", &mark);
-    let mut machine = Machine { vm, mark, pane: None, panes: 0 };
-    machine.sh(Root, "printf %s \"$1\" > /run/prompt", &[&prompt])?;
+    let mut machine = Machine {
+        vm,
+        mark,
+        pane: None,
+        panes: 0,
+        release: (0, 0), // Not yet known.
+        debians: false,
+    };
+    let script = "printf %s \"$1\" > /run/prompt; exec uname -rv";
+    let version = machine.sh(Root, script, &[&prompt])?;
+    machine.release = release(&version).ok_or("a kernel without a version")?;
+    machine.debians = version.contains(" Debian ");
     Ok(machine)
 }
 

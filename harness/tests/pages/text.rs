@@ -41,8 +41,19 @@ pub struct Block {
     /// How many lines are between the fences.
     length: usize,
     first: String,
+    /// `console since 6.18`: older kernels do not show what the block does.
+    pub since: Option<Release>,
     /// Empty if the block is no session.
     pub turns: Vec<Turn>,
+}
+
+/// The first two numbers of a kernel's version.
+pub type Release = (u32, u32);
+
+/// The release at the start of a version.
+pub fn release(version: &str) -> Option<Release> {
+    let mut numbers = version.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// A prompt, what is typed there, and what is shown until the next prompt.
@@ -62,7 +73,10 @@ impl Page {
         let mut blocks = Vec::new();
         let mut numbered = lines.iter().zip(1..);
         while let Some((fence, line)) = numbered.next() {
+            let since = fence.strip_prefix("```console since ");
+            let since = since.and_then(release);
             let kind = match fence.as_str() {
+                _ if since.is_some() => Kind::Console(Ends::Here),
                 "```console" => Kind::Console(Ends::Here),
                 "```console stays" => Kind::Console(Ends::Stays),
                 "```console again" => Kind::Console(Ends::Again),
@@ -94,7 +108,7 @@ impl Page {
                 }
                 _ => Vec::new(),
             };
-            blocks.push(Block { kind, line, length, first, turns });
+            blocks.push(Block { kind, line, length, first, since, turns });
         }
         Ok(Page { lines, blocks })
     }
@@ -239,6 +253,7 @@ fn block_that_would_not_be_run_is_refused() {
     for (text, why) in [
         ("```\n$ x\n```\n", "1: console, sh or text?"),
         ("a\n  ```console\n$ x\n  ```\n", "2: console, sh or text?"),
+        ("```console since x\n$ x\n```\n", "1: console, sh or text?"),
         ("```text\n$ x\n```\n", "1: a session must be a console block"),
         ("```console\nx\n```\n", "1: it begins without a prompt"),
         ("```console\n```\n", "1: it begins without a prompt"),

@@ -2,8 +2,9 @@
 //! each system call does to them. It was written from what kernels did, not
 //! from their source. Each rule can be switched off, to see what depends on it.
 //!
-//! Before Linux 6.17, in one of 150 random walks, an umount leaves two mounts on
-//! one mount at the same place. The model knows no rule for that.
+//! On older kernels two things depend on the order in which the kernel goes
+//! through its mounts, which the model does not have: see
+//! [`Model::order_matters`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -167,6 +168,16 @@ pub struct Model {
     groups: u32,
     kernel: Kernel,
     without: Option<Rule>,
+    /// What is there now depends on the order in which the kernel went through
+    /// its mounts. So nothing is predicted from here on. There are two cases:
+    ///
+    /// - `falls_through`: what covered one mount, and what covered another that
+    ///   was on it, have both fallen to the place of the first. A path leads to
+    ///   the one that fell last.
+    /// - `locks_cover`: a mount and another that lies on it have both received
+    ///   something. If the lower one was the last, what the upper one has
+    ///   received is locked.
+    pub order_matters: bool,
 }
 
 /// What kernels differ in.
@@ -178,7 +189,7 @@ pub struct Kernel {
     /// What covers a mount that goes comes down to its place. If the mount that
     /// this place is in could go as well, does it go, and the cover falls
     /// through to *its* place, which is another directory? Before Linux 6.17
-    /// it does.
+    /// it does, and so does a locked cover that would go as well.
     pub falls_through: bool,
     /// Is what covers a received mount locked to it, in the namespace of another
     /// user namespace? In older kernels it is, so nobody there can unmount any
@@ -199,6 +210,7 @@ impl Model {
             groups: 0,
             kernel,
             without: None,
+            order_matters: false,
         };
         model.add(Place::root(0));
         model
@@ -279,6 +291,13 @@ impl Model {
             next += 1;
         }
         tree
+    }
+
+    /// Do two mounts lie on one mount, at the same place?
+    fn has_two_at_one_place(&self) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut all = self.mounts.values();
+        all.any(|it| it.parent.is_some() && !seen.insert((it.parent, &it.at)))
     }
 
     /// The mount and the place in it that a path leads to: where mounts are
@@ -491,7 +510,7 @@ impl Model {
         }
         self.change(tree).parent = Some(on);
         self.change(tree).at = at.clone();
-        for (copy, receiver) in copies {
+        for &(copy, receiver) in &copies {
             let to = self.mounts[&receiver].namespace;
             let received = self.tree(copy);
             let there = self.child(receiver, &at);
@@ -521,6 +540,14 @@ impl Model {
             let locked = below_locked && self.kernel.locks_tucked;
             self.change(copy).locked = locked;
         }
+        let is_copy = |id: &Id| copies.iter().any(|(copy, _)| copy == id);
+        let on_another = |(copy, _): &(Id, Id)| {
+            let to = self.mounts[copy].namespace;
+            self.owners[&to] != self.owners[&namespace]
+                && self.tree(*copy)[1..].iter().any(is_copy)
+        };
+        self.order_matters |=
+            self.kernel.locks_cover && copies.iter().any(on_another);
     }
 
     fn receives(&self, id: Id, at: &Place) -> bool {
@@ -634,6 +661,7 @@ impl Model {
             all.remove(&id);
         }
         self.remove(&all);
+        self.order_matters |= self.has_two_at_one_place();
         Ok(())
     }
 
@@ -658,10 +686,14 @@ impl Model {
 
     /// Is it locked to a parent that stays, when these go?
     fn is_locked(&self, id: Id, going: &BTreeSet<Id>) -> bool {
-        let Mount { locked, parent, .. } = self.mounts[&id];
-        locked
+        let Mount { locked, parent, at, .. } = &self.mounts[&id];
+        let goes_with = |parent: &Id| {
+            let covers = *at == self.mounts[parent].root;
+            going.contains(parent) && !(covers && self.kernel.falls_through)
+        };
+        *locked
             && self.knows(Rule::LockedStays)
-            && !parent.is_some_and(|parent| going.contains(&parent))
+            && !parent.as_ref().is_some_and(goes_with)
     }
 
     /// The mounts that receive what is mounted on this one.

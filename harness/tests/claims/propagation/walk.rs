@@ -317,6 +317,14 @@ pub fn lessons() -> Vec<Vec<Operation>> {
         ],
         // What a locked mount covers is not uncovered.
         vec![Unshare(0, 5, true), Bind(5, w.clone(), "w/b".into(), false)],
+        // A locked mount that covers one which goes, and goes as well itself.
+        vec![
+            Make(0, w.clone(), Shared, true),
+            Mount(0, 3, "w/a/a".into()),
+            Mount(0, 1, "w/a/a".into()),
+            Unshare(0, 5, true),
+            Umount(0, a.clone(), true),
+        ],
         // What is received is locked below its topmost mount.
         vec![
             Make(0, w, Shared, true),
