@@ -24,7 +24,6 @@ const VARIABLES: [&str; 12] = [
     "HARNESS_WALKS",
     "HARNESS_BLESS",
     "HARNESS_TRANSLATED",
-    "HARNESS_KVM_CPU",
 ];
 
 /// Looks for variables that nobody would read.

@@ -62,7 +62,7 @@ pub const STEPS: &str = r#"
             done < /proc/$process/status || return 0
             case $state$left,${how-}$program in
             T* | S0000000000000000,*) ;;
-            Z* | *,blockedsignals) return 0 ;;
+            Z* | S*,blockedsignals) return 0 ;;
             *) return 1 ;;
             esac
             process=$(child_of $process)
