@@ -12,7 +12,7 @@ use crate::failure::Failure;
 
 /// All variables of the harness, its tests and scripts, in the order of
 /// README's table. Another one that begins like these is a mistake.
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 11] = [
     "HARNESS_KERNEL",
     "HARNESS_ACCEL",
     "HARNESS_QEMU",
