@@ -171,7 +171,7 @@ fn advice_asks_the_kernel_about_what_it_names() {
 
     // The control: without any of these reasons, the demos work.
     let works = "user-demo true; uts-demo true; ipc-demo > /dev/null
-        pid-demo true; mount-demo true";
+        pid-demo true; mount-demo true; net-demo true";
     machine.sh(Root, works);
 }
 

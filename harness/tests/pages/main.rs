@@ -9,6 +9,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod demos;
 mod exercises;
 mod pictures;
 mod same;
