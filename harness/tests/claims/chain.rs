@@ -25,10 +25,7 @@ const NAMESPACES: [&str; 9] = [
 ];
 
 fn namespaces(machine: &Machine, user: User, links: &[&str]) -> Vec<String> {
-    let argv = [links, &NAMESPACES].concat();
-    let output = machine.run(user, argv, b"");
-    let output = output.assert().success().get_output().stdout.clone();
-    let text = String::from_utf8(output).expect("text");
+    let text = machine.says(user, [links, &NAMESPACES].concat());
     text.lines().map(String::from).collect()
 }
 
@@ -75,7 +72,7 @@ fn without_root_a_user_namespace_comes_first() {
     ] {
         let inside = namespaces(&machine, Reader, &[demo]);
         assert_eq!(differ(&caller, &inside), both, "{demo}");
-        machine.reader([demo, "id", "-u"]).assert().success().stdout("0\n");
+        assert_eq!(machine.says(Reader, [demo, "id", "-u"]), "0\n");
     }
 }
 
@@ -94,9 +91,7 @@ fn four_links_are_the_books_first_program_and_six_a_container() {
         cat /proc/sysvipc/msg";
     let look = |user, links: &[&str]| -> Vec<String> {
         let argv = [links, &["sh", "-euc", look]].concat();
-        let output = machine.run(user, argv, b"");
-        let output = output.assert().success().stderr("").get_output().clone();
-        let seen = String::from_utf8(output.stdout).expect("text");
+        let seen = machine.says(user, argv);
         seen.lines().map(String::from).collect()
     };
     for user in USERS {
@@ -130,9 +125,7 @@ fn assert_report_holds(
     demo: &str,
     mine: &[String],
 ) {
-    let report = machine.run(user, [demo], b"");
-    let text = String::from_utf8(report.stdout.clone()).expect("text");
-    report.assert().success().stderr("");
+    let text = machine.says(user, [demo]);
 
     // The first row is the namespace's id: outside it is the caller's.
     let row = text.lines().nth(1).expect("a row");
@@ -164,8 +157,7 @@ const TRACES: &str = r#"
 fn report_of_each_demo_holds_and_the_outside_is_what_it_was() {
     let machine = fresh_machine();
     let look = || -> Vec<String> {
-        let seen = machine.root(["sh", "-c", TRACES]);
-        let seen = String::from_utf8(seen.stdout).expect("text");
+        let seen = machine.says(Root, ["sh", "-c", TRACES]);
         // The kernel starts and ends its workers at any time.
         let lines = seen.lines().filter(|line| !line.contains(" kworker"));
         lines.map(String::from).collect()

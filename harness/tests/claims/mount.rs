@@ -1,9 +1,10 @@
 //! The mount namespace: mount_namespaces(7).
 
 use assert_cmd::assert::OutputAssertExt;
-use predicates::prelude::*;
 
-use crate::report::rows;
+use crate::report::{
+    assert_matches, assert_prints, assert_prints_its_page, assert_report,
+};
 use crate::target::{Reader, Root, USERS, fresh_machine};
 
 /// The notes' experiment: new PID and mount namespaces and a new /proc, while
@@ -127,9 +128,7 @@ fn old_proc_has_another_process_or_none_under_ones_own_number() {
     let look = "echo 60000 > /proc/sys/kernel/ns_last_pid
         sh -c 'echo $$; cat /proc/$$/comm || echo nobody' 2> /dev/null";
     let inside = |links: &[&str], look| {
-        let argv = [links, &["sh", "-euc", look]].concat();
-        let output = machine.root(argv);
-        String::from_utf8(output.stdout).expect("text")
+        machine.says(Root, [links, &["sh", "-euc", look]].concat())
     };
     let first = "sh -c 'echo $$; cat /proc/$$/comm'; :";
     assert_eq!(inside(&["pid-demo"], first), "2\nkthreadd\n");
@@ -166,8 +165,8 @@ fn propagation_decides_which_way_mounts_travel() {
         // mount anything otherwise.
         let namespaces = if user == Root { "-m" } else { "-rm" };
         let argv = ["unshare", namespaces, "sh", "-euc", script];
-        let output = machine.run(user, argv, b"");
-        output.assert().success().stderr("").stdout(
+        assert_eq!(
+            machine.says(user, argv),
             "shared\nin to out\nout to in\nbind\n\
              private\nbind\n\
              slave\nout to in\nbind\n\
@@ -187,9 +186,8 @@ fn private_takes_unbindable_away_and_slave_keeps_it() {
             if mount --bind /mnt /tmp/bind 2> /dev/null; then echo bind
             else echo no bind; fi
         done";
-    let argv = ["unshare", "-m", "sh", "-euc", script];
-    let output = machine.run(Root, argv, b"");
-    output.assert().success().stdout("no bind\nno bind\nbind\n");
+    let seen = machine.says(Root, ["unshare", "-m", "sh", "-euc", script]);
+    assert_eq!(seen, "no bind\nno bind\nbind\n");
 }
 
 /// M4. The notes' pitfall.
@@ -205,9 +203,7 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
         assert_eq!(at_proc(&machine.sh(user, inside)).len(), 2, "{user}");
         assert_eq!(machine.sh(Root, MOUNTS), before, "{user}");
     }
-    machine.root(["ps", "-ef"]).assert().success();
-    machine.root(["mount"]).assert().success();
-    machine.sh(Root, ALIVE);
+    machine.sh(Root, &format!("ps -ef; mount; {ALIVE}"));
 
     // While the experiment runs, the outside sees the inside's processes.
     let numbers = machine.sh(
@@ -486,9 +482,8 @@ fn pivot_root_wants_the_mount_of_the_old_root_not_to_be_shared() {
                 2> /dev/null && tmp=/old/tmp || tmp=/tmp
             read -r said < $tmp/$kind; echo \"${said##*= }\"
         done";
-    let argv = ["unshare", "-m", "sh", "-euc", script];
-    let output = machine.run(Root, argv, b"");
-    output.assert().success().stdout("-1 EINVAL (Invalid argument)\n0\n");
+    let seen = machine.says(Root, ["unshare", "-m", "sh", "-euc", script]);
+    assert_eq!(seen, "-1 EINVAL (Invalid argument)\n0\n");
 }
 
 /// M8
@@ -521,9 +516,7 @@ fn umount_inside_uncovers_the_old_proc() {
         look 1; umount /proc; look 2";
     for user in USERS {
         let argv = ["pid-demo", "mount-demo", "sh", "-euc", script];
-        let output = machine.run(user, argv, b"");
-        let output = output.assert().success().get_output().clone();
-        let seen = String::from_utf8(output.stdout).expect("text");
+        let seen = machine.says(user, argv);
         let (own, old) = seen.split_once("---\n").expect("two looks");
         assert!(own.starts_with("sh 1\n"), "{user}: {own}");
         assert_eq!(at_proc(own).len(), 2, "{user}: {own}");
@@ -539,36 +532,24 @@ fn umount_inside_uncovers_the_old_proc() {
 fn report_of_mount_demo_is_what_the_tools_say() {
     let machine = fresh_machine();
     for user in USERS {
-        // findmnt prints one line for each mount at /proc.
-        let seen = machine.sh(
-            user,
-            "readlink /proc/self/ns/mnt; findmnt -n -o PROPAGATION /proc
-             echo $$; exec mount-demo",
-        );
-        let mut lines = seen.lines();
-        let printed: Vec<&str> = lines.by_ref().take(3).collect();
-        let [namespace, kind, pid] = printed[..] else { panic!("{seen}") };
-        let rows = rows(lines);
-        assert_eq!(rows[0], ["outside", "inside", "outside again"]);
-        let inside = rows[1][2];
-        assert!(inside.starts_with("mnt:[") && inside != namespace, "{seen}");
-        assert_eq!(rows[1], ["mount namespace", namespace, inside, namespace]);
-        assert_eq!(rows[2], ["/proc mounts", "1", "2", "1"]);
-        assert_eq!(rows[3], ["/proc propagation", kind, "private", kind]);
-        assert_eq!(rows[4][..1], ["processes in /proc"]);
-        assert_eq!(rows[4][2], "1");
-        let processes: u32 = rows[4][1].parse().expect("a number");
-        assert!(processes > 2, "{seen}");
-        assert_eq!(rows[5], ["/proc/self", pid, "1", pid]);
-        assert_eq!(rows.len(), 6);
+        let rows = [
+            ("mount namespace", "readlink /proc/self/ns/mnt", "*"),
+            ("/proc mounts", "grep -c ' / /proc ' /proc/self/mountinfo", "2"),
+            // findmnt prints one line for each mount at /proc.
+            ("/proc propagation", "findmnt -n -o PROPAGATION /proc", "private"),
+            ("processes in /proc", "", "1"),
+            ("/proc/self", "echo $$", "1"),
+        ];
+        let seen = assert_report(&machine, user, "mount-demo", &rows);
+        let processes: u32 = seen[3][1].parse().expect("a number");
+        assert!(processes > 2, "{processes}");
     }
 }
 
-/// The examples, and for each a regular expression of what it prints.
-const EXAMPLES: [(&str, &str); 3] = [
-    (
-        "propagation",
-        r"the copy is    its mounts  outside's     its copy's    a bind
+/// M3: the example's table.
+#[test]
+fn each_propagation_type_passes_its_own_mounts_on() {
+    let text = "the copy is    its mounts  outside's     its copy's    a bind
 made           outside     mounts in it  mounts in it  mount
 shared         yes         yes           yes           done
 private        no          no            no            done
@@ -576,12 +557,16 @@ slave          no          yes           no            done
 slave, shared  no          yes           yes           done
 unbindable     no          no            no            EINVAL
 
-Learned: the propagation type decides what is passed on\.",
-    ),
-    (
+Learned: the propagation type decides what is passed on.\n";
+    assert_prints("propagation", text);
+}
+
+/// M4, M5, M6: the example's session. Some shells run their last command
+/// without a fork, and then ps does not list a shell.
+#[test]
+fn pitfall_is_undone_by_umount() {
+    assert_matches(
         "pitfall",
-        // Some shells run their last command without a fork, and then ps does
-        // not list a shell.
         r"\$ ps
  +PID .*
 .* pitfall(\n.* sh)?\n.* ps
@@ -609,33 +594,11 @@ Learned: the propagation type decides what is passed on\.",
 .* pitfall(\n.* sh)?\n.* ps
 
 Learned: mounts stack, and umount takes the top one away\.",
-    ),
-    (
-        "fixes",
-        r"before /proc is mounted inside  /proc/self outside, afterwards
-nothing                         gone
-MS_PRIVATE on /                 gone
-MS_PRIVATE on /proc             there
-MS_REC\|MS_PRIVATE on /          there
-MS_REC\|MS_SLAVE on /            there
-new user namespace              there
+    );
+}
 
-Learned: what counts is the propagation of /proc itself\.",
-    ),
-];
-
-/// M3 to M7: what the examples print, line by line.
+/// M7: the example's table.
 #[test]
-fn examples_print_what_they_measure_and_leave_nothing() {
-    let machine = fresh_machine();
-    let look = || machine.sh(Root, "cat /proc/self/mountinfo; echo /tmp/*");
-    let before = look();
-    for user in USERS {
-        for (example, lines) in EXAMPLES {
-            let lines = predicate::str::is_match(format!("^{lines}\n$"));
-            let output = machine.run(user, [example], b"");
-            output.assert().success().stdout(lines.expect("regex")).stderr("");
-            assert_eq!(look(), before, "{user}, {example}");
-        }
-    }
+fn propagation_of_proc_itself_counts() {
+    assert_prints_its_page("mount-demo", "fixes");
 }

@@ -1,10 +1,11 @@
 //! The PID namespace: pid_namespaces(7).
 
 use assert_cmd::assert::OutputAssertExt;
-use predicates::prelude::*;
 
-use crate::report::rows;
-use crate::target::{Machine, Root, SOON, USERS, User, fresh_machine};
+use crate::report::{
+    assert_matches, assert_prints, assert_prints_its_page, assert_report,
+};
+use crate::target::{Machine, Reader, Root, SOON, USERS, User, fresh_machine};
 
 /// For scripts whose processes wait for each other: they write a word into the
 /// FIFO `ready`, and read one from `hold`.
@@ -94,7 +95,7 @@ fn command_is_pid_1_and_has_no_parent() {
         read pid name state parent rest < /proc/self/stat; echo $pid $parent";
     for user in USERS {
         let chain = ["pid-demo", "mount-demo", "sh", "-c", script];
-        machine.run(user, chain, b"").assert().success().stdout("1 0\n1 0\n");
+        assert_eq!(machine.says(user, chain), "1 0\n1 0\n");
 
         // Without the namespace the PID is another, and there is a parent.
         let seen = machine.sh(user, script);
@@ -155,7 +156,7 @@ fn old_proc_still_shows_the_outside() {
         let script = "read self rest < /proc/self/stat; echo $self
             cd /proc; echo [0-9]*";
         let argv = ["pid-demo", "mount-demo", "sh", "-c", script];
-        machine.run(user, argv, b"").assert().success().stdout("1\n1\n");
+        assert_eq!(machine.says(user, argv), "1\n1\n");
     }
 }
 
@@ -231,15 +232,13 @@ fn where_pid_1_is_dead_fork_says_no_memory() {
 
         // Without the namespace, and where PID 1 is still running, both run.
         let argv = ["unshare", own, "bash", "-c", script];
-        let two = predicate::function(|text: &str| text.lines().count() == 2);
-        machine.run(user, argv, b"").assert().success().stdout(two);
+        assert_eq!(machine.says(user, argv).lines().count(), 2, "{user}");
         let end = machine.end_of_call(user, &[], ["clone", ""], &argv);
         assert_eq!(end, "done", "{user}");
         let argv = ["pid-demo", "bash", "-c", script];
-        machine.run(user, argv, b"").assert().success().stdout("2\n3\n");
+        assert_eq!(machine.says(user, argv), "2\n3\n");
     }
-    let free = machine.root(["grep", "MemAvailable", "/proc/meminfo"]);
-    let free = String::from_utf8(free.stdout).expect("text");
+    let free = machine.sh(Root, "grep MemAvailable /proc/meminfo");
     let kib = free.split_whitespace().nth(1).expect("a number");
     assert!(kib.parse::<u32>().expect("kB") > 20_000, "{free}");
 }
@@ -260,7 +259,7 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace() {
     );
     for user in USERS {
         let argv = ["pid-demo", "mount-demo", "sh", "-euc", &orphan];
-        machine.run(user, argv, b"").assert().success().stdout("1\n");
+        assert_eq!(machine.says(user, argv), "1\n");
 
         // Seen from outside: an orphan outside gets the outside's PID 1 as its
         // parent, and an orphan inside gets COMMAND.
@@ -355,23 +354,13 @@ fn process_has_a_pid_in_each_namespace_around_it() {
 #[test]
 fn namespace_below_32_others_is_refused() {
     let machine = fresh_machine();
-    // At level 31, as root and as reader: one level more, and two.
-    let script = "deeper() {
-            $1 pid-demo echo in
-            $1 pid-demo pid-demo echo in || echo $?
-        }
-        cd /; deeper
-        deeper 'setpriv --reuid=reader --regid=reader --clear-groups'";
-    let chain = [["pid-demo"; 31].as_slice(), &["sh", "-c", script]].concat();
-    let output = machine.root(chain);
-    let output = output.assert().success().stdout("in\n125\nin\n125\n");
-    let errors = String::from_utf8_lossy(&output.get_output().stderr);
-    let errors: Vec<&str> = errors.lines().collect();
-    assert_eq!(errors.len(), 4, "{errors:?}");
-    for error in errors.chunks(2) {
+    let chain = |levels| [&["pid-demo"; 33][..levels], &["echo"]].concat();
+    for user in USERS {
+        assert_eq!(machine.says(user, chain(32)), "\n");
+        let [error, advice] = machine.refused(user, chain(33));
         let call = "unshare(CLONE_NEWPID): ENOSPC: No space left on device";
-        assert_eq!(error[0], format!("pid-demo: {call}"));
-        assert!(error[1].contains("(or 32 are nested)"), "{error:?}");
+        assert_eq!(error, format!("pid-demo: {call}"));
+        assert!(advice.contains("(or 32 are nested)"), "{advice}");
     }
 }
 
@@ -782,70 +771,70 @@ fn nobody_outlives_the_terminal() {
 #[test]
 fn report_of_pid_demo_is_what_the_tools_say() {
     let machine = fresh_machine();
-    let script = "readlink /proc/self/ns/pid; echo $$; echo $PPID
-        exec pid-demo";
     for user in USERS {
-        let seen = machine.sh(user, script);
-        let mut lines = seen.lines();
-        let printed: Vec<&str> = lines.by_ref().take(3).collect();
-        let [namespace, pid, parent] = printed[..] else { panic!("{seen}") };
-        let rows = rows(lines);
-        assert_eq!(rows[0], ["outside", "inside", "outside again"]);
-        let inside = rows[1][2];
-        assert!(inside.starts_with("pid:[") && inside != namespace, "{seen}");
-        assert_eq!(rows[1], ["PID namespace", namespace, inside, namespace]);
-        assert_eq!(rows[2], ["PID", pid, "1", pid]);
-        assert_eq!(rows[3], ["parent PID", parent, "0", parent]);
-        let both = rows[4][2];
-        assert!(both.ends_with(" 1") && !both.starts_with(pid), "{seen}");
-        assert_eq!(rows[4], ["NSpid", pid, both, pid]);
-        assert_eq!(rows.len(), 5);
+        let rows = [
+            ("PID namespace", "readlink /proc/self/ns/pid", "*"),
+            ("PID", "echo $$", "1"),
+            ("parent PID", "echo $PPID", "0"),
+            // Of the child: another PID outside, and 1 inside.
+            ("NSpid", "echo $$", "* 1"),
+        ];
+        assert_report(&machine, user, "pid-demo", &rows);
     }
 }
 
-/// P4 to P8: what the examples print, line by line.
+/// P4
 #[test]
-fn examples_print_what_they_measure() {
-    let machine = fresh_machine();
-    for (example, lines) in [
-        (
-            "init_is_immune",
-            r"kill\(1, SIGKILL\)  returned  PID 1 then
+fn only_from_outside_pid_1_can_be_killed() {
+    let text = "kill(1, SIGKILL)  returned  PID 1 then
 by itself         0         answers
 by PID 2          0         answers
 from outside      0         is dead
 
-Learned: only from outside can PID 1 be killed\.",
-        ),
-        (
-            "dead_init",
-            r"fork\(2\)             result
+Learned: only from outside can PID 1 be killed.\n";
+    assert_prints("init_is_immune", text);
+}
+
+/// P5
+#[test]
+fn second_child_of_a_dead_namespace_is_refused() {
+    assert_matches(
+        "dead_init",
+        r"fork\(2\)             result
 first child         made: it is PID 1, and it has ended
 second child        ENOMEM: Out of memory
 memory available    [0-9]{5,} kB
 
 Learned: without PID 1 there is no new process: ENOMEM\.",
-        ),
-        (
-            "orphan",
-            r"its parent  PID  parent's PID
-lives       3    2
-has ended   3    1
+    );
+}
 
-Learned: PID 1 becomes the parent of an orphan\.",
-        ),
-        (
-            "zombie",
-            r"an orphan         its state in /proc
+/// P6
+#[test]
+fn orphans_parent_is_pid_1() {
+    assert_prints_its_page("pid-demo", "orphan");
+}
+
+/// P7
+#[test]
+fn zombie_goes_when_pid_1_has_waited() {
+    assert_matches(
+        "zombie",
+        r"an orphan         its state in /proc
 runs              [RS] \([a-z]+\)
 has ended         Z \(zombie\)
 PID 1 has waited  gone
 
 Learned: PID 1 has to wait\(2\) for orphans\.",
-        ),
-        (
-            "nested",
-            r"namespace  PID of this one process there
+    );
+}
+
+/// P8
+#[test]
+fn process_at_level_32_has_33_pids() {
+    assert_matches(
+        "nested",
+        r"namespace  PID of this one process there
 level  0  PID [0-9]+
 level  1   PID 32
 level  2    PID 31
@@ -853,15 +842,7 @@ level  2    PID 31
 level 33 unshare\(CLONE_NEWPID\): ENOSPC: No space left on device
 
 Learned: a process has a PID in each namespace around it\.",
-        ),
-    ] {
-        let lines = predicate::str::is_match(format!("^{lines}\n$"));
-        let lines = lines.expect("regex");
-        for user in USERS {
-            let output = machine.run(user, [example], b"");
-            output.assert().success().stdout(lines.clone()).stderr("");
-        }
-    }
+    );
 }
 
 /// G6: an example that is refused prints the error and the advice as a demo
@@ -881,12 +862,9 @@ fn examples_that_are_refused_name_the_call_and_the_way_out() {
         "pitfall",
         "propagation",
     ] {
-        machine.reader([example]).assert().code(125).stdout("").stderr(
-            predicate::str::starts_with(format!(
-                "{example}: unshare(CLONE_NEWUSER): ENOSPC: \
-                 No space left on device\n"
-            ))
-            .and(predicate::str::contains("user.max_user_namespaces=")),
-        );
+        let [error, advice] = machine.refused(Reader, [example]);
+        let call = "unshare(CLONE_NEWUSER): ENOSPC: No space left on device";
+        assert_eq!(error, format!("{example}: {call}"));
+        assert!(advice.contains("user.max_user_namespaces="), "{advice}");
     }
 }
