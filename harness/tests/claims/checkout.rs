@@ -16,7 +16,7 @@ use predicates::prelude::*;
 use tempfile::TempDir;
 
 use crate::common;
-use crate::vm::{executable, start_at_terminal};
+use crate::readers::{executable, start_at_terminal, without_cargo};
 
 /// A checkout with a target folder, in which `uts-demo` is a script that says
 /// whose it is.
@@ -68,12 +68,7 @@ impl Checkout {
     /// Its harness, as a program that Cargo has not started, without a network
     /// or a Cargo that works.
     pub fn plain(&self) -> Command {
-        let mut command = Command::new(self.at("target/debug/harness"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CARGO") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = without_cargo(&self.at("target/debug/harness"));
         // A Cargo that works may be in the folder of any tool.
         fs::create_dir_all(self.at("bin")).expect("a folder");
         let cargo = "#!/bin/sh\necho cargo was asked >&2; exit 101\n";
@@ -83,9 +78,7 @@ impl Checkout {
         let path =
             std::env::join_paths([self.at("bin")].into_iter().chain(dirs))
                 .expect("PATH");
-        let packages = common::harness().packages();
-        command.env("PATH", path).env("HARNESS_PACKAGES", packages);
-        command.env("CARGO_HOME", self.at("empty"));
+        command.env("PATH", path).env("CARGO_HOME", self.at("empty"));
         command.env("HOME", self.at("home")).env_remove("XDG_CACHE_HOME");
         command.env_remove("HARNESS_CACHE");
         command

@@ -8,69 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
-use tempfile::TempDir;
 
 use crate::checkout::Checkout;
 use crate::common;
-use crate::target::patience;
-use crate::vm::{executable, kills};
-
-/// A QEMU that notes how it is started, and then is the real one.
-struct Watched {
-    dir: TempDir,
-    qemu: PathBuf,
-}
-
-impl Watched {
-    /// This shell command becomes QEMU.
-    fn new(start: &str) -> Watched {
-        let dir = tempfile::tempdir().expect("a folder");
-        let qemu = dir.path().join("qemu");
-        let log = dir.path().join("log");
-        let script = format!(
-            "#!/usr/bin/env bash
-            case \" $* \" in *' -incoming '*) how=restored ;; *) how=booted ;; esac
-            echo $how >> {}
-            qemu={}
-            {start}\n",
-            log.display(),
-            common::harness().qemu().expect("QEMU").display()
-        );
-        executable(&qemu, &script);
-        Watched { dir, qemu }
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// How often it was started, and how, since this was asked last.
-    fn starts(&self) -> String {
-        let log = fs::read_to_string(self.at("log")).unwrap_or_default();
-        let _ = fs::remove_file(self.at("log"));
-        log.replace('\n', " ")
-    }
-
-    /// The output of a command, which must succeed.
-    #[track_caller]
-    fn run(&self, mut command: std::process::Command) -> String {
-        command.env("HARNESS_QEMU", &self.qemu);
-        let mut command = assert_cmd::Command::from_std(command);
-        let end = command.timeout(2 * patience()).assert().success();
-        String::from_utf8(end.get_output().stdout.clone()).expect("text")
-    }
-}
-
-/// A harness with this cache.
-fn harness(cache: &Path, argv: &[&str]) -> std::process::Command {
-    let mut command = crate::vm::harness();
-    command.env("HARNESS_CACHE", cache);
-    command.env("HARNESS_PACKAGES", common::harness().packages());
-    command.args(argv);
-    command
-}
-
-const REAL: &str = "exec $qemu \"$@\"";
+use crate::readers::{BY_A_SHELL, REAL, Watched, apart, executable, kills};
 
 /// V12: a program, a file and a demo are edited, and the next command sees what
 /// they are now, whether they were written anew or replaced, with the same
@@ -157,11 +98,7 @@ fn next_command_sees_the_last_edit_and_no_boot() {
 fn what_is_delivered_is_what_would_be_saved() {
     let cache = common::scratch();
     let real = Watched::new(REAL);
-    let shell = Watched::new(
-        "exec {input}<&0
-        setpriv --pdeathsig KILL $qemu \"$@\" <&$input &
-        wait $!",
-    );
+    let shell = Watched::new(BY_A_SHELL);
     let dir = tempfile::tempdir().expect("a folder");
     let tree = dir.path().join("tree");
     for (name, mode) in
@@ -211,8 +148,8 @@ fn what_is_delivered_is_what_would_be_saved() {
             find $1 /etc /usr/local -type f -exec md5sum {} +
         } | sort";
     let list = |qemu: &Watched, files: &str| {
-        let argv = ["sh", "-c", script, "sh", &tree];
-        let mut command = harness(cache.path(), &argv);
+        let mut command = apart(cache.path());
+        command.args(["sh", "-c", script, "sh", &tree]);
         command.env("HARNESS_FILES", files);
         qemu.run(command)
     };
@@ -230,8 +167,9 @@ fn what_is_delivered_is_what_would_be_saved() {
     assert_eq!(delivered.len(), saved.len());
     // Little goes over the serial port.
     let text = dir.path().join("tree/sub/text");
-    let cat = ["cat", text.to_str().expect("text")];
-    assert_eq!(shell.run(harness(cache.path(), &cat)), "sub/text");
+    let mut cat = apart(cache.path());
+    cat.arg("cat").arg(&text);
+    assert_eq!(shell.run(cat), "sub/text");
     assert_eq!(shell.starts(), "restored ");
     fs::write(text, "edited").expect("a file");
     assert_ne!(list(&shell, &files), saved);
@@ -254,11 +192,10 @@ fn long_files_are_saved_and_a_program_is_delivered_over_them() {
             &interpreter,
             &format!("#!/bin/sh\necho {word}; wc -c $2\n"),
         );
-        let argv = [&script, &tree.join("long")];
-        let argv = argv.map(|path| path.to_str().expect("text"));
-        let mut command = harness(cache.path(), &argv);
-        command.env("HARNESS_FILES", &tree);
-        let shown = format!("{word}\n{} {}\n", 9 << 20, argv[1]);
+        let long = tree.join("long");
+        let mut command = apart(cache.path());
+        command.args([&script, &long]).env("HARNESS_FILES", &tree);
+        let shown = format!("{word}\n{} {}\n", 9 << 20, long.display());
         assert_eq!(qemu.run(command), shown);
     };
     executable(&script, &format!("#!{}\n", interpreter.display()));
@@ -286,7 +223,11 @@ fn machine_that_is_replaced_meanwhile_is_not_used() {
         "rm \"${0%qemu}replace\" 2>/dev/null && mv \"$PWD\" \"$PWD.old\"
         exec $qemu \"$@\"",
     );
-    let run = || qemu.run(harness(cache.path(), &["uts-demo", "hostname"]));
+    let run = || {
+        let mut command = apart(cache.path());
+        command.args(["uts-demo", "hostname"]);
+        qemu.run(command)
+    };
     assert_eq!(run(), "bird\n");
     assert_eq!(qemu.starts(), "booted restored ");
     fs::write(qemu.at("replace"), "").expect("a file");
@@ -305,8 +246,8 @@ fn error_in_the_readers_program_is_told_before_a_boot() {
     let qemu = Watched::new(REAL);
     let script = qemu.at("script");
     let run = |file: &Path| {
-        let mut command = harness(cache.path(), &["true"]);
-        command.arg(file).env("HARNESS_QEMU", &qemu.qemu);
+        let mut command = apart(cache.path());
+        command.arg("true").arg(file).env("HARNESS_QEMU", &qemu.qemu);
         command.output().expect("harness").assert()
     };
     executable(&script, "#!/nosuch/interpreter\n");

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use assert_cmd::assert::OutputAssertExt;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use predicates::prelude::*;
 use rstest::rstest;
 
 use crate::common;
+use crate::readers::{Running, executable, harness, typed};
 use crate::target::{Root, patience};
-use crate::vm::{Running, executable, harness, typed, wait_for_a_line};
 
 /// V3: each fault has one clear line, in bounded time, and status 125. They are
 /// tried at the same time, because one of them waits for some seconds.
@@ -141,26 +143,19 @@ fn guest_without_a_verdict_is_the_machines_failure(
 /// V3
 #[test]
 fn killed_qemu_is_the_machines_failure() {
-    let child = harness().args(["sh", "-c", "echo ready; sleep 1000"]).spawn();
-    let mut child = Running(child.expect("harness"));
-    wait_for_a_line(&mut child);
-    for qemu in children_of(child.id()) {
-        kill(qemu);
+    let mut command = harness();
+    command.args(["sh", "-c", "echo ready; sleep 1000"]);
+    let mut child = Running::start(command);
+    child.wait_for_a_line();
+    let pid = child.id();
+    let children =
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    for qemu in children.expect("a process").split_whitespace() {
+        let qemu = Pid::from_raw(qemu.parse().expect("a PID"));
+        kill(qemu, Signal::SIGKILL).expect("kill");
     }
     let message = io::read_to_string(child.stderr.take().expect("a pipe"));
     let message = message.expect("text");
     assert!(message.starts_with("harness: the machine has ended"), "{message}");
     assert_eq!(child.wait().expect("an end").code(), Some(125));
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    let path = format!("/proc/{parent}/task/{parent}/children");
-    let children = fs::read_to_string(path).expect("a process");
-    children.split_whitespace().map(|pid| pid.parse().expect("PID")).collect()
-}
-
-fn kill(process: u32) {
-    let pid = nix::unistd::Pid::from_raw(process as i32);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)
-        .expect("kill");
 }

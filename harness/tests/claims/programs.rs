@@ -10,14 +10,16 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use assert_cmd::assert::OutputAssertExt;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use predicates::prelude::*;
 use tempfile::TempDir;
 
 use crate::common;
+use crate::readers::{
+    BY_A_SHELL, Watched, apart, executable, harness, in_time,
+    start_at_terminal, typed,
+};
 use crate::target::{Reader, Root, fresh_machine, patience};
-use crate::vm::{executable, harness, start_at_terminal, typed};
 
 /// A folder with an executable script `own`, and a cache of its own.
 struct Readers {
@@ -43,19 +45,15 @@ impl Readers {
 
     /// From the saved machine that all tests share.
     fn harness(&self, argv: &[&str]) -> assert_cmd::Command {
-        let mut command = harness();
-        command.current_dir(&self.dir).args(argv);
-        let mut command = assert_cmd::Command::from_std(command);
-        command.timeout(2 * patience());
+        let mut command = typed(argv);
+        command.current_dir(&self.dir);
         command
     }
 
     /// From one of its own.
     fn apart(&self, argv: &[&str]) -> assert_cmd::Command {
-        let mut command = self.harness(argv);
-        let packages = common::harness().packages();
-        command.env("HARNESS_CACHE", self.cache.path());
-        command.env("HARNESS_PACKAGES", packages);
+        let mut command = in_time(apart(self.cache.path()));
+        command.current_dir(&self.dir).args(argv);
         command
     }
 }
@@ -257,17 +255,13 @@ fn harness_ends_quietly_when_nobody_reads_its_output() {
     for stream in ["yes", "sh -c 'yes >&2'"] {
         let mut child =
             harness().args(["sh", "-c", stream]).spawn().expect("harness");
-        let (output, errors) = (child.stdout.take(), child.stderr.take());
-        let (mut read, rest): (Box<dyn Read>, Box<dyn Read>) = match stream {
-            "yes" => (
-                Box::new(output.expect("a pipe")),
-                Box::new(errors.expect("a pipe")),
-            ),
-            _ => (
-                Box::new(errors.expect("a pipe")),
-                Box::new(output.expect("a pipe")),
-            ),
-        };
+        let output = Box::new(child.stdout.take().expect("a pipe"));
+        let errors = Box::new(child.stderr.take().expect("a pipe"));
+        let mut streams: [Box<dyn Read>; 2] = [output, errors];
+        if stream != "yes" {
+            streams.reverse();
+        }
+        let [mut read, rest] = streams;
         read.read_exact(&mut [0; 2]).expect("a line");
         drop(read);
         let other = std::io::read_to_string(rest).expect("text");
@@ -363,18 +357,8 @@ fn program_with_other_ids_is_loaded_without_complaint() {
 /// memory cannot be written.
 #[test]
 fn input_is_whole_by_either_way() {
-    // With this script as QEMU, the harness's child is a shell, and the guest's
-    // memory is not found in it.
     let readers = Readers::new("");
-    let qemu = common::harness().qemu().expect("QEMU");
-    let script = format!(
-        "#!/usr/bin/env bash
-        exec {{input}}<&0
-        setpriv --pdeathsig KILL {} \"$@\" <&$input &
-        wait $!\n",
-        qemu.display()
-    );
-    let qemu = readers.file("qemu", &script);
+    let qemu = Watched::new(BY_A_SHELL);
     let input: Vec<u8> = (0..20_000_u32).flat_map(u32::to_le_bytes).collect();
     let run = |mut command: assert_cmd::Command, input: &[u8]| {
         let run = command.write_stdin(input).output().expect("an end");
@@ -395,7 +379,7 @@ fn input_is_whole_by_either_way() {
 
     let other = || {
         let mut other = readers.apart(&command);
-        other.env("HARNESS_QEMU", &qemu);
+        other.env("HARNESS_QEMU", &qemu.qemu);
         other
     };
     let (nothing, ..) = run(other(), b""); // It makes the machine.
@@ -412,9 +396,8 @@ fn input_is_whole_by_either_way() {
 fn harness_that_boots_ends_with_a_signal() {
     let readers = Readers::new("");
     let cache = readers.cache.path();
-    let mut command = harness();
-    command.arg("true").env("HARNESS_CACHE", cache);
-    command.env("HARNESS_PACKAGES", common::harness().packages());
+    let mut command = apart(cache);
+    command.arg("true");
     let (mut child, _shown, _) = start_at_terminal(None, command);
     // This folder exists while the harness packs and boots.
     while !cache.join("new").exists() {
@@ -422,7 +405,7 @@ fn harness_that_boots_ends_with_a_signal() {
         std::thread::yield_now();
     }
     let begun = Instant::now();
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("kill");
+    child.send(Signal::SIGTERM);
     let status = child.wait().expect("an end");
     assert_eq!(status.signal(), Some(libc::SIGTERM));
     assert!(begun.elapsed() < patience());

@@ -5,8 +5,8 @@ use std::time::Instant;
 use harness::DEMOS;
 
 use crate::common::program;
+use crate::readers::kills;
 use crate::target::{Root, USERS, fresh_machine, patience};
-use crate::vm::kills;
 
 /// Chains of demos.
 const CHAINS: [&str; 2] = [

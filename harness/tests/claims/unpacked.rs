@@ -5,13 +5,13 @@ use std::env::{join_paths, split_paths, var_os};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
 use crate::common;
-use crate::vm::executable;
+use crate::readers::{executable, without_cargo};
 
 /// V13
 #[test]
@@ -71,12 +71,7 @@ fn qemu_that_is_missing_is_fetched_and_unpacked_once() {
         ),
     );
     let run = || -> Output {
-        let mut command = Command::new(common::program());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CARGO") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = without_cargo(common::program());
         let path = join_paths([&bin, &here]).expect("PATH");
         command
             .arg("true")
