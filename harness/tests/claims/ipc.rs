@@ -121,24 +121,6 @@ fn ids_restart_at_0_inside() {
     }
 }
 
-/// I4
-#[test]
-fn posix_queue_made_outside_cannot_be_opened_inside() {
-    let machine = fresh_machine();
-    machine.sh(Reader, ": > /dev/mqueue/queue");
-    let open = |user, links: &[&str]| {
-        let script = "mount -t mqueue mqueue /mnt; read line < /mnt/queue";
-        let call = ["openat", "/mnt/queue"];
-        machine.end_of_call(user, links, call, &["sh", "-euc", script])
-    };
-    for user in USERS {
-        let inside = open(user, &["ipc-demo", "unshare", "--mount"]);
-        assert_eq!(inside, "ENOENT", "{user}");
-    }
-    // Without the namespace it is found in the same way.
-    assert_eq!(open(Root, &["unshare", "--mount"]), "done");
-}
-
 /// I4, I5: the example's table, with mq_open(3) itself.
 #[test]
 fn mqueue_mount_shows_the_namespace_it_was_mounted_in() {
@@ -205,28 +187,6 @@ fn objects_go_with_the_last_process() {
     // Without the namespace they stay, although all their makers have ended.
     machine.sh(Reader, &format!("at=/dev/mqueue; {fill}"));
     assert_eq!(more(Reader, "more"), "EMFILE");
-}
-
-/// I7
-#[test]
-fn posix_shared_memory_is_not_isolated() {
-    let machine = fresh_machine();
-    machine.sh(Reader, MAKE);
-    for user in USERS {
-        let name = format!("/dev/shm/{user}");
-        machine.sh(user, &format!("echo outside > {name}-outside"));
-        let script = format!(
-            "read it < {name}-outside; echo $it; echo inside > {name}-inside
-            ipcs"
-        );
-        let inside = machine.sh_with(user, INSIDE, &[&script]);
-        assert!(inside.starts_with("outside\n"), "{inside}");
-        // System V's objects are isolated, in the same namespace.
-        assert_eq!(counts(&inside), [[0; 3]]);
-        let script = format!("read it < {name}-inside; echo $it");
-        assert_eq!(machine.sh(user, &script), "inside\n");
-    }
-    assert_eq!(counts(&machine.sh(Root, "ipcs")), [[1; 3]]);
 }
 
 /// I7: the example's table.

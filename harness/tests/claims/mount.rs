@@ -138,41 +138,19 @@ fn old_proc_has_another_process_or_none_under_ones_own_number() {
     assert_eq!(inside(&links, look), "60001\nsh\n");
 }
 
-/// M3
+/// M3: the example's table.
 #[test]
 fn propagation_decides_which_way_mounts_travel() {
-    let machine = fresh_machine();
-    let script = "
-        mount -t tmpfs tree /tmp; mount --make-shared /tmp
-        cd /tmp; mkfifo ready hold
-        for kind in shared private slave unbindable; do
-            mkdir -p /tmp/$kind/in /tmp/$kind/out /tmp/$kind/bind
-            cd /tmp/$kind; echo $kind
-            unshare -m --propagation unchanged sh -euc '
-                mount --make-$1 /tmp
-                mount -t tmpfs inside in; : > in/file
-                echo > /tmp/ready; read word < /tmp/hold
-                [ ! -e out/file ] || echo out to in
-                if mount --bind /tmp bind 2> /dev/null; then echo bind
-                else echo no bind; fi' sh $kind &
-            read word < /tmp/ready
-            [ ! -e in/file ] || echo in to out
-            mount -t tmpfs outside out; : > out/file
-            echo > /tmp/hold; wait $! || :
-        done";
-    for user in USERS {
-        // The "outside" is a mount namespace here, because `reader` may not
-        // mount anything otherwise.
-        let namespaces = if user == Root { "-m" } else { "-rm" };
-        let argv = ["unshare", namespaces, "sh", "-euc", script];
-        assert_eq!(
-            machine.says(user, argv),
-            "shared\nin to out\nout to in\nbind\n\
-             private\nbind\n\
-             slave\nout to in\nbind\n\
-             unbindable\nno bind\n",
-        );
-    }
+    let text = "the copy is    its mounts  outside's     its copy's    a bind
+made           outside     mounts in it  mounts in it  mount
+shared         yes         yes           yes           done
+private        no          no            no            done
+slave          no          yes           no            done
+slave, shared  no          yes           yes           done
+unbindable     no          no            no            EINVAL
+
+Learned: the propagation type decides what is passed on.\n";
+    assert_prints("propagation", text);
 }
 
 /// M3: in each way out of a group a mount may stay unbindable or not.
@@ -205,18 +183,7 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
     }
     machine.sh(Root, &format!("ps -ef; mount; {ALIVE}"));
 
-    // While the experiment runs, the outside sees the inside's processes.
-    let numbers = machine.sh(
-        Root,
-        "mkfifo ready hold
-         unshare --propagation unchanged -m -p -f sh -c '
-             mount -t proc proc /proc; echo /proc/[0-9]*
-             echo > ready; read end < hold' &
-         read word < ready
-         echo /proc/[0-9]*; echo > hold; wait $!",
-    );
-    assert_eq!(numbers, "/proc/1\n/proc/1\n");
-
+    machine.sh(Root, EXPERIMENT);
     // The experiment has ended, and the outside does not recover.
     machine.root(["ps", "-ef"]).assert().failure().stdout("");
     machine.root(["mount"]).assert().failure().stdout("");
@@ -258,34 +225,6 @@ fn outside_is_broken_while_the_experiment_still_runs() {
     machine.sh(Root, "echo > /tmp/hold");
 }
 
-/// M6: check before you unmount: if no other /proc covers it, umount removes
-/// the only one.
-#[test]
-fn umount_with_nothing_on_top_takes_the_only_proc_away() {
-    let machine = fresh_machine();
-    let look = "[ -e /proc/self ] && grep -c ' / /proc ' /proc/self/mountinfo";
-    assert_eq!(machine.sh(Root, look), "1\n");
-    machine.sh(Root, "umount /proc");
-    assert_eq!(machine.sh(Root, "cd /proc; echo *"), "*\n");
-    // Mounted again it is as before.
-    machine.sh(Root, "mount -t proc proc /proc");
-    assert_eq!(machine.sh(Root, look), "1\n");
-
-    // Now a dead /proc is on top of the original: there is no /proc/self, and
-    // mountinfo cannot be read. The usual repair adds a third mount, and then
-    // there are two too many.
-    machine.sh(Root, &format!("{EXPERIMENT}; {DEAD}"));
-    machine.root(["sh", "-c", look]).assert().failure().stdout("");
-    machine.sh(Root, "mount -t proc proc /proc");
-    assert_eq!(machine.sh(Root, look), "3\n");
-    // The repair that the page shows: umount until one is left.
-    let repair =
-        "until [ \"$(grep -sc ' / /proc ' /proc/self/mountinfo)\" = 1 ]
-        do umount /proc; done";
-    machine.sh(Root, repair);
-    assert_eq!(machine.sh(Root, look), "1\n");
-}
-
 /// M5. The notes' open question: why /proc is then mounted twice.
 #[test]
 fn usual_repair_buries_the_dead_proc_under_a_third() {
@@ -315,36 +254,34 @@ fn usual_repair_buries_the_dead_proc_under_a_third() {
     machine.sh(Root, &script);
 }
 
-/// M6
+/// M6: each of the three states of /proc is told by two looks, and how many
+/// umounts are needed by their number.
 #[test]
-fn right_repair_is_to_unmount() {
+fn right_repair_is_to_unmount_until_one_is_left() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
-    // One umount is enough when no other repair was tried before.
-    let script = format!("{EXPERIMENT}; {DEAD}; umount /proc; {MOUNTS}");
-    assert_eq!(machine.sh(Root, &script), before);
-    // After the usual repair two are needed.
-    let script = format!(
-        "{EXPERIMENT}; {DEAD}; mount -t proc proc /proc; {ALIVE}
-         umount /proc; {DEAD}; umount /proc; {MOUNTS}"
-    );
-    assert_eq!(machine.sh(Root, &script), before);
-}
-
-/// M6: each of the three states of /proc is told by two looks.
-#[test]
-fn one_umount_too_many_leaves_an_empty_folder() {
-    let machine = fresh_machine();
     let look = "if [ -e /proc/self ]; then echo self; else echo none; fi
-        set -- /proc/*; [ -e \"$1\" ] && echo files || echo empty";
+        set -- /proc/*; [ -e \"$1\" ] && echo files || echo empty
+        grep -sc ' / /proc ' /proc/self/mountinfo || :";
     let look = |first: &str| machine.sh(Root, &format!("{first}\n{look}"));
-    assert_eq!(look(":"), "self\nfiles\n");
+    assert_eq!(look(":"), "self\nfiles\n1\n");
     assert_eq!(look(EXPERIMENT), "none\nfiles\n");
-    assert_eq!(look("umount /proc"), "self\nfiles\n");
+    // One umount is enough when no other repair was tried before.
+    assert_eq!(look("umount /proc"), "self\nfiles\n1\n");
+    assert_eq!(machine.sh(Root, MOUNTS), before);
+    // After the usual repair two are needed: the page's loop counts.
+    let usual = format!("{EXPERIMENT}; mount -t proc proc /proc");
+    assert_eq!(look(&usual), "self\nfiles\n3\n");
+    let repair =
+        "until [ \"$(grep -sc ' / /proc ' /proc/self/mountinfo)\" = 1 ]
+        do umount /proc; done";
+    assert_eq!(look(repair), "self\nfiles\n1\n");
+    assert_eq!(machine.sh(Root, MOUNTS), before);
+    // One too many takes the only one away.
     assert_eq!(look("umount /proc"), "none\nempty\n");
     // Here, and only here, another mount is the cure.
-    assert_eq!(look("mount -t proc proc /proc"), "self\nfiles\n");
-    assert_eq!(at_proc(&machine.sh(Root, MOUNTS)).len(), 1);
+    let cure = "mount -t proc proc /proc";
+    assert_eq!(look(cure), "self\nfiles\n1\n");
 }
 
 /// M6: a working directory in it, in either namespace, keeps a dead /proc.
@@ -396,30 +333,10 @@ fn private_outside_keeps_it_inside_until_it_is_undone() {
     assert_eq!(try_it("mount --make-rshared /"), "broken\n");
 }
 
-/// M7
+/// M7: the example's table.
 #[test]
 fn what_keeps_a_new_proc_inside() {
-    let machine = fresh_machine();
-    let before = machine.sh(Root, MOUNTS);
-    for (namespaces, first, kept) in [
-        ("", ":", false),
-        ("", "mount --make-private /", false), // Not recursive: only /.
-        ("", "mount --make-private /proc", true),
-        ("", "mount --make-rprivate /", true),
-        ("", "mount --make-rslave /", true),
-        ("-U -r", ":", true),
-    ] {
-        // Each row leaves the machine as it was.
-        let script = format!(
-            "unshare --propagation unchanged {namespaces} -m -p -f sh -euc '
-                 {first}; mount -t proc proc /proc; echo /proc/[0-9]*'
-             if {ALIVE}; then echo kept; else echo broken; umount /proc; fi
-             {MOUNTS}"
-        );
-        let kept = if kept { "kept" } else { "broken" };
-        let expected = format!("/proc/1\n{kept}\n{before}");
-        assert_eq!(machine.sh(Root, &script), expected, "{namespaces} {first}");
-    }
+    assert_prints_its_page("mount-demo", "fixes");
 }
 
 /// M7: a new user namespace makes shared mounts slaves by itself.
@@ -546,21 +463,6 @@ fn report_of_mount_demo_is_what_the_tools_say() {
     }
 }
 
-/// M3: the example's table.
-#[test]
-fn each_propagation_type_passes_its_own_mounts_on() {
-    let text = "the copy is    its mounts  outside's     its copy's    a bind
-made           outside     mounts in it  mounts in it  mount
-shared         yes         yes           yes           done
-private        no          no            no            done
-slave          no          yes           no            done
-slave, shared  no          yes           yes           done
-unbindable     no          no            no            EINVAL
-
-Learned: the propagation type decides what is passed on.\n";
-    assert_prints("propagation", text);
-}
-
 /// M4, M5, M6: the example's session. Some shells run their last command
 /// without a fork, and then ps does not list a shell.
 #[test]
@@ -595,10 +497,4 @@ fn pitfall_is_undone_by_umount() {
 
 Learned: mounts stack, and umount takes the top one away\.",
     );
-}
-
-/// M7: the example's table.
-#[test]
-fn propagation_of_proc_itself_counts() {
-    assert_prints_its_page("mount-demo", "fixes");
 }

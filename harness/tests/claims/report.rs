@@ -28,6 +28,8 @@ pub fn assert_report(
     let both = machine.sh(user, &format!("{ask}exec {demo}"));
     let mut lines = both.lines();
     let outside: Vec<&str> = lines.by_ref().take(table.len()).collect();
+    // It fits on a terminal of 80 columns.
+    assert!(both.lines().all(|line| line.len() <= 80), "{both}");
     let title = rows(lines.next().into_iter());
     assert_eq!(title, [["outside", "inside", "outside again"]], "{both}");
     let seen = rows(lines);
