@@ -313,13 +313,4 @@ mod tests {
         assert!(why.ends_with("is not root's"), "{why}");
         assert!(!dir.path().join("ld.so.ran").exists());
     }
-
-    #[test]
-    fn all_are_done_in_their_order() {
-        let all: Vec<u32> = (0..100).collect();
-        let done = in_parallel(&all, |number| number + 1);
-        assert!(done.into_iter().eq(1..101));
-        let nothing: Vec<u32> = in_parallel(&[], |number: &u32| *number);
-        assert!(nothing.is_empty());
-    }
 }

@@ -380,25 +380,6 @@ kmod\n";
         assert_eq!(names(answer), wanted);
     }
 
-    #[test]
-    fn what_apt_would_remove_is_not_fetched() {
-        let answer = "Remv qemu-utils [1:10.0]
-Inst libaio1 (0.3.113-4 Debian:12.11/oldstable [amd64])
-Inst kmod [30] (30+b1 Debian:12.11/oldstable [amd64]) []
-Conf libaio1 (0.3.113-4 Debian:12.11/oldstable [amd64])\n";
-        assert_eq!(installed(answer), ["libaio1=0.3.113-4", "kmod=30+b1"]);
-    }
-
-    #[test]
-    fn package_is_known_by_its_file_which_has_the_version() {
-        let answer = "'http://a/b_1%253a2_all.deb' b_1%3a2_all.deb 7 SHA256:0
-'http://a/a_1_all.deb' a_1_all.deb 53080 SHA256:0\n";
-        let files = archives(answer);
-        let wanted = [("a_1_all.deb", 53080), ("b_1%3a2_all.deb", 7)];
-        let wanted = wanted.map(|(name, size)| (name.to_string(), size));
-        assert_eq!(files, wanted);
-    }
-
     /// A folder with two links: to a file of the same packages, and to one that
     /// is not there.
     #[test]
@@ -418,52 +399,5 @@ Conf libaio1 (0.3.113-4 Debian:12.11/oldstable [amd64])\n";
         let there = |path: &str| Some(PathBuf::from(path));
         assert_eq!(modprobe.ok(), there("../../bin/kmod"));
         assert_eq!(awk.ok(), there("/etc/alternatives/awk"));
-    }
-
-    /// Asks apt, whose answer is this.
-    fn ask(store: &Path, plan: &dyn Fn() -> String) -> Result<PathBuf, String> {
-        let wanted = Wanted {
-            name: "nothing",
-            plan: &|_| Err(plan()),
-            has: &|dir| dir.join("old").exists(),
-            finish: &|_| panic!("nothing was fetched"),
-        };
-        let lists = [Lists { own: None, update: false }];
-        unpacked_by(&lists, store, &wanted)
-    }
-
-    #[test]
-    fn failure_is_told_whole_and_what_is_there_is_kept() {
-        let store = tempfile::tempdir().expect("a folder");
-        let store = store.path().join("store");
-        let dir = store.join("nothing");
-        let failure = || "E: one\nE: two".into();
-        assert_eq!(ask(&store, &failure), Err(failure()));
-        fs::create_dir_all(&dir).expect("a folder");
-        fs::write(dir.join("old"), "").expect("a file");
-        assert_eq!(ask(&store, &failure), Ok(dir.clone()));
-        assert!(dir.join("old").exists());
-        assert!(!store.join("nothing.new").exists());
-    }
-
-    #[test]
-    fn apt_is_asked_again_only_after_its_lists_or_the_system_changed() {
-        let store = tempfile::tempdir().expect("a folder");
-        let store = store.path();
-        let dir = store.join("nothing");
-        fs::create_dir_all(&dir).expect("a folder");
-        fs::write(dir.join("old"), "").expect("a file");
-        let asked = std::cell::Cell::new(0);
-        let ask = || {
-            let count = || {
-                asked.set(asked.get() + 1);
-                "no such package".into()
-            };
-            ask(store, &count).expect("what is there");
-            asked.get()
-        };
-        assert_eq!([ask(), ask(), ask()], [1, 1, 1]);
-        fs::write(store.join("nothing.asked"), "before").expect("a file");
-        assert_eq!([ask(), ask()], [2, 2]);
     }
 }

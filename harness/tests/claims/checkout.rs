@@ -165,19 +165,23 @@ fn cargo_builds_the_checkout_that_it_names() {
     }
 }
 
-/// V10: where Cargo fails, its words say why.
+/// V10: where Cargo fails, its words say why, the first error first.
 #[test]
 fn failed_build_says_what_cargo_said() {
     let checkout = Checkout::new();
-    let cargo = "echo 'error[E0425]: no such name' >&2
-        echo ' --> uts-demo/src/main.rs:7:5' >&2; exit 101";
-    let output = checkout.by_cargo(cargo).output().expect("harness");
-    output.assert().code(125).stdout("").stderr(
-        predicate::str::starts_with(
-            "harness: cargo build failed: error[E0425]: no such name\n",
-        )
-        .and(predicate::str::contains(" --> uts-demo/src/main.rs:7:5\n")),
+    let words = " --> uts-demo/src/main.rs:1:2
+error[E0425]: no such name
+ --> uts-demo/src/main.rs:7:5";
+    let cargo = format!(
+        "echo '   Compiling uts-demo v0.1.0
+warning: unused variable\n{words}' >&2; exit 101"
     );
+    let output = checkout.by_cargo(&cargo).output().expect("harness");
+    output.assert().code(125).stdout("").stderr(format!(
+        "harness: cargo build failed: error[E0425]: no such name\n    \
+         warning: unused variable\n    {}\n",
+        words.replace('\n', "\n    "),
+    ));
 }
 
 /// V10: at a terminal a build that takes long is seen to go on: the line

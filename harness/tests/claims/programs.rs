@@ -74,16 +74,19 @@ fn readers_program_goes_in_wherever_the_line_names_it() {
     let path = format!("{}/bin:{path}", readers.dir.path().display());
     readers
         .harness(&["tool", "pid-demo", "env", "A=b", "./own", text])
-        .env("PATH", path)
+        .env("PATH", &path)
         .assert()
         .success()
         .stdout("by name\ninterpreter: ./own\na text\n")
         .stderr("");
-    // The control: a file that no word names does not go in. Without files of
-    // the reader's, there is no directory of his either.
+    // The control: a file that no word names does not go in, and neither does
+    // one that the guest has. Without files of the reader's, there is no
+    // directory of his either.
     let elsewhere = format!("pwd; cat {}", interpreter.display());
     let mut control = harness();
-    control.args(["sh", "-c", &elsewhere]).current_dir(&readers.dir);
+    control.args(["sh", "-c", &elsewhere, "/bin/sh", "/etc/passwd"]);
+    control.args(["/nosuch", "/proc/self/status", "tool"]);
+    control.current_dir(&readers.dir).env("PATH", &path);
     control.assert().failure().stdout("/root\n");
 }
 

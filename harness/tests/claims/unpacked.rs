@@ -18,8 +18,9 @@ use crate::readers::{executable, without_cargo};
 fn qemu_that_is_missing_is_fetched_and_unpacked_once() {
     let harness = common::harness();
     let dir = common::scratch();
-    let [bin, here, store, log, works] =
-        ["bin", "here", "store", "log", "works"].map(|it| dir.path().join(it));
+    let [bin, here, store, log, works, broken] =
+        ["bin", "here", "store", "log", "works", "broken"]
+            .map(|it| dir.path().join(it));
     let path = var_os("PATH").expect("PATH");
     // All programs of this machine but QEMU, apt and dpkg.
     for dir in [&bin, &here] {
@@ -45,14 +46,17 @@ fn qemu_that_is_missing_is_fetched_and_unpacked_once() {
         "apt-get",
         format!(
             r#"case " $* " in
-            *' -s '*) echo asked >>{log}; echo 'Inst q [0] (1 x [y])' ;;
-            *' --print-uris '*) echo "'http://x/q' q_1_all.deb 1000 MD5:0" ;;
-            *' download q=1 '*) [ -e q_1_all.deb ] || echo fetched >>{log}
-                touch q_1_all.deb ;;
+            *' -s '*) echo asked >>{log}; [ ! -e {broken} ] || exit 100
+                echo 'Remv z [1]'; echo 'Inst q [0] (1:1 x [y]) []'
+                echo 'Conf q (1:1 x [y])' ;;
+            *' --print-uris '*) echo "'http://x/q' q_1%3a1_all.deb 1000 MD5:0" ;;
+            *' download q=1:1 '*) [ -e q_1%3a1_all.deb ] || echo fetched >>{log}
+                touch q_1%3a1_all.deb ;;
             *) exit 100 ;;
             esac
             "#,
-            log = shown(&log)
+            log = shown(&log),
+            broken = shown(&broken)
         ),
     );
     // In a machine that has none of the tools, they are in the package, too.
@@ -97,6 +101,16 @@ fn qemu_that_is_missing_is_fetched_and_unpacked_once() {
         run().assert().code(125).stderr(ended);
         assert_eq!(log(), "asked\nfetched\nasked\n");
     }
+    // It is asked again after its lists or the system have changed, and where
+    // it has no answer, what is there will do.
+    fs::write(&broken, "").expect("a file");
+    fs::write(store.join("tools.asked"), "before").expect("a file");
+    for _ in 0..2 {
+        let ended = predicate::str::contains("QEMU ended at its start");
+        run().assert().code(125).stderr(ended);
+        assert_eq!(log(), "asked\nfetched\nasked\nasked\n");
+    }
     assert!(store.join("tools/run").is_dir());
+    assert!(!store.join("tools.new").exists());
     assert!(!store.join("tools.debs").exists());
 }
