@@ -10,8 +10,8 @@ use std::{fs, io};
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::cache::lock;
 use crate::env::variable;
+use crate::lock::lock;
 use crate::progress::{progress, report_if_slow};
 use crate::room::PACKAGES;
 use crate::stamp::Stamp;

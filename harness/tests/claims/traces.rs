@@ -1,10 +1,11 @@
 //! A program leaves nothing behind when it is killed.
 
+use std::fs;
 use std::time::Instant;
 
 use harness::DEMOS;
 
-use crate::common::program;
+use crate::common::package;
 use crate::readers::kills;
 use crate::target::{Root, USERS, fresh_machine, patience};
 
@@ -17,13 +18,15 @@ const CHAINS: [&str; 2] = [
 /// The examples. They are killed only if `HARNESS_KILLS` is set, because that
 /// takes long.
 fn examples() -> Vec<String> {
-    let built = harness::build_demos(program()).expect("the demos");
-    let names = built.iter().filter_map(|path| path.file_name()?.to_str());
+    let dirs = DEMOS.map(|demo| package().with_file_name(demo));
+    let files = dirs.map(|dir| fs::read_dir(dir.join("examples")));
+    let files = files.into_iter().flat_map(|it| it.expect("examples"));
+    let names = files.map(|file| file.expect("a file").path());
     names
-        .filter(|name| !DEMOS.contains(name))
-        .map(|name| match name {
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_string()))
+        .map(|name| match &*name {
             "no_unshare" => "no_unshare uts-demo".into(), // Needs a COMMAND.
-            name => name.into(),
+            _ => name,
         })
         .collect()
 }
