@@ -2,8 +2,9 @@
 //! which is not booted anew for it.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use assert_cmd::assert::OutputAssertExt;
@@ -100,41 +101,20 @@ fn what_is_delivered_is_what_would_be_saved() {
     let real = Watched::new(REAL);
     let shell = Watched::new(BY_A_SHELL);
     let dir = tempfile::tempdir().expect("a folder");
-    let tree = dir.path().join("tree");
-    for (name, mode) in
-        [("", 0o755), ("secret", 0o700), ("empty", 0o1777), ("sub", 0o711)]
-    {
-        fs::create_dir_all(tree.join(name)).expect("a folder");
-        let mode = PermissionsExt::from_mode(mode);
-        fs::set_permissions(tree.join(name), mode).expect("chmod");
-    }
+    let make = "
+        mkdir -p tree/secret tree/empty tree/sub; cd tree
+        cp $1 program; printf secret/key > secret/key; printf sub/text > sub/text
+        chmod 755 .; chmod 700 secret; chmod 1777 empty; chmod 711 sub
+        chmod 4755 program; chmod 600 secret/key; chmod 640 sub/text
+        ln -s text sub/link; ln -s no dangling; ln -s sub in; ln program ../same
+        touch -d @981158400 sub/text sub empty";
     let program = common::program().with_file_name("uts-demo");
-    fs::copy(&program, tree.join("program")).expect("a copy");
-    for (name, mode) in
-        [("program", 0o4755), ("secret/key", 0o600), ("sub/text", 0o640)]
-    {
-        let path = tree.join(name);
-        if name != "program" {
-            fs::write(&path, name).expect("a file");
-        }
-        let mode = PermissionsExt::from_mode(mode);
-        fs::set_permissions(path, mode).expect("chmod");
-    }
-    for (link, to) in [("sub/link", "text"), ("dangling", "no"), ("in", "sub")]
-    {
-        symlink(to, tree.join(link)).expect("a link");
-    }
-    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(981_158_400);
-    for name in ["sub", "sub/text", "empty"] {
-        File::open(tree.join(name))
-            .and_then(|file| file.set_modified(long_ago))
-            .expect("a time");
-    }
-    fs::hard_link(tree.join("program"), dir.path().join("same"))
-        .expect("a link");
-    // Also what the machine has of its own, at the same paths.
-    let tree = tree.to_str().expect("text").to_string();
+    let mut sh = Command::new("sh");
+    sh.args(["-euc", make, "sh"]).arg(program).current_dir(&dir);
+    sh.assert().success();
+    let tree = dir.path().join("tree").display().to_string();
     let same = dir.path().join("same").display().to_string();
+    // Also what the machine has of its own, at the same paths.
     let more = ["/etc/hosts", "/bin/true", "/etc/alternatives"];
     let more = more.into_iter().filter(|path| Path::new(path).exists());
     let files: Vec<&str> = [&*tree, &same].into_iter().chain(more).collect();
@@ -255,7 +235,7 @@ fn error_in_the_readers_program_is_told_before_a_boot() {
     run(&script).code(125).stderr(predicate::str::ends_with(message));
     assert_eq!(qemu.starts(), "");
 
-    let mut full = std::process::Command::new("bash");
+    let mut full = Command::new("bash");
     let limit = "trap '' XFSZ; ulimit -f 8192; exec \"$0\" true";
     full.args(["-c", limit]).arg(common::program());
     full.env("HARNESS_CACHE", cache.path()).env("HARNESS_QEMU", &qemu.qemu);

@@ -14,7 +14,7 @@ use rstest::rstest;
 
 use crate::common;
 use crate::readers::{Running, executable, harness, typed};
-use crate::target::{Root, patience};
+use crate::target::{Root, patience, until};
 
 /// V3: each fault has one clear line, in bounded time, and status 125. They are
 /// tried at the same time, because one of them waits for some seconds.
@@ -86,11 +86,8 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     let printed = vm.output(Root, kmsg, b"", patience()).expect("a verdict");
     printed.assert().success();
     // On Linux 7 a kernel thread prints them, perhaps some time later.
-    let deadline = Instant::now() + patience();
-    while !vm.console().contains(&format!("{words}\r\n")) {
-        assert!(Instant::now() < deadline, "{:?}", vm.console());
-        thread::yield_now();
-    }
+    let said = format!("{words}\r\n");
+    until(|| vm.console(), || vm.console().contains(&said));
 
     let rubbish = format!(r"{WIRE} printf '\0rubbish\0' > $wire; sleep 1000");
     let rubbish = ["sh", "-c", &rubbish];

@@ -101,25 +101,17 @@ fn readers_files_go_in_where_the_variable_names_them() {
         stat -c %a lib lib/empty; readlink lib/inside; ls linked
     ";
     let script = readers.file("new/a\nb", script);
-    readers.file("new/lib/part", "part() { echo part; }\n");
-    readers.file("elsewhere/text", "text\n");
-    let path = |name: &str| readers.dir.path().join(name);
-    let needed = path("needed");
-    let needed = format!("#!{}\n", needed.display());
-    readers.file("needed", "#!/bin/sh\necho interpreter\n");
-    readers.file("new/tool", &needed);
-    fs::create_dir(path("new/lib/empty")).expect("a folder");
-    for (name, mode) in [("new/lib/empty", 0o1777), ("new/lib", 0o710)] {
-        let mode = fs::Permissions::from_mode(mode);
-        fs::set_permissions(path(name), mode).expect("chmod");
-    }
-    for (link, to) in [
-        ("new/link", "../elsewhere/text"),
-        ("new/lib/inside", "part"),
-        ("new/linked", "../elsewhere"),
-    ] {
-        std::os::unix::fs::symlink(to, path(link)).expect("a link");
-    }
+    let make = r#"
+        mkdir -p new/lib/empty elsewhere; echo text > elsewhere/text
+        printf 'part() { echo part; }' > new/lib/part
+        printf '#!/bin/sh\necho interpreter\n' > needed
+        printf '#!%s\n' "$PWD/needed" > new/tool; chmod +x needed new/tool
+        chmod 1777 new/lib/empty; chmod 710 new/lib
+        ln -s ../elsewhere/text new/link; ln -s part new/lib/inside
+        ln -s ../elsewhere new/linked"#;
+    let mut sh = Command::new("sh");
+    sh.args(["-euc", make]).current_dir(&readers.dir);
+    sh.assert().success();
     let run = |files: &str| {
         let script = script.to_str().expect("text");
         let mut run = readers.apart(&[script]);
@@ -142,7 +134,8 @@ fn readers_files_go_in_where_the_variable_names_them() {
     let message = predicate::str::contains("nosuch: No such file or directory");
     run("new/lib:nosuch").code(125).stderr(message);
     // The control: without the variable none of it is there.
-    let cat = format!("cat {}", path("new/link").display());
+    let link = readers.dir.path().join("new/link");
+    let cat = format!("cat {}", link.display());
     harness().args(["sh", "-c", &cat]).assert().failure().stdout("");
 }
 

@@ -23,6 +23,16 @@ pub fn patience() -> Duration {
     harness::patience(Duration::from_secs(60))
 }
 
+/// Waits until this is so. If it is not in time, it panics with these words.
+#[track_caller]
+pub fn until(words: impl Fn() -> String, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience();
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{}", words());
+        thread::yield_now();
+    }
+}
+
 /// For scripts: `soon COMMAND` repeats COMMAND until it succeeds, and fails
 /// after half a minute.
 pub const SOON: &str = r#"

@@ -1,13 +1,12 @@
 //! A program leaves nothing behind when it is killed.
 
 use std::fs;
-use std::time::Instant;
 
 use harness::DEMOS;
 
 use crate::common::package;
 use crate::readers::kills;
-use crate::target::{Root, USERS, fresh_machine, patience};
+use crate::target::{Root, USERS, fresh_machine, until};
 
 /// Chains of demos.
 const CHAINS: [&str; 2] = [
@@ -106,13 +105,9 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
         assert!(killed >= all / 3, "{user}: {ends}");
 
         // The children of a killed program end some time after it.
-        let deadline = Instant::now() + patience();
-        loop {
-            let now = processes();
-            let mut left = now.lines().filter(|line| !running.contains(line));
-            let Some(process) = left.next() else { break };
-            assert!(Instant::now() < deadline, "{user}: {process}");
-        }
+        until(processes, || {
+            processes().lines().all(|line| running.contains(line))
+        });
         assert_eq!(look(), before, "{user}");
     }
 }

@@ -1,11 +1,10 @@
 //! V13: what this machine lacks is unpacked. Scripts stand in for apt and dpkg,
 //! since what they do is not asked here, but what is made of it.
 
-use std::env::{join_paths, split_paths, var_os};
+use std::env::{join_paths, var_os};
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
@@ -22,21 +21,13 @@ fn qemu_that_is_missing_is_fetched_and_unpacked_once() {
         ["bin", "here", "store", "log", "works", "broken"]
             .map(|it| dir.path().join(it));
     let path = var_os("PATH").expect("PATH");
-    // All programs of this machine but QEMU, apt and dpkg.
-    for dir in [&bin, &here] {
-        fs::create_dir(dir).expect("a folder");
-    }
-    for dir in split_paths(&path).filter_map(|it| fs::read_dir(it).ok()) {
-        for program in dir.flatten() {
-            let name = program.file_name();
-            let hidden = ["qemu-system-", "apt-", "dpkg"];
-            let name_here = name.to_string_lossy();
-            if !hidden.iter().any(|it| name_here.starts_with(it)) {
-                // Another folder may have had one of this name.
-                let _ = symlink(program.path(), here.join(&name));
-            }
-        }
-    }
+    // All programs of this machine but QEMU, apt and dpkg. Of two with the same
+    // name the first counts.
+    let links = "mkdir bin here; IFS=:
+        for dir in $PATH; do ln -s $dir/* here 2> /dev/null || :; done
+        rm -f here/qemu-system-* here/apt-* here/dpkg*";
+    let mut sh = Command::new("sh");
+    sh.args(["-euc", links]).current_dir(&dir).assert().success();
     let script = |name: &str, text: String| {
         let text = format!("#!/bin/sh\nPATH={}\n{text}", path.display());
         executable(&bin.join(name), &text);

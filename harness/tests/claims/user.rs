@@ -1,12 +1,10 @@
 //! The user namespace: user_namespaces(7).
 
-use std::time::Instant;
-
 use assert_cmd::assert::OutputAssertExt;
 
 use crate::report::{assert_prints, assert_prints_its_page, assert_report};
 use crate::target::{
-    Machine, Reader, Root, USERS, User, end_of_call, fresh_machine, patience,
+    Machine, Reader, Root, USERS, User, end_of_call, fresh_machine, until,
 };
 
 /// Prints its own ids and capabilities, as the kernel has them.
@@ -382,10 +380,8 @@ fn refusal_names_the_sysctl_that_limits_user_namespaces() {
         refused(user, &two);
         // One is allowed as soon as the kernel has freed the one before, which
         // it does in a work queue, some time after the last process has ended.
-        let deadline = Instant::now() + patience();
-        while !machine.run(user, one, b"").status.success() {
-            assert!(Instant::now() < deadline, "{user}: not even one");
-        }
+        let words = || format!("{user}: not even one");
+        until(words, || machine.run(user, one, b"").status.success());
     }
 
     limit_to("0");

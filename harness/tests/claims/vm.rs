@@ -18,7 +18,7 @@ use crate::common;
 use crate::readers::{
     Running, harness, kills, read_until, start_at_terminal, typed,
 };
-use crate::target::{Reader, Root, fresh_machine, patience};
+use crate::target::{Reader, Root, fresh_machine, until};
 
 /// V1
 #[test]
@@ -106,15 +106,9 @@ fn failed_claim_is_a_complete_bug_report() {
     machine.root(["sh", "-c", "seq 2000; printf '\\33[7m' >&2"]);
     machine.root(["sh", "-c", "echo last words > /dev/console"]);
     // The console is another serial port, and its text may come a little later.
-    let deadline = Instant::now() + patience();
-    let report = loop {
-        let report = machine.bug_report();
-        if report.contains("\nlast words\n") {
-            break report;
-        }
-        assert!(Instant::now() < deadline, "{report}");
-        thread::yield_now();
-    };
+    let report = || machine.bug_report();
+    until(report, || report().contains("\nlast words\n"));
+    let report = report();
     let machine = format!("on Linux {} under ", release.trim_end());
     for part in [
         &machine,
@@ -257,12 +251,8 @@ fn marked(mark: &str) -> Vec<PathBuf> {
 }
 
 fn wait_for_the_end_of(mark: &str) {
-    let deadline = Instant::now() + patience();
-    while let [process, ..] = &*marked(mark) {
-        let who = fs::read_to_string(process.join("cmdline"));
-        assert!(Instant::now() < deadline, "{mark}: {who:?} still runs");
-        thread::yield_now();
-    }
+    let who = || format!("{mark}: {:?} still run", marked(mark));
+    until(who, || marked(mark).is_empty());
 }
 
 /// V5
