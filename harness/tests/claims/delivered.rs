@@ -218,7 +218,7 @@ fn machine_that_is_replaced_meanwhile_is_not_used() {
     assert_eq!(qemu.starts(), "restored ");
 }
 
-/// V3, V12: an error in a program of the reader's own is told before a boot, and
+/// V3, V7, V12: an error in a program of the reader's own is told before a boot, and
 /// so is a disk that is full.
 #[test]
 fn error_in_the_readers_program_is_told_before_a_boot() {

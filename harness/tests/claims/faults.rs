@@ -143,9 +143,8 @@ fn guest_without_a_verdict_is_the_machines_failure(
 /// V3
 #[test]
 fn killed_qemu_is_the_machines_failure() {
-    let mut command = harness();
-    command.args(["sh", "-c", "echo ready; sleep 1000"]);
-    let mut child = Running::start(command);
+    let script = "echo ready; sleep 1000";
+    let mut child = Running::start(harness().args(["sh", "-c", script]));
     child.wait_for_a_line();
     let pid = child.id();
     let children =

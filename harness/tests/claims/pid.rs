@@ -376,24 +376,6 @@ fn signal_at_any_moment_of_the_beginning_is_not_lost() {
     }
 }
 
-/// P9
-#[test]
-fn nobody_inside_outlives_pid_demo() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let seen = machine.with_steps(
-            user,
-            r#"
-            inside '. ./sleeper & wait'
-            there $child $word
-            kill -KILL $demo; wait $demo || echo $?
-            gone() { case $(there $child $word) in *there*) false; esac; }
-            soon gone"#,
-        );
-        assert_eq!(seen, "there\nthere\n137\n");
-    }
-}
-
 /// P9: when a process changes its ids, the kernel clears its parent-death
 /// signal. So PID 1 should keep its ids, and let a child change them.
 #[test]

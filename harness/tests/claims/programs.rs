@@ -153,16 +153,6 @@ fn program_that_would_be_covered_is_refused() {
     harness().arg(&program).assert().code(125).stdout("").stderr(message);
 }
 
-/// V7: if a script's interpreter is missing, the error names it, and does not
-/// blame KVM or the machine.
-#[test]
-fn missing_interpreter_is_named() {
-    let readers = Readers::new("#!/nosuch/sh\n");
-    readers.harness(&["./own"]).assert().code(125).stderr(
-        predicate::str::ends_with(": its interpreter /nosuch/sh is missing\n"),
-    );
-}
-
 /// V8: the harness does not depend on the reader's current directory, nor on
 /// Cargo's settings there.
 #[test]

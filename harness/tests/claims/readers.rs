@@ -103,7 +103,7 @@ impl DerefMut for Running {
 
 impl Running {
     /// Starts this command.
-    pub fn start(mut command: Command) -> Running {
+    pub fn start(command: &mut Command) -> Running {
         Running(command.spawn().expect("harness"))
     }
 
@@ -134,7 +134,7 @@ pub fn start_at_terminal(
     tcsetattr(&slave, SetArg::TCSANOW, &settings).expect("a terminal");
     let end = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("dup"));
     harness.stdin(end(&slave)).stdout(end(&slave)).stderr(slave);
-    (Running::start(harness), File::from(master), settings)
+    (Running::start(&mut harness), File::from(master), settings)
 }
 
 /// Reads up to and including `end`, and not a byte more. If that is not printed
