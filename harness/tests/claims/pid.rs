@@ -86,6 +86,15 @@ impl Machine {
     }
 }
 
+/// For each user such a script prints this.
+#[track_caller]
+pub fn assert_steps(script: &str, expected: &str) {
+    let machine = fresh_machine();
+    for user in USERS {
+        assert_eq!(machine.with_steps(user, script), expected, "{user}");
+    }
+}
+
 /// P1
 #[test]
 fn command_is_pid_1_and_has_no_parent() {
@@ -163,57 +172,45 @@ fn old_proc_still_shows_the_outside() {
 /// P4
 #[test]
 fn pid_1_cannot_be_killed_from_inside() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let seen = machine.with_steps(
-            user,
-            r#"
-            # PID 1 sends itself a signal, and then its child sends it one.
-            # Another process can be killed.
-            inside 'for signal in KILL TERM STOP; do
-                        kill -$signal 1; echo $?
-                        sh -c "kill -$signal 1; echo \$?"
-                    done
-                    read end < never & kill -KILL $!; wait $! || echo $?
-                    echo > ready; read go < hold
-                    echo answer > ready; read end < hold'
+    let script = r#"
+        # PID 1 sends itself a signal, and then its child sends it one.
+        # Another process can be killed.
+        inside 'for signal in KILL TERM STOP; do
+                    kill -$signal 1; echo $?
+                    sh -c "kill -$signal 1; echo \$?"
+                done
+                read end < never & kill -KILL $!; wait $! || echo $?
+                echo > ready; read go < hold
+                echo answer > ready; read end < hold'
 
-            # A SIGTERM from outside is ignored, too. A SIGKILL kills.
-            kill -TERM $child
-            echo > hold; read word <&3; echo $word
-            kill -KILL $child; wait $demo || echo $?"#,
-        );
-        assert_eq!(seen, "0\n0\n0\n0\n0\n0\n137\nanswer\n137\n");
-    }
+        # A SIGTERM from outside is ignored, too. A SIGKILL kills.
+        kill -TERM $child
+        echo > hold; read word <&3; echo $word
+        kill -KILL $child; wait $demo || echo $?"#;
+    assert_steps(script, "0\n0\n0\n0\n0\n0\n137\nanswer\n137\n");
 }
 
 /// P5
 #[test]
 fn nobody_inside_outlives_pid_1() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let seen = machine.with_steps(
-            user,
-            r#"
-            family() {
-                "$@" sh -c '. ./sleeper & sh -c ". ./sleeper &"
-                            read end < hold; exit 7' & first=$!
-                read child <&3; read grandchild <&3
-                there $child $grandchild
-                echo > hold; wait $first || echo $?
-                there $child $grandchild
-            }
-            family pid-demo
-            # Without the namespace they survive.
-            family
-            kill $child $grandchild"#,
-        );
-        assert_eq!(
-            seen,
-            "there\nthere\n7\ngone\ngone\n\
-             there\nthere\n7\nthere\nthere\n"
-        );
-    }
+    let script = r#"
+        family() {
+            "$@" sh -c '. ./sleeper & sh -c ". ./sleeper &"
+                        read end < hold; exit 7' & first=$!
+            read child <&3; read grandchild <&3
+            there $child $grandchild
+            echo > hold; wait $first || echo $?
+            there $child $grandchild
+        }
+        family pid-demo
+        # Without the namespace they survive.
+        family
+        kill $child $grandchild"#;
+    assert_steps(
+        script,
+        "there\nthere\n7\ngone\ngone\n\
+             there\nthere\n7\nthere\nthere\n",
+    );
 }
 
 /// P5
@@ -279,46 +276,24 @@ fn orphan_is_adopted_by_pid_1_of_its_namespace() {
 /// P7
 #[test]
 fn zombie_stays_until_pid_1_waits_for_it() {
-    let machine = fresh_machine();
-    for user in USERS {
-        // The zombie is an orphan, so that PID 1 is its parent.
-        let seen = machine.with_steps(
-            user,
-            r#"
-            ask() { echo $1 > hold; read word <&3; echo $word; }
-            zombie() { [ $(state_of $orphan) = Z ]; }
-            stopped() { [ $(state_of $child) = T ]; }
-            # PID 1 is stopped, because a shell may wait for its children at the
-            # end of any command, also of the one that has just answered.
-            inside_with_zombie() {
-                inside "sh -c '. ./sleeper &'; $1"
-                orphan=$word
-                ask orphan
-                if zombie; then echo already; fi
-                kill -STOP $child; soon stopped
-                kill -KILL $orphan; soon zombie
-            }
-
-            # cat never waits for a child.
-            inside_with_zombie 'exec cat hold > ready'
-            kill -CONT $child; ask busy; state_of $orphan
-            kill -KILL $child; wait $demo || echo $?
-
-"#,
-        );
-        assert_eq!(seen, "orphan\nbusy\nZ\n137\n");
-
-        // Outside, PID 1 always waits for its children.
-        machine.with_steps(
-            user,
-            r#"
-            sh -c '. ./sleeper &'; read orphan <&3
-            [ $(there $orphan) = there ]
-            kill -KILL $orphan
-            gone() { [ $(there $orphan) = gone ]; }
-            soon gone"#,
-        );
-    }
+    let script = r#"
+        ask() { echo $1 > hold; read word <&3; echo $word; }
+        zombie() { [ $(state_of $orphan) = Z ]; }
+        # The zombie is an orphan, so that PID 1 is its parent: cat, which never
+        # waits for a child.
+        inside "sh -c '. ./sleeper &'; exec cat hold > ready"
+        orphan=$word
+        ask cat
+        kill -KILL $orphan; soon zombie
+        ask busy; state_of $orphan
+        kill -KILL $child; wait $demo || echo $?
+        # Outside, PID 1 always waits for its children.
+        sh -c '. ./sleeper &'; read orphan <&3
+        [ $(there $orphan) = there ]
+        kill -KILL $orphan
+        gone() { [ $(there $orphan) = gone ]; }
+        soon gone"#;
+    assert_steps(script, "cat\nbusy\nZ\n137\n");
 }
 
 /// P8
@@ -338,42 +313,33 @@ fn namespace_below_32_others_is_refused() {
 /// P9: COMMAND is stopped, and pid-demo is not: a signal still comes to it.
 #[test]
 fn command_that_is_stopped_is_continued() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let seen = machine.with_steps(
-            user,
-            r#"
-            inside 'echo > ready; read end < hold; exit 5'
-            stopped() { [ $(state_of $child) = T ]; }
-            kill -STOP $child; soon stopped
-            kill -CONT $demo; echo > hold; wait $demo || echo $?"#,
-        );
-        assert_eq!(seen, "5\n", "{user}");
-    }
+    let script = r#"
+        inside 'echo > ready; read end < hold; exit 5'
+        stopped() { [ $(state_of $child) = T ]; }
+        kill -STOP $child; soon stopped
+        kill -CONT $demo; echo > hold; wait $demo || echo $?"#;
+    assert_steps(script, "5\n");
 }
 
 /// P9: a signal in the first milliseconds of pid-demo ends it or reaches
 /// COMMAND, and is never lost between the two.
 #[test]
 fn signal_at_any_moment_of_the_beginning_is_not_lost() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let script = r#"
-            for chain in pid-demo 'pid-demo pid-demo'; do
-                round=0
-                while [ $round -lt 20 ]; do
-                    $chain sh -c 'read end < never; :' & demo=$!
-                    spin=0
-                    while [ $spin -lt $((round * 40)) ]; do
-                        spin=$((spin + 1))
-                    done
-                    kill -TERM $demo; status=0; wait $demo || status=$?
-                    echo $status
-                    round=$((round + 1))
+    let script = r#"
+        for chain in pid-demo 'pid-demo pid-demo'; do
+            round=0
+            while [ $round -lt 20 ]; do
+                $chain sh -c 'read end < never; :' & demo=$!
+                spin=0
+                while [ $spin -lt $((round * 40)) ]; do
+                    spin=$((spin + 1))
                 done
-            done"#;
-        assert_eq!(machine.with_steps(user, script), "143\n".repeat(40));
-    }
+                kill -TERM $demo; status=0; wait $demo || status=$?
+                echo $status
+                round=$((round + 1))
+            done
+        done"#;
+    assert_steps(script, &"143\n".repeat(40));
 }
 
 /// P9: when a process changes its ids, the kernel clears its parent-death
