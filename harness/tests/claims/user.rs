@@ -168,15 +168,37 @@ Learned: only uid 0 keeps its capabilities at execve(2).\n"
     }
 }
 
-/// Each row: what is written from outside to the files of a process in a new
-/// user namespace, as `FILE TEXT; FILE TEXT`, and how the last write ended.
-#[track_caller]
-fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
+const EPERM: &str = "EPERM";
+const EINVAL: &str = "EINVAL";
+
+/// What is written from outside to the files of a process in a new user
+/// namespace, and how the last write of reader and of root ends. Each map of one
+/// and of two lines is among those of `maps.rs`.
+const WRITES: [(&str, &str, &str); 9] = [
+    ("uid_map 0 1000 1", "done", "done"),
+    // Another user's uid.
+    ("uid_map 0 1001 1", EPERM, "done"),
+    // A second write after a successful one, and after a refused one.
+    ("uid_map 0 1000 1; uid_map 0 1000 1", EPERM, EPERM),
+    ("uid_map 0 1001 1; uid_map 0 1000 1", "done", EPERM),
+    // No length, and not a number.
+    ("uid_map 0 1000", EINVAL, EINVAL),
+    ("uid_map zero 1000 1", EINVAL, EINVAL),
+    // Since Linux 3.19, and only if the writer has no CAP_SETGID outside.
+    ("gid_map 0 1000 1", EPERM, "done"),
+    ("setgroups deny; gid_map 0 1000 1", "done", "done"),
+    // A denial cannot be undone.
+    ("setgroups deny; setgroups allow", EPERM, EPERM),
+];
+
+/// S3, S4: the control is what happens when root outside writes the same bytes.
+#[test]
+fn map_is_written_once_and_gid_map_after_a_denial() {
     // A map must be written with one system call. dd(1) writes a block with
     // one call, while some printf write each line with a call of its own.
     // strace(1) prints how the call ended.
     let mut script = "write() {
-            printf \"$2\" > text
+            echo \"$2\" > text
             strace -qq -o calls -e trace=write dd bs=4096 \\
                 < text > /proc/$pid/$1 2> /dev/null || :
             while read -r call; do
@@ -185,7 +207,7 @@ fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
             done < calls
         }\n"
     .to_string();
-    for (steps, _) in rows {
+    for (steps, ..) in WRITES {
         script += "unshare --user sh -c 'echo $$; kill -STOP $$' | {
             read pid\n";
         for step in steps.split("; ") {
@@ -194,29 +216,14 @@ fn assert_ends(machine: &Machine, user: User, rows: &[(&str, &str)]) {
         }
         script += "kill -KILL $pid; printf '%s\\n' \"$end\"; }\n";
     }
-    let calls = machine.sh(user, &script);
-    let ends: Vec<String> = calls.lines().map(end_of_call).collect();
-    let ends = ends.iter().map(String::as_str);
-    let seen: Vec<_> = rows.iter().map(|row| row.0).zip(ends).collect();
-    assert_eq!(seen, rows, "{user}");
-}
-
-const EPERM: &str = "EPERM";
-const EINVAL: &str = "EINVAL";
-
-/// S3: this is so since Linux 3.19, and only if the writer has no CAP_SETGID
-/// outside.
-#[test]
-fn gid_map_needs_setgroups_to_be_denied_first() {
     let machine = fresh_machine();
-    let readers = [
-        ("gid_map 0 1000 1", EPERM),
-        ("setgroups deny; gid_map 0 1000 1", "done"),
-        // A denial cannot be undone.
-        ("setgroups deny; setgroups allow", EPERM),
-    ];
-    assert_ends(&machine, Reader, &readers);
-    assert_ends(&machine, Root, &[("gid_map 0 1000 1", "done")]);
+    let [readers, roots] = USERS.map(|user| machine.sh(user, &script));
+    let ends = readers.lines().zip(roots.lines());
+    let ends: Vec<_> =
+        ends.map(|(one, two)| [one, two].map(end_of_call)).collect();
+    let seen = WRITES.iter().zip(&ends);
+    let seen = seen.map(|((steps, ..), [one, two])| (*steps, &**one, &**two));
+    assert_eq!(seen.collect::<Vec<_>>(), WRITES);
 }
 
 /// S7: the book's listing for user namespaces sets a Go `Credential` and no
@@ -253,35 +260,6 @@ fn without_a_map_no_id_can_be_set() {
         "done"
     );
     assert_eq!(machine.end_of_call(Root, &[], ["setresgid", ""], &gid), "done");
-}
-
-/// S4: the control is what happens when root outside writes the same bytes.
-#[test]
-fn uid_map_takes_one_line_for_oneself_once() {
-    let table = [
-        // One line, for the writer's own uid. Any number inside is allowed.
-        ("uid_map 0 1000 1", "done", "done"),
-        ("uid_map 5 1000 1", "done", "done"),
-        // The uid of another user, and that of root.
-        ("uid_map 0 1001 1", EPERM, "done"),
-        ("uid_map 0 0 1", EPERM, "done"),
-        // Two lines, and one line for two uids.
-        (r"uid_map 0 1000 1\n1 1001 1\n", EPERM, "done"),
-        ("uid_map 0 1000 2", EPERM, "done"),
-        // A second write after a successful one, and after a refused one.
-        ("uid_map 0 1000 1; uid_map 0 1000 1", EPERM, EPERM),
-        ("uid_map 0 1001 1; uid_map 0 1000 1", "done", EPERM),
-        // No length, length 0, two lines that overlap, not a number.
-        ("uid_map 0 1000", EINVAL, EINVAL),
-        ("uid_map 0 1000 0", EINVAL, EINVAL),
-        (r"uid_map 0 1000 1\n0 1000 1\n", EINVAL, EINVAL),
-        ("uid_map zero 1000 1", EINVAL, EINVAL),
-    ];
-    let machine = fresh_machine();
-    let readers = table.map(|(steps, reader, _)| (steps, reader));
-    assert_ends(&machine, Reader, &readers);
-    let roots = table.map(|(steps, _, root)| (steps, root));
-    assert_ends(&machine, Root, &roots);
 }
 
 /// S3, S4: the example's table. The process that writes is inside, and so has
