@@ -31,10 +31,10 @@ impl Checkout {
         fs::create_dir(checkout.at("harness")).expect("a folder");
         File::create(checkout.at("target/CACHEDIR.TAG")).expect("a file");
         let built = common::program().parent().expect("a folder");
-        for demo in DEMOS.iter().chain(&["harness"]) {
-            let to = checkout.at("target/debug").join(demo);
-            fs::copy(built.join(demo), to).expect("a copy");
-        }
+        // Not by this process: see `executable`.
+        let mut cp = Command::new("cp");
+        cp.args(DEMOS.map(|demo| built.join(demo))).arg(built.join("harness"));
+        cp.arg(checkout.at("target/debug")).assert().success();
         executable(&checkout.uts_demo(), "#!/bin/sh\necho the copy\n");
         let example = checkout.at("target/debug/examples/copies");
         executable(&example, "#!/bin/sh\necho its example\n");

@@ -342,6 +342,18 @@ fn signal_at_any_moment_of_the_beginning_is_not_lost() {
     assert_steps(script, &"143\n".repeat(40));
 }
 
+/// P9
+#[test]
+fn nobody_inside_outlives_pid_demo() {
+    let script = r#"
+        inside '. ./sleeper & wait'
+        there $child $word
+        kill -KILL $demo; wait $demo || echo $?
+        gone() { case $(there $child $word) in *there*) false; esac; }
+        soon gone"#;
+    assert_steps(script, "there\nthere\n137\n");
+}
+
 /// P9: when a process changes its ids, the kernel clears its parent-death
 /// signal. So PID 1 should keep its ids, and let a child change them.
 #[test]

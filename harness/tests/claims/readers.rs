@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -64,11 +63,17 @@ pub fn typed(argv: &[&str]) -> assert_cmd::Command {
     command
 }
 
-/// Writes a file with this text, a script, and makes it executable.
+/// Writes a file with this text, a script, and makes it executable. Another
+/// process writes it: a child that another test forks just now would inherit
+/// the open file, and to run it would fail (ETXTBSY) until that child's exec.
+#[track_caller]
 pub fn executable(path: &Path, text: &str) {
-    fs::write(path, text).expect("a file");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-        .expect("chmod");
+    assert_cmd::Command::new("sh")
+        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .write_stdin(text)
+        .assert()
+        .success();
 }
 
 /// `$HARNESS_KILLS`: how often each program is killed at any moment.

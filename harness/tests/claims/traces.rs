@@ -73,7 +73,7 @@ const PROCESSES: &str = "
         case $name in kworker*) ;; *) echo $comm: $name ;; esac
     done 2> /dev/null";
 
-/// G5, P9: each is killed `HARNESS_KILLS` times, and the examples too, if that is
+/// G5: each is killed `HARNESS_KILLS` times, and the examples too, if that is
 /// set.
 #[test]
 fn killed_at_any_moment_a_program_leaves_no_trace() {
