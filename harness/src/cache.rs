@@ -15,20 +15,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::initramfs::Below;
-use crate::room::Room;
+use crate::room::MACHINES;
 use crate::sparse::copy_sparse;
 use crate::stamp::{Stamp, path};
 
 /// How many saved states are kept, for different kernels and builds.
 const STATES: usize = 2;
 
-/// The lock of the cache: one process at a time writes to it.
-pub fn lock(cache: &Path, of: &Room) -> Result<Flock<File>, Failure> {
-    let path = cache.join("lock");
-    let fail = |error| Failure::new(of.error(&path, &error));
-    let lock = File::create(&path).map_err(fail)?;
-    let lock = Flock::lock(lock, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| fail(errno.into()))?;
+/// The lock of the cache. Who gets it removes what a process that was killed
+/// has left.
+///
+/// # Errors
+/// As flock(2).
+pub fn lock(cache: &Path) -> Result<Flock<File>, Failure> {
+    let lock = crate::lock::lock(cache, &MACHINES)?;
     tidy(cache);
     Ok(lock)
 }
@@ -255,8 +255,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
+    use tempfile::TempDir;
+
     use super::*;
-    use crate::room::MACHINES;
     use crate::stamp::stamped;
 
     fn inputs(accelerator: &str) -> Inputs {
@@ -264,69 +265,79 @@ mod tests {
         Inputs { accelerator, host, files: vec![], places: vec![] }
     }
 
+    /// The files of a machine, of what it was made of, and of a demo. A path may
+    /// hold any byte, also a newline.
+    const FILES: [&str; 4] = ["memory", "state", "a\nb", "demo"];
+
+    fn save(dir: &Path) {
+        let stamp = |name: &str| vec![stamped(&dir.join(name)).expect("it")];
+        let manifest = Manifest {
+            inputs: inputs("tcg"),
+            sources: stamp(FILES[2]),
+            demos: stamp(FILES[3]),
+            below: Below::default(),
+            made: made(dir).expect("stamps"),
+            memory: 1,
+            frames: vec![],
+        };
+        manifest.write(dir).expect("written");
+    }
+
+    fn intact(dir: &Path, accelerator: &str) -> Option<Saved> {
+        Saved::intact(dir.to_path_buf(), &inputs(accelerator))
+    }
+
+    /// A folder with these files, in which a machine is saved.
+    fn saved() -> TempDir {
+        let dir = tempfile::tempdir().expect("a folder");
+        for name in FILES {
+            fs::write(dir.path().join(name), "1234").expect("a file");
+        }
+        save(dir.path());
+        dir
+    }
+
     #[test]
     fn changed_file_makes_a_saved_state_invalid() {
-        // A path may hold any byte, also a newline.
-        let dir = tempfile::tempdir().expect("a folder");
-        let dir = dir.path().join("new");
-        let [source, demo] = ["a\nb", "demo"].map(|name| dir.join(name));
-        let mut files = ["memory", "state"].map(|name| dir.join(name)).to_vec();
-        files.push(source.clone());
-        fs::create_dir(&dir).expect("a folder");
-        for path in files.iter().chain([&demo]) {
-            fs::write(path, "1234").expect("a file");
-        }
-        let save = || {
-            let manifest = Manifest {
-                inputs: inputs("tcg"),
-                sources: vec![stamped(&source).expect("a stamp")],
-                demos: vec![stamped(&demo).expect("a stamp")],
-                below: Below::default(),
-                made: made(&dir).expect("stamps"),
-                memory: 1,
-                frames: vec![],
-            };
-            manifest.write(&dir).expect("written");
-        };
-        let intact = |it: &str| Saved::intact(dir.clone(), &inputs(it));
-        save();
-        assert!(intact("kvm").is_none());
-        let first = intact("tcg").expect("it is intact");
-        assert!(first.is_there());
-        // The same again is another one.
-        fs::remove_file(dir.join(MANIFEST)).expect("a file");
-        assert!(!first.is_there());
-        save();
-        assert!(!first.is_there());
-
-        for path in &files {
-            File::options()
-                .write(true)
-                .open(path)
-                .and_then(|file| file.set_len(3))
-                .expect("a file");
-            assert!(intact("tcg").is_none());
-            save();
+        let dir = saved();
+        let dir = dir.path();
+        for path in FILES[..3].iter().map(|name| dir.join(name)) {
+            fs::write(&path, "123").expect("a file");
+            assert!(intact(dir, "tcg").is_none());
+            save(dir);
             let mode = PermissionsExt::from_mode(0o600);
-            fs::set_permissions(path, mode).expect("chmod");
-            assert!(intact("tcg").is_none());
-            save();
-            assert!(intact("tcg").is_some());
-            fs::remove_file(path).expect("a file");
-            assert!(intact("tcg").is_none());
-            fs::write(path, "1234").expect("a file");
-            save();
+            fs::set_permissions(&path, mode).expect("chmod");
+            assert!(intact(dir, "tcg").is_none());
+            save(dir);
+            assert!(intact(dir, "tcg").is_some());
+            fs::remove_file(&path).expect("a file");
+            assert!(intact(dir, "tcg").is_none());
+            fs::write(&path, "1234").expect("a file");
+            save(dir);
         }
         // A demo that has changed is delivered.
-        fs::write(&demo, "12345").expect("a file");
-        assert!(intact("tcg").is_some());
-        let whole = fs::read(dir.join(MANIFEST)).expect("a file");
+        fs::write(dir.join(FILES[3]), "12345").expect("a file");
+        assert!(intact(dir, "tcg").is_some());
+    }
+
+    #[test]
+    fn manifest_must_be_whole_and_the_same() {
+        let dir = saved();
+        let dir = dir.path();
+        let manifest = dir.join(MANIFEST);
+        assert!(intact(dir, "kvm").is_none());
+        let first = intact(dir, "tcg").expect("it is intact");
+        assert!(first.is_there());
+        // The same again is another one.
+        fs::remove_file(&manifest).expect("a file");
+        assert!(!first.is_there());
+        save(dir);
+        assert!(!first.is_there());
+        let whole = fs::read(&manifest).expect("a file");
         for damaged in [b"rubbish", &whole[1..], &whole[..whole.len() - 1]] {
-            fs::write(dir.join(MANIFEST), damaged).expect("a file");
-            assert!(intact("tcg").is_none());
+            fs::write(&manifest, damaged).expect("a file");
+            assert!(intact(dir, "tcg").is_none());
         }
-        fs::remove_file(dir.join(MANIFEST)).expect("a file");
-        assert!(intact("tcg").is_none());
     }
 
     #[test]
@@ -375,7 +386,7 @@ mod tests {
                 fs::create_dir_all(dir.join("below")).expect("a folder");
             }
         };
-        let held = lock(cache, &MACHINES).expect("a lock");
+        let held = lock(cache).expect("a lock");
         make();
         tidy_up(cache);
         assert!(left.iter().all(|dir| dir.exists()));
@@ -383,7 +394,7 @@ mod tests {
         tidy_up(cache);
         assert!(!left.iter().any(|dir| dir.exists()));
         make();
-        let _held = lock(cache, &MACHINES).expect("a lock");
+        let _held = lock(cache).expect("a lock");
         assert!(!left.iter().any(|dir| dir.exists()));
     }
 }

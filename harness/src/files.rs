@@ -136,30 +136,6 @@ pub fn readers_own(
 mod tests {
     use super::*;
 
-    fn words(words: &[&str]) -> Vec<OsString> {
-        words.iter().map(OsString::from).collect()
-    }
-
-    #[test]
-    fn words_that_are_files_here_and_not_in_the_guest_are_the_readers() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let file = dir.path().join("file");
-        fs::write(&file, "").expect("a file");
-        let name = file.to_str().expect("text");
-        let programs = [("/usr/bin/sh".into(), "/usr/bin/dash".into())];
-        let own = |argv: &[&str]| readers_own(&words(argv), &programs);
-        let found =
-            own(&["sh", "/bin/sh", "/etc/passwd", "/nosuch/file", name]);
-        let wanted = vec![(file.clone(), file.clone())];
-        assert_eq!(found.expect("files"), wanted);
-        // Files of the kernel's are in every guest.
-        assert_eq!(own(&["sh", "/proc/self/status"]).expect("none"), []);
-        // COMMAND is found on PATH; its arguments are not.
-        let found = own(&["env", "env"]).expect("a program");
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].0, Path::new("/usr/local/bin/env"));
-    }
-
     #[test]
     fn everything_in_a_folder_goes_in_but_no_socket() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -10,14 +10,15 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cpio::newc::ModeFileType;
 use serde::{Deserialize, Serialize};
 
 use crate::contents::{DIRECTORIES, ETC, HOMES, MERGED, find, merged};
+use crate::elf::{Elf, elf};
 use crate::failure::Failure;
 use crate::files::Files;
 use crate::kernel::{Kernel, Module};
-use crate::libraries::{Elf, elf, in_parallel, libraries};
+use crate::libraries::{in_parallel, libraries};
+use crate::newc::{self, Entry, Node};
 use crate::overlay;
 use crate::stamp::{self, Stamp, path, stamped};
 
@@ -42,23 +43,6 @@ pub struct Below {
     paths: BTreeSet<Vec<u8>>,
     /// The dynamic linker of a library that names none.
     linker: Option<Vec<u8>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    mode: u32,
-    /// The time of its last change, in seconds since the epoch.
-    time: u32,
-    node: Node,
-}
-
-#[derive(Debug)]
-enum Node {
-    Directory,
-    Link(PathBuf),
-    File(Vec<u8>),
-    /// /dev/console.
-    Console,
 }
 
 impl Tree {
@@ -365,44 +349,12 @@ impl Tree {
         Ok(())
     }
 
-    /// The tree in the format that the kernel unpacks at boot: cpio, "newc"
-    /// (Documentation/driver-api/early-userspace/buffer-format.rst). A folder
-    /// comes before what is in it.
-    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
-        for (number, (path, entry)) in self.entries.iter().enumerate() {
-            let name = path.strip_prefix("/").unwrap_or(path);
-            let name = name.to_str().ok_or_else(|| {
-                io::Error::other(format!("not UTF-8: {}", path.display()))
-            })?;
-            let builder = cpio::newc::Builder::new(name)
-                .ino(number as u32 + 10)
-                .mode(entry.mode)
-                .mtime(entry.time);
-            let (builder, bytes) = match &entry.node {
-                Node::Directory => (
-                    builder.set_mode_file_type(ModeFileType::Directory),
-                    &[][..],
-                ),
-                Node::Link(target) => (
-                    builder.set_mode_file_type(ModeFileType::Symlink),
-                    target.as_os_str().as_bytes(),
-                ),
-                Node::File(bytes) => (
-                    builder.set_mode_file_type(ModeFileType::Regular),
-                    &bytes[..],
-                ),
-                Node::Console => {
-                    let builder = builder.rdev_major(5).rdev_minor(1);
-                    (builder.set_mode_file_type(ModeFileType::Char), &[][..])
-                }
-            };
-            let size = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-            let mut file = builder.write(&mut to, size);
-            file.write_all(bytes)?;
-            file.finish()?;
-        }
-        cpio::newc::trailer(to)?;
-        Ok(())
+    /// Writes the tree as an archive.
+    ///
+    /// # Errors
+    /// If it cannot be written, or a path is not UTF-8.
+    pub fn write(&self, to: impl Write) -> io::Result<()> {
+        newc::write(&self.entries, to)
     }
 
     /// Whether there is nothing to be unpacked.

@@ -2,19 +2,21 @@
 //! to prove what a namespace does, and to try what would damage a machine.
 //!
 //! [`Harness::new`] finds a kernel (`kernel/`), QEMU and the tools, or fetches
-//! what is missing (`packages.rs`, `overlay.rs`); packs what is in the machine
-//! (`contents.rs`) into an initramfs (`initramfs.rs`, `libraries.rs`); and
-//! starts a machine (`qemu.rs`, `machine.rs`), whose state it keeps
-//! (`cache.rs`). [`Harness::start`] starts such a machine from its saved state,
-//! a [`Vm`], and delivers what has changed since and the reader's files
-//! (`files.rs`).
+//! what is missing (`packages.rs`, `apt.rs`, `overlay.rs`); packs what is in
+//! the machine (`contents.rs`) into an initramfs (`initramfs.rs`,
+//! `libraries.rs`); starts a machine (`qemu.rs`, `machine.rs`), and keeps its
+//! state (`harness/make.rs`, `cache.rs`). [`Harness::start`] starts such a
+//! machine from its saved state, a [`Vm`], and delivers what has changed since
+//! and the reader's files (`files.rs`).
 //! [`Vm::run`] sends a [`Request`] over the [`wire`] to the [`guest`]'s PID 1,
 //! which runs the command and reports how it ended.
 
 mod accelerator;
+mod apt;
 mod arch;
 mod cache;
 mod contents;
+mod elf;
 mod env;
 mod failure;
 mod files;
@@ -23,7 +25,9 @@ mod harness;
 mod initramfs;
 mod kernel;
 mod libraries;
+mod lock;
 mod machine;
+mod newc;
 mod overlay;
 mod packages;
 mod programs;
@@ -40,14 +44,6 @@ pub mod wire;
 pub use env::{all_known, patience};
 pub use failure::{Failure, printable};
 pub use harness::Harness;
-pub use programs::{DEMOS, build as build_demos};
+pub use programs::DEMOS;
 pub use vm::{Input, Io, Vm};
 pub use wire::{End, Request, User};
-
-/// The guest's name of the serial port over which requests and output travel.
-///
-/// # Errors
-/// If the harness does not support this architecture.
-pub fn wire_port() -> Result<&'static str, Failure> {
-    Ok(arch::Arch::here()?.wire)
-}

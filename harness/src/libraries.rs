@@ -10,52 +10,6 @@ use std::thread;
 
 use crate::overlay;
 
-/// An ELF file, as far as it matters to its loading: elf(5).
-#[derive(Debug, PartialEq)]
-pub enum Elf {
-    /// A program that names its dynamic linker (PT_INTERP).
-    Program(PathBuf),
-    /// It has libraries, or could have, but names no dynamic linker: a library,
-    /// or a static program that may be loaded at any address.
-    Library,
-    /// A static program.
-    Static,
-}
-
-/// What kind of ELF file these bytes are. `None` if they are none.
-pub fn elf(bytes: &[u8]) -> Option<Elf> {
-    const PT_DYNAMIC: u64 = 2;
-    const PT_INTERP: u64 = 3;
-    let number = |at: usize, length: usize| {
-        let mut number = [0; 8];
-        number[..length].copy_from_slice(bytes.get(at..)?.get(..length)?);
-        usize::try_from(u64::from_le_bytes(number)).ok()
-    };
-    // Where the program headers are, and in each the offset and the length of
-    // what it describes. All have a width of 4 or 8 bytes.
-    let (width, headers, size, offset, length) = match bytes.get(..6)? {
-        b"\x7fELF\x01\x01" => (4, 28, 42, 4, 16),
-        b"\x7fELF\x02\x01" => (8, 32, 54, 8, 32),
-        _ => return None,
-    };
-    let (start, step) = (number(headers, width)?, number(size, 2)?);
-    let mut kind = Elf::Static;
-    for header in 0..number(size + 2, 2)? {
-        let at = start.checked_add(header * step)?;
-        match number(at, 4)? as u64 {
-            PT_INTERP => {
-                let path = bytes.get(number(at + offset, width)?..)?;
-                let path = path.get(..number(at + length, width)?)?;
-                let path = path.strip_suffix(b"\0").unwrap_or(path);
-                return Some(Elf::Program(OsStr::from_bytes(path).into()));
-            }
-            PT_DYNAMIC => kind = Elf::Library,
-            _ => {}
-        }
-    }
-    Some(kind)
-}
-
 /// The files that the dynamic linker at the path `linker` loads for this
 /// program or library, by the paths where it finds them, and itself. It maps
 /// them, and runs none of them: ld.so(8).
@@ -169,41 +123,10 @@ pub fn in_parallel<T: Sync, R: Send>(
 
 #[cfg(test)]
 mod tests {
-    use std::env;
-
     use rstest::rstest;
 
     use super::*;
-
-    #[test]
-    fn elf_file_names_its_dynamic_linker_or_is_static() {
-        let this = fs::read(env::current_exe().expect("a path")).expect("read");
-        let Some(Elf::Program(linker)) = elf(&this) else { panic!("dynamic") };
-        assert!(linker.is_absolute() && linker.exists(), "{linker:?}");
-        let cut = this[..70].to_vec();
-        assert_eq!(
-            [elf(&cut), elf(b"#!/bin/sh\n"), elf(b"")],
-            [None, None, None]
-        );
-
-        // A 32-bit file with one program header, of this type.
-        let file = |kind: u8| {
-            let mut file = b"\x7fELF\x01\x01".to_vec();
-            file.resize(84, 0);
-            file[28] = 52; // Where the headers are,
-            file[42] = 32; // how long each is,
-            file[44] = 1; // and how many.
-            file[52] = kind;
-            file[56] = 84; // Where its part of the file is,
-            file[68] = 6; // and how long.
-            file.extend(b"/ld.so\0rest");
-            file[68] = 7;
-            elf(&file)
-        };
-        assert_eq!(file(3), Some(Elf::Program("/ld.so".into())));
-        assert_eq!(file(2), Some(Elf::Library));
-        assert_eq!(file(1), Some(Elf::Static));
-    }
+    use crate::elf::{Elf, elf};
 
     #[test]
     fn list_of_glibc_and_of_musl_is_read() {
@@ -312,14 +235,5 @@ mod tests {
         let why = why.expect_err("refused");
         assert!(why.ends_with("is not root's"), "{why}");
         assert!(!dir.path().join("ld.so.ran").exists());
-    }
-
-    #[test]
-    fn all_are_done_in_their_order() {
-        let all: Vec<u32> = (0..100).collect();
-        let done = in_parallel(&all, |number| number + 1);
-        assert!(done.into_iter().eq(1..101));
-        let nothing: Vec<u32> = in_parallel(&[], |number: &u32| *number);
-        assert!(nothing.is_empty());
     }
 }

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use std::{env, fs, io};
 
 use crate::arch::Arch;
+use crate::elf::{Elf, elf};
 use crate::env::on_path;
-use crate::libraries::{Elf, elf};
 use crate::packages::{Wanted, unpacked};
 
 /// Where the tools are unpacked that this machine lacks.

@@ -2,17 +2,16 @@
 //! Their packages are fetched by apt and unpacked without root, and are not
 //! installed. Other package managers cannot do that.
 
-use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::{fs, io};
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::cache::lock;
+use crate::apt::{Archive, Lists, command, output, reason};
 use crate::env::variable;
-use crate::progress::{progress, report_if_slow};
+use crate::lock::lock;
+use crate::progress::progress;
 use crate::room::PACKAGES;
 use crate::stamp::Stamp;
 
@@ -132,10 +131,6 @@ fn renew(
     Err(why.join("\n"))
 }
 
-/// A package's file: its name, which has the version in it, and its length in
-/// bytes.
-type Archive = (String, u64);
-
 /// The list of what is unpacked in a folder.
 const LIST: &str = "packages";
 
@@ -212,192 +207,9 @@ fn relative_links(root: &Path, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Lists of packages.
-pub struct Lists {
-    /// Their folder, if they are not the system's.
-    own: Option<PathBuf>,
-    /// Whether they are fetched first.
-    update: bool,
-}
-
-impl Lists {
-    /// A package and all that it needs today, directly or not.
-    pub fn needed(&self, package: &str) -> Result<Vec<String>, String> {
-        let mut apt = self.command("apt-cache");
-        let apt = apt.args(["depends", "--recurse", "--important", package]);
-        output(apt).map(|text| names(&text))
-    }
-
-    /// What would be installed with these packages, as NAME=VERSION. What apt
-    /// would remove for that does not matter: nothing is installed.
-    pub fn to_install(&self, names: &[String]) -> Result<Vec<String>, String> {
-        let mut apt = self.command("apt-get");
-        // A package may be installed, and its program may be gone.
-        let apt = apt.args(["-s", "install", "--reinstall"]);
-        let apt = apt.arg("--no-install-recommends").args(names);
-        output(apt).map(|text| installed(&text))
-    }
-
-    /// The files of these packages.
-    fn archives(&self, names: &[String]) -> Result<Vec<Archive>, String> {
-        let mut apt = self.command("apt-get");
-        let apt = apt.args(["--print-uris", "download"]).args(names);
-        output(apt).map(|text| archives(&text))
-    }
-
-    /// Fetches these files into this folder.
-    fn download(&self, files: &[Archive], to: &Path) -> Result<(), String> {
-        fs::create_dir_all(to).map_err(|error| reason(to, error))?;
-        let mb = |bytes: u64| bytes.div_ceil(1_000_000);
-        let size = mb(files.iter().map(|(_, size)| size).sum());
-        let names = files.iter().filter_map(|(name, _)| name.split('_').next());
-        let names: Vec<&str> = names.collect();
-        progress(format_args!(
-            "fetching {size} MB, to be unpacked and not installed: {}",
-            names.join(" ")
-        ));
-        let fetched = || {
-            let entries = fs::read_dir(to).into_iter().flatten().flatten();
-            let entries = entries.filter_map(|entry| entry.metadata().ok());
-            mb(entries.map(|found| found.len()).sum())
-        };
-        let now = || format!("fetched {} of {size} MB", fetched());
-        let packages = files.iter().map(|(name, _)| {
-            // NAME_VERSION_ARCHITECTURE.deb
-            let mut parts = name.split('_');
-            let name = parts.next().unwrap_or_default();
-            let version = parts.next().unwrap_or_default();
-            format!("{name}={}", version.replace("%3a", ":"))
-        });
-        // Files that are there are not fetched again, unless they are damaged.
-        let mut apt = self.command("apt-get");
-        apt.arg("download").args(packages).current_dir(to);
-        report_if_slow(now, || output(&mut apt)).map(drop)
-    }
-
-    /// Fetches these lists.
-    fn update(&self) -> Result<(), String> {
-        let Some(own) = &self.own else { return Ok(()) };
-        for dir in ["lists/partial", "cache/archives/partial"] {
-            let dir = own.join(dir);
-            fs::create_dir_all(&dir).map_err(|error| reason(&dir, error))?;
-        }
-        let mut apt = self.command("apt-get");
-        output(apt.arg("update")).map(drop)
-    }
-
-    fn command(&self, name: &str) -> Command {
-        let mut apt = command(name);
-        // Root's apt would fetch as the user `_apt`, who cannot write here.
-        apt.args(["-q", "-o", "APT::Sandbox::User=root"]);
-        if let Some(own) = &self.own {
-            let own = own.display();
-            for option in [
-                format!("Dir::State::lists={own}/lists"),
-                format!("Dir::Cache={own}/cache"),
-                // Tables of 80 MB, which save a second.
-                "Dir::Cache::pkgcache=".into(),
-                "Dir::Cache::srcpkgcache=".into(),
-                "Acquire::GzipIndexes=true".into(),
-                "Acquire::Languages=none".into(),
-            ] {
-                apt.args(["-o", &option]);
-            }
-        }
-        apt
-    }
-}
-
-/// The packages in an answer of `apt-cache depends`.
-fn names(answer: &str) -> Vec<String> {
-    // Dependencies are indented below each package's own line.
-    let names = answer.lines().filter(|line| !line.starts_with(' '));
-    names.map(String::from).collect()
-}
-
-/// The packages in an answer of `apt-get -s install`: `Inst NAME [OLD] (NEW
-/// RELEASE [ARCHITECTURE])`.
-fn installed(answer: &str) -> Vec<String> {
-    let lines = answer.lines().filter_map(|line| line.strip_prefix("Inst "));
-    let packages = lines.filter_map(|line| {
-        let (name, rest) = line.split_once(' ')?;
-        let version = rest.split_once('(')?.1.split(' ').next()?;
-        Some(format!("{name}={version}"))
-    });
-    packages.collect()
-}
-
-/// The files in an answer of `apt-get --print-uris`: 'URI' NAME LENGTH HASH.
-fn archives(answer: &str) -> Vec<Archive> {
-    let lines = answer.lines().filter_map(|line| line.strip_prefix('\''));
-    let files = lines.filter_map(|line| {
-        let mut words = line.split_once("' ")?.1.split(' ');
-        Some((words.next()?.to_string(), words.next()?.parse().ok()?))
-    });
-    let mut files: Vec<Archive> = files.collect();
-    files.sort();
-    files
-}
-
-/// A program whose output is parsed, and so must be in English.
-fn command(name: &str) -> Command {
-    let mut command = Command::new(name);
-    command.env("LC_ALL", "C");
-    command
-}
-
-fn output(command: &mut Command) -> Result<String, String> {
-    let name = OsString::from(command.get_program());
-    let name = name.display();
-    let output =
-        command.output().map_err(|error| format!("{name}: {error}"))?;
-    if !output.status.success() {
-        let why = String::from_utf8_lossy(&output.stderr);
-        let why = why.trim();
-        let why = if why.is_empty() { "no reason given" } else { why };
-        return Err(format!("{name}: {why}"));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn reason(path: &Path, error: io::Error) -> String {
-    format!("{}: {error}", path.display())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dependencies_of_a_package_are_no_packages_of_their_own() {
-        let answer = "linux-image-virtual
-linux-image-6.8.0-31-generic
- |Depends: wireless-regdb
-  Depends: kmod
-kmod\n";
-        let wanted =
-            ["linux-image-virtual", "linux-image-6.8.0-31-generic", "kmod"];
-        assert_eq!(names(answer), wanted);
-    }
-
-    #[test]
-    fn what_apt_would_remove_is_not_fetched() {
-        let answer = "Remv qemu-utils [1:10.0]
-Inst libaio1 (0.3.113-4 Debian:12.11/oldstable [amd64])
-Inst kmod [30] (30+b1 Debian:12.11/oldstable [amd64]) []
-Conf libaio1 (0.3.113-4 Debian:12.11/oldstable [amd64])\n";
-        assert_eq!(installed(answer), ["libaio1=0.3.113-4", "kmod=30+b1"]);
-    }
-
-    #[test]
-    fn package_is_known_by_its_file_which_has_the_version() {
-        let answer = "'http://a/b_1%253a2_all.deb' b_1%3a2_all.deb 7 SHA256:0
-'http://a/a_1_all.deb' a_1_all.deb 53080 SHA256:0\n";
-        let files = archives(answer);
-        let wanted = [("a_1_all.deb", 53080), ("b_1%3a2_all.deb", 7)];
-        let wanted = wanted.map(|(name, size)| (name.to_string(), size));
-        assert_eq!(files, wanted);
-    }
 
     /// A folder with two links: to a file of the same packages, and to one that
     /// is not there.
@@ -418,52 +230,5 @@ Conf libaio1 (0.3.113-4 Debian:12.11/oldstable [amd64])\n";
         let there = |path: &str| Some(PathBuf::from(path));
         assert_eq!(modprobe.ok(), there("../../bin/kmod"));
         assert_eq!(awk.ok(), there("/etc/alternatives/awk"));
-    }
-
-    /// Asks apt, whose answer is this.
-    fn ask(store: &Path, plan: &dyn Fn() -> String) -> Result<PathBuf, String> {
-        let wanted = Wanted {
-            name: "nothing",
-            plan: &|_| Err(plan()),
-            has: &|dir| dir.join("old").exists(),
-            finish: &|_| panic!("nothing was fetched"),
-        };
-        let lists = [Lists { own: None, update: false }];
-        unpacked_by(&lists, store, &wanted)
-    }
-
-    #[test]
-    fn failure_is_told_whole_and_what_is_there_is_kept() {
-        let store = tempfile::tempdir().expect("a folder");
-        let store = store.path().join("store");
-        let dir = store.join("nothing");
-        let failure = || "E: one\nE: two".into();
-        assert_eq!(ask(&store, &failure), Err(failure()));
-        fs::create_dir_all(&dir).expect("a folder");
-        fs::write(dir.join("old"), "").expect("a file");
-        assert_eq!(ask(&store, &failure), Ok(dir.clone()));
-        assert!(dir.join("old").exists());
-        assert!(!store.join("nothing.new").exists());
-    }
-
-    #[test]
-    fn apt_is_asked_again_only_after_its_lists_or_the_system_changed() {
-        let store = tempfile::tempdir().expect("a folder");
-        let store = store.path();
-        let dir = store.join("nothing");
-        fs::create_dir_all(&dir).expect("a folder");
-        fs::write(dir.join("old"), "").expect("a file");
-        let asked = std::cell::Cell::new(0);
-        let ask = || {
-            let count = || {
-                asked.set(asked.get() + 1);
-                "no such package".into()
-            };
-            ask(store, &count).expect("what is there");
-            asked.get()
-        };
-        assert_eq!([ask(), ask(), ask()], [1, 1, 1]);
-        fs::write(store.join("nothing.asked"), "before").expect("a file");
-        assert_eq!([ask(), ask()], [2, 2]);
     }
 }

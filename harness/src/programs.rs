@@ -222,17 +222,4 @@ mod tests {
             assert_eq!(target_dir(Path::new(&harness)), Path::new(target));
         }
     }
-
-    #[test]
-    fn failed_build_begins_with_its_first_error() {
-        let words = "   Compiling uts-demo v0.1.0\n\
-                     warning: unused variable\n --> uts-demo/src/main.rs:1:2\n\
-                     error[E0425]: no such name\n --> uts-demo/src/main.rs:7:5";
-        assert_eq!(
-            refusal(words),
-            "cargo build failed: error[E0425]: no such name\n\
-             warning: unused variable\n --> uts-demo/src/main.rs:1:2\n\
-             error[E0425]: no such name\n --> uts-demo/src/main.rs:7:5"
-        );
-    }
 }

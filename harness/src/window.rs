@@ -138,24 +138,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn view_writes_pages_in_the_order_of_the_frames() {
-        let mut pages = vec![0_u8; WINDOW];
-        let base = pages.as_mut_ptr() as usize;
-        // The last page first: the frames may be in any order.
-        let places = (0..WINDOW / PAGE).rev().map(|it| base + it * PAGE);
-        let memory = File::options().write(true).open("/proc/self/mem");
-        let memory = memory.expect("this process's memory");
-        let view = View { memory, pages: places.collect() };
-        let bytes: Vec<u8> = (0..PAGE + 5).map(|n| (n / 9) as u8).collect();
-        view.write(&bytes).expect("this process's memory");
-        let last = &pages[WINDOW - PAGE..];
-        assert_eq!(last, &bytes[..PAGE]);
-        let before = WINDOW - 2 * PAGE;
-        assert_eq!(pages[before..before + 5], bytes[PAGE..]);
-        assert_eq!(pages[before + 5], 0);
-    }
-
-    #[test]
     fn frame_is_found_where_the_kernels_pages_are_larger() {
         // Page 13 is the second of the four in the kernel's page 3.
         let entry = |at| {

@@ -305,12 +305,6 @@ mod tests {
     }
 
     #[test]
-    fn checksum_is_crc_32() {
-        // The check value of that algorithm.
-        assert_eq!(sum(b"123456789"), 0xcbf4_3926);
-    }
-
-    #[test]
     fn frame_without_end_takes_limited_memory() {
         let mut decoder = Decoder::default();
         for _ in 0..3 * LONGEST {

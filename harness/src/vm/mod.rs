@@ -55,17 +55,6 @@ pub enum RestoreError {
     State(Failure),
 }
 
-impl RestoreError {
-    /// What failed.
-    pub fn into_failure(self) -> Failure {
-        match self {
-            RestoreError::Qemu(failure) | RestoreError::State(failure) => {
-                failure
-            }
-        }
-    }
-}
-
 /// What has happened to the reader's terminal.
 pub type Event<'a> = dyn FnMut() -> Option<(u16, u16)> + 'a;
 

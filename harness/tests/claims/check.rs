@@ -3,10 +3,8 @@
 //! lacks that alone.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
@@ -14,8 +12,9 @@ use harness::DEMOS;
 use harness::guest::check::rows;
 
 use crate::common;
+use crate::fixture::compile;
+use crate::readers::executable;
 use crate::target::{Machine, Root, fresh_machine};
-use crate::vm::executable;
 
 /// What a row says: `+` ok, `X` not ok, `.` skipped.
 type Outcome = char;
@@ -57,19 +56,7 @@ fn those(outcomes: &[Outcome], wanted: Outcome) -> BTreeSet<&'static str> {
 static CONTAINER: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a folder");
     let program = dir.path().join("container");
-    let here = common::package();
-    let source = here.join("tests/guest/made-wrong/container.rs");
-    // The compiler in the folder of the Cargo that runs this test.
-    let cargo = env::var_os("CARGO").map(PathBuf::from);
-    let beside = cargo.map(|cargo| cargo.with_file_name("rustc"));
-    let rustc = beside.filter(|path| path.is_file());
-    let built = Command::new(rustc.unwrap_or("rustc".into()))
-        .args(["--edition", "2024", "-C", "opt-level=1", "-C", "strip=symbols"])
-        .args([source.as_os_str(), "-o".as_ref(), program.as_os_str()])
-        .output()
-        .expect("rustc");
-    let errors = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "{errors}");
+    compile("guest/made-wrong/container.rs", &program);
     fs::read(program).expect("the container")
 });
 
@@ -79,9 +66,7 @@ const PATH: &str = "/usr/local/bin/container";
 /// memory.
 fn machine() -> Machine {
     let machine = fresh_machine();
-    let cat = format!("cat > {PATH}; chmod 755 {PATH}");
-    let put = machine.run(Root, ["sh", "-euc", &cat], &CONTAINER);
-    assert!(put.status.success());
+    machine.put_bytes(PATH, &CONTAINER);
     let hierarchy = "
         [ -e /sys/fs/cgroup/cgroup.procs ] ||
             mount -t cgroup2 none /sys/fs/cgroup

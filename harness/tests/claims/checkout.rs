@@ -16,7 +16,7 @@ use predicates::prelude::*;
 use tempfile::TempDir;
 
 use crate::common;
-use crate::vm::{executable, start_at_terminal};
+use crate::readers::{executable, start_at_terminal, without_cargo};
 
 /// A checkout with a target folder, in which `uts-demo` is a script that says
 /// whose it is.
@@ -31,10 +31,10 @@ impl Checkout {
         fs::create_dir(checkout.at("harness")).expect("a folder");
         File::create(checkout.at("target/CACHEDIR.TAG")).expect("a file");
         let built = common::program().parent().expect("a folder");
-        for demo in DEMOS.iter().chain(&["harness"]) {
-            let to = checkout.at("target/debug").join(demo);
-            fs::copy(built.join(demo), to).expect("a copy");
-        }
+        // Not by this process: see `executable`.
+        let mut cp = Command::new("cp");
+        cp.args(DEMOS.map(|demo| built.join(demo))).arg(built.join("harness"));
+        cp.arg(checkout.at("target/debug")).assert().success();
         executable(&checkout.uts_demo(), "#!/bin/sh\necho the copy\n");
         let example = checkout.at("target/debug/examples/copies");
         executable(&example, "#!/bin/sh\necho its example\n");
@@ -68,12 +68,7 @@ impl Checkout {
     /// Its harness, as a program that Cargo has not started, without a network
     /// or a Cargo that works.
     pub fn plain(&self) -> Command {
-        let mut command = Command::new(self.at("target/debug/harness"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CARGO") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = without_cargo(&self.at("target/debug/harness"));
         // A Cargo that works may be in the folder of any tool.
         fs::create_dir_all(self.at("bin")).expect("a folder");
         let cargo = "#!/bin/sh\necho cargo was asked >&2; exit 101\n";
@@ -83,9 +78,7 @@ impl Checkout {
         let path =
             std::env::join_paths([self.at("bin")].into_iter().chain(dirs))
                 .expect("PATH");
-        let packages = common::harness().packages();
-        command.env("PATH", path).env("HARNESS_PACKAGES", packages);
-        command.env("CARGO_HOME", self.at("empty"));
+        command.env("PATH", path).env("CARGO_HOME", self.at("empty"));
         command.env("HOME", self.at("home")).env_remove("XDG_CACHE_HOME");
         command.env_remove("HARNESS_CACHE");
         command
@@ -172,19 +165,23 @@ fn cargo_builds_the_checkout_that_it_names() {
     }
 }
 
-/// V10: where Cargo fails, its words say why.
+/// V10: where Cargo fails, its words say why, the first error first.
 #[test]
 fn failed_build_says_what_cargo_said() {
     let checkout = Checkout::new();
-    let cargo = "echo 'error[E0425]: no such name' >&2
-        echo ' --> uts-demo/src/main.rs:7:5' >&2; exit 101";
-    let output = checkout.by_cargo(cargo).output().expect("harness");
-    output.assert().code(125).stdout("").stderr(
-        predicate::str::starts_with(
-            "harness: cargo build failed: error[E0425]: no such name\n",
-        )
-        .and(predicate::str::contains(" --> uts-demo/src/main.rs:7:5\n")),
+    let words = " --> uts-demo/src/main.rs:1:2
+error[E0425]: no such name
+ --> uts-demo/src/main.rs:7:5";
+    let cargo = format!(
+        "echo '   Compiling uts-demo v0.1.0
+warning: unused variable\n{words}' >&2; exit 101"
     );
+    let output = checkout.by_cargo(&cargo).output().expect("harness");
+    output.assert().code(125).stdout("").stderr(format!(
+        "harness: cargo build failed: error[E0425]: no such name\n    \
+         warning: unused variable\n    {}\n",
+        words.replace('\n', "\n    "),
+    ));
 }
 
 /// V10: at a terminal a build that takes long is seen to go on: the line

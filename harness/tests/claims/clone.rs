@@ -74,9 +74,7 @@ fn one_clone_gives_a_shell_in_four_namespaces() {
     let machine = fresh_machine();
     for user in USERS {
         let before = machine.sh(user, NAMESPACES);
-        let inside =
-            machine.run(user, ["clone", "sh", "-c", NAMESPACES], b"").stdout;
-        let inside = String::from_utf8(inside).expect("text");
+        let inside = machine.says(user, ["clone", "sh", "-c", NAMESPACES]);
         let (before, inside) = (words(&before), words(&inside));
         let names = &before[0];
         assert_eq!(inside[0], *names);
@@ -148,15 +146,14 @@ fn clone_puts_the_child_in_and_unshare_only_the_next_one() {
     // Here the last command is `:`, so that each shell forks for the other.
     let script = "echo $$; sh -c 'echo $$'; :";
     for user in USERS {
-        let output = machine.run(user, ["clone", "sh", "-c", script], b"");
-        output.assert().success().stdout("1\n2\n");
+        let seen = machine.says(user, ["clone", "sh", "-c", script]);
+        assert_eq!(seen, "1\n2\n");
 
         // The shell still has the PID that it had before it became unshare.
         let own = if user == Root { "-m" } else { "-Ur" };
         let exec = "echo $$; exec unshare -p \"$@\"";
         let argv = ["sh", "-c", exec, "sh", own, "sh", "-c", script];
-        let output = machine.run(user, argv, b"");
-        let seen = String::from_utf8(output.stdout).expect("text");
+        let seen = machine.says(user, argv);
         let [before, after, "1"] = seen.lines().collect::<Vec<_>>()[..] else {
             panic!("{seen}")
         };

@@ -10,81 +10,46 @@ use rstest::rstest;
 
 use crate::target::{Root, fresh_machine};
 
-/// A row of the contract: its name, the link's arguments, its status, standard
-/// output and standard error. `DEMO` stands for the link's name.
-type Row =
-    (&'static str, &'static [&'static str], i32, &'static str, &'static str);
-
-const CONTRACT: &[Row] = &[
-    ("status is that of command", &["sh", "-c", "exit 7"], 7, "", ""),
-    (
-        "it adds nothing to stdout and stderr",
-        &["sh", "-c", "echo out; echo err >&2"],
-        0,
-        "out\n",
-        "err\n",
-    ),
-    (
-        "command that does not exist is 127",
-        &["nosuch"],
-        127,
-        "",
-        "DEMO: exec nosuch: ENOENT: No such file or directory\n\
-         Is the name spelled right, and is it on PATH?\n",
-    ),
-    (
-        "empty command is 127",
-        &[""],
-        127,
-        "",
-        "DEMO: exec : ENOENT: No such file or directory\n\
-         Is the name spelled right, and is it on PATH?\n",
-    ),
-    (
-        "command that is no program is 126",
-        &["/etc/passwd"],
-        126,
-        "",
-        "DEMO: exec /etc/passwd: EACCES: Permission denied\n\
-         Is it a program, and executable (chmod +x)?\n",
-    ),
-    (
-        "unknown option is 125",
-        &["-x", "true"],
-        125,
-        "",
-        "DEMO: usage: DEMO [COMMAND [ARG]...]\n",
-    ),
-    (
-        "options of command are its own",
-        &["echo", "-h", "--version", "--", "-x"],
-        0,
-        "-h --version -- -x\n",
-        "",
-    ),
-    (
-        "lone dashes end the demo's options",
-        &["--", "echo", "--", "x"],
-        0,
-        "-- x\n",
-        "",
-    ),
-    (
-        "help is the usage line",
-        &["--help"],
-        0,
-        "usage: DEMO [COMMAND [ARG]...]\n",
-        "",
-    ),
-    ("version names the package", &["-V"], 0, "DEMO 0.1.0\n", ""),
-    (
-        "command finds sigpipe at its default",
-        &["grep", "SigIgn", "/proc/self/status"],
-        0,
-        "SigIgn:\t0000000000000000\n",
-        "",
-    ),
-];
+/// What is typed behind each demo, and what must come: its status, and then the
+/// lines of standard output, and behind `! ` those of standard error.
+const CONTRACT: &str = "\
+$ DEMO sh -c 'exit 7'
+7
+$ DEMO sh -c 'echo out; echo err >&2'
+0
+out
+! err
+$ DEMO nosuch
+127
+! DEMO: exec nosuch: ENOENT: No such file or directory
+! Is the name spelled right, and is it on PATH?
+$ DEMO ''
+127
+! DEMO: exec : ENOENT: No such file or directory
+! Is the name spelled right, and is it on PATH?
+$ DEMO /etc/passwd
+126
+! DEMO: exec /etc/passwd: EACCES: Permission denied
+! Is it a program, and executable (chmod +x)?
+$ DEMO -x true
+125
+! DEMO: usage: DEMO [COMMAND [ARG]...]
+$ DEMO echo -h --version -- -x
+0
+-h --version -- -x
+$ DEMO -- echo -- x
+0
+-- x
+$ DEMO --help
+0
+usage: DEMO [COMMAND [ARG]...]
+$ DEMO -V
+0
+DEMO 0.1.0
+$ DEMO grep SigIgn /proc/self/status
+0
+SigIgn:\t0000000000000000
+";
 
 /// G6
 #[rstest]
@@ -96,14 +61,21 @@ const CONTRACT: &[Row] = &[
 #[case::net("net-demo")]
 fn contract(#[case] demo: &str) {
     let machine = fresh_machine();
-    for (row, args, status, stdout, stderr) in CONTRACT {
+    let table = CONTRACT.replace("DEMO", demo);
+    for row in table.split("$ ").skip(1) {
+        let (typed, rest) = row.split_once('\n').expect("a line");
+        let (status, said) = rest.split_once('\n').expect("a status");
+        let said = said.split_inclusive('\n');
+        let (errors, lines): (Vec<&str>, Vec<&str>) =
+            said.partition(|line| line.starts_with("! "));
+        let typed = format!("exec {typed}");
         machine
-            .root([&[demo], *args].concat())
+            .root(["sh", "-c", &typed])
             .assert()
-            .append_context("row", row)
-            .code(*status)
-            .stdout(stdout.replace("DEMO", demo))
-            .stderr(stderr.replace("DEMO", demo));
+            .append_context("typed", typed)
+            .code(status.parse::<i32>().expect("a status"))
+            .stdout(lines.concat())
+            .stderr(errors.concat().replace("! ", ""));
     }
 }
 

@@ -2,75 +2,17 @@
 //! which is not booted anew for it.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
-use tempfile::TempDir;
 
 use crate::checkout::Checkout;
 use crate::common;
-use crate::target::patience;
-use crate::vm::{executable, kills};
-
-/// A QEMU that notes how it is started, and then is the real one.
-struct Watched {
-    dir: TempDir,
-    qemu: PathBuf,
-}
-
-impl Watched {
-    /// This shell command becomes QEMU.
-    fn new(start: &str) -> Watched {
-        let dir = tempfile::tempdir().expect("a folder");
-        let qemu = dir.path().join("qemu");
-        let log = dir.path().join("log");
-        let script = format!(
-            "#!/usr/bin/env bash
-            case \" $* \" in *' -incoming '*) how=restored ;; *) how=booted ;; esac
-            echo $how >> {}
-            qemu={}
-            {start}\n",
-            log.display(),
-            common::harness().qemu().expect("QEMU").display()
-        );
-        executable(&qemu, &script);
-        Watched { dir, qemu }
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// How often it was started, and how, since this was asked last.
-    fn starts(&self) -> String {
-        let log = fs::read_to_string(self.at("log")).unwrap_or_default();
-        let _ = fs::remove_file(self.at("log"));
-        log.replace('\n', " ")
-    }
-
-    /// The output of a command, which must succeed.
-    #[track_caller]
-    fn run(&self, mut command: std::process::Command) -> String {
-        command.env("HARNESS_QEMU", &self.qemu);
-        let mut command = assert_cmd::Command::from_std(command);
-        let end = command.timeout(2 * patience()).assert().success();
-        String::from_utf8(end.get_output().stdout.clone()).expect("text")
-    }
-}
-
-/// A harness with this cache.
-fn harness(cache: &Path, argv: &[&str]) -> std::process::Command {
-    let mut command = crate::vm::harness();
-    command.env("HARNESS_CACHE", cache);
-    command.env("HARNESS_PACKAGES", common::harness().packages());
-    command.args(argv);
-    command
-}
-
-const REAL: &str = "exec $qemu \"$@\"";
+use crate::readers::{BY_A_SHELL, REAL, Watched, apart, executable, kills};
 
 /// V12: a program, a file and a demo are edited, and the next command sees what
 /// they are now, whether they were written anew or replaced, with the same
@@ -157,47 +99,22 @@ fn next_command_sees_the_last_edit_and_no_boot() {
 fn what_is_delivered_is_what_would_be_saved() {
     let cache = common::scratch();
     let real = Watched::new(REAL);
-    let shell = Watched::new(
-        "exec {input}<&0
-        setpriv --pdeathsig KILL $qemu \"$@\" <&$input &
-        wait $!",
-    );
+    let shell = Watched::new(BY_A_SHELL);
     let dir = tempfile::tempdir().expect("a folder");
-    let tree = dir.path().join("tree");
-    for (name, mode) in
-        [("", 0o755), ("secret", 0o700), ("empty", 0o1777), ("sub", 0o711)]
-    {
-        fs::create_dir_all(tree.join(name)).expect("a folder");
-        let mode = PermissionsExt::from_mode(mode);
-        fs::set_permissions(tree.join(name), mode).expect("chmod");
-    }
+    let make = "
+        mkdir -p tree/secret tree/empty tree/sub; cd tree
+        cp $1 program; printf secret/key > secret/key; printf sub/text > sub/text
+        chmod 755 .; chmod 700 secret; chmod 1777 empty; chmod 711 sub
+        chmod 4755 program; chmod 600 secret/key; chmod 640 sub/text
+        ln -s text sub/link; ln -s no dangling; ln -s sub in; ln program ../same
+        touch -d @981158400 sub/text sub empty";
     let program = common::program().with_file_name("uts-demo");
-    fs::copy(&program, tree.join("program")).expect("a copy");
-    for (name, mode) in
-        [("program", 0o4755), ("secret/key", 0o600), ("sub/text", 0o640)]
-    {
-        let path = tree.join(name);
-        if name != "program" {
-            fs::write(&path, name).expect("a file");
-        }
-        let mode = PermissionsExt::from_mode(mode);
-        fs::set_permissions(path, mode).expect("chmod");
-    }
-    for (link, to) in [("sub/link", "text"), ("dangling", "no"), ("in", "sub")]
-    {
-        symlink(to, tree.join(link)).expect("a link");
-    }
-    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(981_158_400);
-    for name in ["sub", "sub/text", "empty"] {
-        File::open(tree.join(name))
-            .and_then(|file| file.set_modified(long_ago))
-            .expect("a time");
-    }
-    fs::hard_link(tree.join("program"), dir.path().join("same"))
-        .expect("a link");
-    // Also what the machine has of its own, at the same paths.
-    let tree = tree.to_str().expect("text").to_string();
+    let mut sh = Command::new("sh");
+    sh.args(["-euc", make, "sh"]).arg(program).current_dir(&dir);
+    sh.assert().success();
+    let tree = dir.path().join("tree").display().to_string();
     let same = dir.path().join("same").display().to_string();
+    // Also what the machine has of its own, at the same paths.
     let more = ["/etc/hosts", "/bin/true", "/etc/alternatives"];
     let more = more.into_iter().filter(|path| Path::new(path).exists());
     let files: Vec<&str> = [&*tree, &same].into_iter().chain(more).collect();
@@ -211,8 +128,8 @@ fn what_is_delivered_is_what_would_be_saved() {
             find $1 /etc /usr/local -type f -exec md5sum {} +
         } | sort";
     let list = |qemu: &Watched, files: &str| {
-        let argv = ["sh", "-c", script, "sh", &tree];
-        let mut command = harness(cache.path(), &argv);
+        let mut command = apart(cache.path());
+        command.args(["sh", "-c", script, "sh", &tree]);
         command.env("HARNESS_FILES", files);
         qemu.run(command)
     };
@@ -230,8 +147,9 @@ fn what_is_delivered_is_what_would_be_saved() {
     assert_eq!(delivered.len(), saved.len());
     // Little goes over the serial port.
     let text = dir.path().join("tree/sub/text");
-    let cat = ["cat", text.to_str().expect("text")];
-    assert_eq!(shell.run(harness(cache.path(), &cat)), "sub/text");
+    let mut cat = apart(cache.path());
+    cat.arg("cat").arg(&text);
+    assert_eq!(shell.run(cat), "sub/text");
     assert_eq!(shell.starts(), "restored ");
     fs::write(text, "edited").expect("a file");
     assert_ne!(list(&shell, &files), saved);
@@ -254,11 +172,10 @@ fn long_files_are_saved_and_a_program_is_delivered_over_them() {
             &interpreter,
             &format!("#!/bin/sh\necho {word}; wc -c $2\n"),
         );
-        let argv = [&script, &tree.join("long")];
-        let argv = argv.map(|path| path.to_str().expect("text"));
-        let mut command = harness(cache.path(), &argv);
-        command.env("HARNESS_FILES", &tree);
-        let shown = format!("{word}\n{} {}\n", 9 << 20, argv[1]);
+        let long = tree.join("long");
+        let mut command = apart(cache.path());
+        command.args([&script, &long]).env("HARNESS_FILES", &tree);
+        let shown = format!("{word}\n{} {}\n", 9 << 20, long.display());
         assert_eq!(qemu.run(command), shown);
     };
     executable(&script, &format!("#!{}\n", interpreter.display()));
@@ -286,7 +203,11 @@ fn machine_that_is_replaced_meanwhile_is_not_used() {
         "rm \"${0%qemu}replace\" 2>/dev/null && mv \"$PWD\" \"$PWD.old\"
         exec $qemu \"$@\"",
     );
-    let run = || qemu.run(harness(cache.path(), &["uts-demo", "hostname"]));
+    let run = || {
+        let mut command = apart(cache.path());
+        command.args(["uts-demo", "hostname"]);
+        qemu.run(command)
+    };
     assert_eq!(run(), "bird\n");
     assert_eq!(qemu.starts(), "booted restored ");
     fs::write(qemu.at("replace"), "").expect("a file");
@@ -297,7 +218,7 @@ fn machine_that_is_replaced_meanwhile_is_not_used() {
     assert_eq!(qemu.starts(), "restored ");
 }
 
-/// V3, V12: an error in a program of the reader's own is told before a boot, and
+/// V3, V7, V12: an error in a program of the reader's own is told before a boot, and
 /// so is a disk that is full.
 #[test]
 fn error_in_the_readers_program_is_told_before_a_boot() {
@@ -305,8 +226,8 @@ fn error_in_the_readers_program_is_told_before_a_boot() {
     let qemu = Watched::new(REAL);
     let script = qemu.at("script");
     let run = |file: &Path| {
-        let mut command = harness(cache.path(), &["true"]);
-        command.arg(file).env("HARNESS_QEMU", &qemu.qemu);
+        let mut command = apart(cache.path());
+        command.arg("true").arg(file).env("HARNESS_QEMU", &qemu.qemu);
         command.output().expect("harness").assert()
     };
     executable(&script, "#!/nosuch/interpreter\n");
@@ -314,7 +235,7 @@ fn error_in_the_readers_program_is_told_before_a_boot() {
     run(&script).code(125).stderr(predicate::str::ends_with(message));
     assert_eq!(qemu.starts(), "");
 
-    let mut full = std::process::Command::new("bash");
+    let mut full = Command::new("bash");
     let limit = "trap '' XFSZ; ulimit -f 8192; exec \"$0\" true";
     full.args(["-c", limit]).arg(common::program());
     full.env("HARNESS_CACHE", cache.path()).env("HARNESS_QEMU", &qemu.qemu);

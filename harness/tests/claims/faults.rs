@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use assert_cmd::assert::OutputAssertExt;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use predicates::prelude::*;
 use rstest::rstest;
 
 use crate::common;
-use crate::target::{Root, patience};
-use crate::vm::{Running, executable, harness, typed, wait_for_a_line};
+use crate::readers::{Running, executable, harness, typed};
+use crate::target::{Root, patience, until};
 
 /// V3: each fault has one clear line, in bounded time, and status 125. They are
 /// tried at the same time, because one of them waits for some seconds.
@@ -84,14 +86,11 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     let printed = vm.output(Root, kmsg, b"", patience()).expect("a verdict");
     printed.assert().success();
     // On Linux 7 a kernel thread prints them, perhaps some time later.
-    let deadline = Instant::now() + patience();
-    while !vm.console().contains(&format!("{words}\r\n")) {
-        assert!(Instant::now() < deadline, "{:?}", vm.console());
-        thread::yield_now();
-    }
+    let said = format!("{words}\r\n");
+    until(|| vm.console(), || vm.console().contains(&said));
 
-    let rubbish = r"printf '\0rubbish\0' > $1; sleep 1000";
-    let rubbish = ["sh", "-c", rubbish, "sh", &wire()];
+    let rubbish = format!(r"{WIRE} printf '\0rubbish\0' > $wire; sleep 1000");
+    let rubbish = ["sh", "-c", &rubbish];
     let failure = vm.output(Root, rubbish, b"", patience());
     let text = failure.expect_err("no verdict").to_string();
     let first = "the guest sends rubbish: Kernel panic in \\u{1b}[7m\n";
@@ -100,10 +99,13 @@ fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     assert!(!text.contains('\x1b'), "{text:?}");
 }
 
-/// The device in the guest over which requests and output travel.
-fn wire() -> String {
-    format!("/dev/{}", harness::wire_port().expect("a known architecture"))
-}
+/// For scripts: the serial port over which requests and output travel. PID 1
+/// has it open.
+const WIRE: &str = "
+    for it in /proc/1/fd/*; do
+        case $(readlink $it) in /dev/ttyS*) wire=$(readlink $it) ;; esac
+    done
+";
 
 /// V3: a command that does not end, and a guest that sends bytes that are no
 /// messages.
@@ -114,12 +116,12 @@ fn wire() -> String {
     "no verdict: no end after 200ms"
 )]
 #[case::rubbish(
-    r"printf '\0rubbish\0' > $1; sleep 1000",
+    r"printf '\0rubbish\0' > $wire; sleep 1000",
     60_000,
     "the guest sends rubbish"
 )]
 #[case::rubbish_without_end(
-    "exec yes > $1",
+    "exec yes > $wire",
     400,
     "no verdict: no end after 400ms"
 )]
@@ -131,7 +133,7 @@ fn guest_without_a_verdict_is_the_machines_failure(
     let mut vm = common::harness().start().expect("a machine");
     let patience = Duration::from_millis(patience);
     let begun = Instant::now();
-    let argv = ["sh", "-c", script, "sh", &wire()];
+    let argv = ["sh", "-c", &format!("{WIRE}{script}")];
     let failure = vm.output(Root, argv, b"", patience);
     assert!(begun.elapsed() < patience + Duration::from_secs(60));
     let text = failure.expect_err("no verdict").to_string();
@@ -141,26 +143,18 @@ fn guest_without_a_verdict_is_the_machines_failure(
 /// V3
 #[test]
 fn killed_qemu_is_the_machines_failure() {
-    let child = harness().args(["sh", "-c", "echo ready; sleep 1000"]).spawn();
-    let mut child = Running(child.expect("harness"));
-    wait_for_a_line(&mut child);
-    for qemu in children_of(child.id()) {
-        kill(qemu);
+    let script = "echo ready; sleep 1000";
+    let mut child = Running::start(harness().args(["sh", "-c", script]));
+    child.wait_for_a_line();
+    let pid = child.id();
+    let children =
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    for qemu in children.expect("a process").split_whitespace() {
+        let qemu = Pid::from_raw(qemu.parse().expect("a PID"));
+        kill(qemu, Signal::SIGKILL).expect("kill");
     }
     let message = io::read_to_string(child.stderr.take().expect("a pipe"));
     let message = message.expect("text");
     assert!(message.starts_with("harness: the machine has ended"), "{message}");
     assert_eq!(child.wait().expect("an end").code(), Some(125));
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    let path = format!("/proc/{parent}/task/{parent}/children");
-    let children = fs::read_to_string(path).expect("a process");
-    children.split_whitespace().map(|pid| pid.parse().expect("PID")).collect()
-}
-
-fn kill(process: u32) {
-    let pid = nix::unistd::Pid::from_raw(process as i32);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)
-        .expect("kill");
 }

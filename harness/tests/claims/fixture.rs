@@ -34,7 +34,13 @@ impl Machine {
         let program = dir.path().join(name);
         compile(&format!("guest/{name}.rs"), &program);
         let bytes = std::fs::read(program).expect("a program");
-        let put = format!("cat > /tmp/{name}; chmod 755 /tmp/{name}");
-        self.run(Root, ["sh", "-euc", &put], &bytes).assert().success();
+        self.put_bytes(&format!("/tmp/{name}"), &bytes);
+    }
+
+    /// The same for a program that consists of these bytes.
+    #[track_caller]
+    pub fn put_bytes(&self, path: &str, program: &[u8]) {
+        let put = format!("cat > {path}; chmod 755 {path}");
+        self.run(Root, ["sh", "-euc", &put], program).assert().success();
     }
 }

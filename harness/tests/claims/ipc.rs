@@ -1,8 +1,6 @@
 //! The IPC namespace: ipc_namespaces(7).
 
-use assert_cmd::assert::OutputAssertExt;
-
-use crate::report::report;
+use crate::report::{assert_prints, assert_prints_its_page, assert_report};
 use crate::target::{Reader, Root, SOON, USERS, fresh_machine};
 
 /// One of each kind of System V object.
@@ -43,32 +41,22 @@ fn ipc_report_agrees_with_the_tools() {
     let more = "ipcmk -Q; ipcmk -M 4096; ipcmk -M 4096; \
                 : > /dev/mqueue/62697264";
     machine.sh(Reader, &format!("{MAKE}; {more}"));
-    let look = "ipcs; readlink /proc/self/ns/ipc; echo /dev/mqueue/*";
+    let look = "ipcs; echo /dev/mqueue/*";
     let outside = machine.sh(Root, look);
     assert_eq!(counts(&outside), [[2, 3, 1]]);
-    let namespace = outside.lines().find(|it| it.starts_with("ipc:"));
-
     for user in USERS {
-        let report = report(&machine, user, "ipc-demo");
-        for (fact, count) in [
-            ("message queues", "2"),
-            ("semaphore sets", "1"),
-            ("shared memory", "3"),
-        ] {
-            assert_eq!(report[fact], [count, "0", count]);
-        }
-        let [before, inside, after] = &report["IPC namespace"];
-        assert_eq!([before, after], [namespace.unwrap(); 2]);
-        assert_ne!(inside, before);
-        for fact in [
-            "queue by key",
-            "semaphores by key",
-            "memory by key",
-            "POSIX queue",
-        ] {
-            assert_eq!(report[fact], ["ENOENT", "found", "ENOENT"]);
-        }
-        assert_eq!(report.len(), 8);
+        let rows = [
+            ("IPC namespace", "readlink /proc/self/ns/ipc", "*"),
+            ("message queues", "ipcs -q | grep -c ^0x", "0"),
+            ("semaphore sets", "ipcs -s | grep -c ^0x", "0"),
+            ("shared memory", "ipcs -m | grep -c ^0x", "0"),
+            // No object has these keys and this name before.
+            ("queue by key", "echo ENOENT", "found"),
+            ("semaphores by key", "echo ENOENT", "found"),
+            ("memory by key", "echo ENOENT", "found"),
+            ("POSIX queue", "echo ENOENT", "found"),
+        ];
+        assert_report(&machine, user, "ipc-demo", &rows);
     }
     assert_eq!(machine.sh(Root, look), outside);
 }
@@ -111,17 +99,7 @@ fn ipcrm_inside_removes_only_what_is_inside() {
 /// I3
 #[test]
 fn same_key_names_two_queues() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let output = machine.run(user, ["same_key"], b"");
-        output.assert().success().stderr("").stdout(
-            "key 0x62697264      outside             inside\n\
-             queue made outside  id 0                ENOENT\n\
-             queue made inside   id 0                id 0\n\
-             1 and 2 are sent    1, then ENOMSG      2, then ENOMSG\n\n\
-             Learned: a key has a meaning in its own namespace only.\n",
-        );
-    }
+    assert_prints_its_page("ipc-demo", "same_key");
 }
 
 /// I3: so keys must be compared, and not ids.
@@ -143,39 +121,17 @@ fn ids_restart_at_0_inside() {
     }
 }
 
-/// I4
-#[test]
-fn posix_queue_made_outside_cannot_be_opened_inside() {
-    let machine = fresh_machine();
-    machine.sh(Reader, ": > /dev/mqueue/queue");
-    let open = |user, links: &[&str]| {
-        let script = "mount -t mqueue mqueue /mnt; read line < /mnt/queue";
-        let call = ["openat", "/mnt/queue"];
-        machine.end_of_call(user, links, call, &["sh", "-euc", script])
-    };
-    for user in USERS {
-        let inside = open(user, &["ipc-demo", "unshare", "--mount"]);
-        assert_eq!(inside, "ENOENT", "{user}");
-    }
-    // Without the namespace it is found in the same way.
-    assert_eq!(open(Root, &["unshare", "--mount"]), "done");
-}
-
 /// I4, I5: the example's table, with mq_open(3) itself.
 #[test]
 fn mqueue_mount_shows_the_namespace_it_was_mounted_in() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let output = machine.run(user, ["mqueue_mount"], b"");
-        output.assert().success().stderr("").stdout(
-            "                    queue outside       queue inside\n\
-             mq_open outside     found               ENOENT\n\
-             mq_open inside      ENOENT              found\n\
-             mounted outside     found               ENOENT\n\
-             mounted inside      ENOENT              found\n\n\
-             Learned: a mount shows the namespace that mounted it.\n",
-        );
-    }
+    let text = "                    queue outside       queue inside
+mq_open outside     found               ENOENT
+mq_open inside      ENOENT              found
+mounted outside     found               ENOENT
+mounted inside      ENOENT              found
+
+Learned: a mount shows the namespace that mounted it.\n";
+    assert_prints("mqueue_mount", text);
 }
 
 /// I5
@@ -188,8 +144,8 @@ fn mqueue_mounted_before_keeps_showing_the_outside() {
     let argv = ["ipc-demo", "unshare", "--mount", "sh", "-euc", script];
     for user in USERS {
         machine.sh(user, "cd /dev/mqueue; : > other; : >> outside");
-        let inside = machine.run(user, argv, b"");
-        inside.assert().success().stdout("inside\nQSIZE\nother outside\n");
+        let inside = machine.says(user, argv);
+        assert_eq!(inside, "inside\nQSIZE\nother outside\n");
         // These are the outside's own queues: one that was removed inside is
         // gone outside, too.
         let here = machine.sh(user, "echo /dev/mqueue/*");
@@ -217,9 +173,7 @@ fn objects_go_with_the_last_process() {
             echo $!"
         );
         let argv = ["ipc-demo", "unshare", "--mount", "sh", "-euc", &script];
-        let inside = machine.run(user, argv, b"");
-        let last = inside.assert().success().get_output().stdout.clone();
-        let last = String::from_utf8(last).expect("a PID");
+        let last = machine.says(user, argv);
         assert_eq!(more(user, "more"), "EMFILE", "{user}");
 
         // The kernel removes them some time after the last process's end.
@@ -235,40 +189,14 @@ fn objects_go_with_the_last_process() {
     assert_eq!(more(Reader, "more"), "EMFILE");
 }
 
-/// I7
-#[test]
-fn posix_shared_memory_is_not_isolated() {
-    let machine = fresh_machine();
-    machine.sh(Reader, MAKE);
-    for user in USERS {
-        let name = format!("/dev/shm/{user}");
-        machine.sh(user, &format!("echo outside > {name}-outside"));
-        let script = format!(
-            "read it < {name}-outside; echo $it; echo inside > {name}-inside
-            ipcs"
-        );
-        let inside = machine.sh_with(user, INSIDE, &[&script]);
-        assert!(inside.starts_with("outside\n"), "{inside}");
-        // System V's objects are isolated, in the same namespace.
-        assert_eq!(counts(&inside), [[0; 3]]);
-        let script = format!("read it < {name}-inside; echo $it");
-        assert_eq!(machine.sh(user, &script), "inside\n");
-    }
-    assert_eq!(counts(&machine.sh(Root, "ipcs")), [[1; 3]]);
-}
-
 /// I7: the example's table.
 #[test]
 fn socket_with_a_path_is_not_isolated() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let output = machine.run(user, ["not_isolated"], b"");
-        output.assert().success().stderr("").stdout(
-            "made outside          outside             inside\n\
-             System V queue        found               ENOENT\n\
-             POSIX shared memory   found               found\n\
-             socket                found               found\n\n\
-             Learned: what is a file, an IPC namespace does not hide.\n",
-        );
-    }
+    let text = "made outside          outside             inside
+System V queue        found               ENOENT
+POSIX shared memory   found               found
+socket                found               found
+
+Learned: what is a file, an IPC namespace does not hide.\n";
+    assert_prints("not_isolated", text);
 }

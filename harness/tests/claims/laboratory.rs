@@ -1,6 +1,5 @@
 //! The laboratory: the reader's own container, the tour, the ordinary user.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt;
@@ -8,31 +7,25 @@ use predicates::prelude::*;
 
 use crate::common;
 use crate::fixture::compile;
+use crate::readers::harness;
 use crate::target::{Reader, Root, fresh_machine};
-use crate::vm::harness;
-
-/// The source of a program that a reader might have.
-fn source(name: &str) -> PathBuf {
-    let claims = common::package().join("tests/claims");
-    claims.join("container").join(name)
-}
 
 /// V7: a reader's own program is a container in the machine.
 #[test]
 fn readers_own_container_runs_in_the_machine() {
     let dir = tempfile::tempdir().expect("a folder");
     let container = dir.path().join("container");
-    compile("claims/container/container.rs", &container);
-    let look = "hostname; echo $$; echo /proc/[0-9]*; ls /mnt; ls -d /etc";
+    compile("guest/made-wrong/container.rs", &container);
+    let look = "hostname; echo $$; echo /proc/[0-9]*; ls -d /etc";
     let run = |argv: &[&str]| {
         let mut machine = harness();
         machine.args(argv).current_dir(&dir);
         machine
     };
-    run(&["./container", "sh", "-c", look])
+    run(&["./container", "good", "sh", "-c", look])
         .assert()
         .success()
-        .stdout("container\n1\n/proc/1\n/etc\n");
+        .stdout("container\n2\n/proc/1 /proc/2\n/etc\n");
     // Without it the same commands see the outside.
     let outside = predicate::str::starts_with("outside\n")
         .and(predicate::str::contains(" /proc/2 "));
@@ -42,7 +35,7 @@ fn readers_own_container_runs_in_the_machine() {
     let go = dir.path().join("book");
     let built = Command::new("go")
         .args(["build", "-o"])
-        .args([&go, &source("book.go")])
+        .args([&go, &common::package().join("tests/guest/book.go")])
         .env("GOCACHE", dir.path().join("cache"))
         .env("GO111MODULE", "off")
         .output();

@@ -24,6 +24,7 @@ mod net;
 mod pid;
 mod programs;
 mod propagation;
+mod readers;
 mod report;
 mod saved;
 mod signals;

@@ -1,9 +1,10 @@
 //! The mount namespace: mount_namespaces(7).
 
 use assert_cmd::assert::OutputAssertExt;
-use predicates::prelude::*;
 
-use crate::report::rows;
+use crate::report::{
+    assert_matches, assert_prints, assert_prints_its_page, assert_report,
+};
 use crate::target::{Reader, Root, USERS, fresh_machine};
 
 /// The notes' experiment: new PID and mount namespaces and a new /proc, while
@@ -127,9 +128,7 @@ fn old_proc_has_another_process_or_none_under_ones_own_number() {
     let look = "echo 60000 > /proc/sys/kernel/ns_last_pid
         sh -c 'echo $$; cat /proc/$$/comm || echo nobody' 2> /dev/null";
     let inside = |links: &[&str], look| {
-        let argv = [links, &["sh", "-euc", look]].concat();
-        let output = machine.root(argv);
-        String::from_utf8(output.stdout).expect("text")
+        machine.says(Root, [links, &["sh", "-euc", look]].concat())
     };
     let first = "sh -c 'echo $$; cat /proc/$$/comm'; :";
     assert_eq!(inside(&["pid-demo"], first), "2\nkthreadd\n");
@@ -139,41 +138,19 @@ fn old_proc_has_another_process_or_none_under_ones_own_number() {
     assert_eq!(inside(&links, look), "60001\nsh\n");
 }
 
-/// M3
+/// M3: the example's table.
 #[test]
 fn propagation_decides_which_way_mounts_travel() {
-    let machine = fresh_machine();
-    let script = "
-        mount -t tmpfs tree /tmp; mount --make-shared /tmp
-        cd /tmp; mkfifo ready hold
-        for kind in shared private slave unbindable; do
-            mkdir -p /tmp/$kind/in /tmp/$kind/out /tmp/$kind/bind
-            cd /tmp/$kind; echo $kind
-            unshare -m --propagation unchanged sh -euc '
-                mount --make-$1 /tmp
-                mount -t tmpfs inside in; : > in/file
-                echo > /tmp/ready; read word < /tmp/hold
-                [ ! -e out/file ] || echo out to in
-                if mount --bind /tmp bind 2> /dev/null; then echo bind
-                else echo no bind; fi' sh $kind &
-            read word < /tmp/ready
-            [ ! -e in/file ] || echo in to out
-            mount -t tmpfs outside out; : > out/file
-            echo > /tmp/hold; wait $! || :
-        done";
-    for user in USERS {
-        // The "outside" is a mount namespace here, because `reader` may not
-        // mount anything otherwise.
-        let namespaces = if user == Root { "-m" } else { "-rm" };
-        let argv = ["unshare", namespaces, "sh", "-euc", script];
-        let output = machine.run(user, argv, b"");
-        output.assert().success().stderr("").stdout(
-            "shared\nin to out\nout to in\nbind\n\
-             private\nbind\n\
-             slave\nout to in\nbind\n\
-             unbindable\nno bind\n",
-        );
-    }
+    let text = "the copy is    its mounts  outside's     its copy's    a bind
+made           outside     mounts in it  mounts in it  mount
+shared         yes         yes           yes           done
+private        no          no            no            done
+slave          no          yes           no            done
+slave, shared  no          yes           yes           done
+unbindable     no          no            no            EINVAL
+
+Learned: the propagation type decides what is passed on.\n";
+    assert_prints("propagation", text);
 }
 
 /// M3: in each way out of a group a mount may stay unbindable or not.
@@ -187,9 +164,8 @@ fn private_takes_unbindable_away_and_slave_keeps_it() {
             if mount --bind /mnt /tmp/bind 2> /dev/null; then echo bind
             else echo no bind; fi
         done";
-    let argv = ["unshare", "-m", "sh", "-euc", script];
-    let output = machine.run(Root, argv, b"");
-    output.assert().success().stdout("no bind\nno bind\nbind\n");
+    let seen = machine.says(Root, ["unshare", "-m", "sh", "-euc", script]);
+    assert_eq!(seen, "no bind\nno bind\nbind\n");
 }
 
 /// M4. The notes' pitfall.
@@ -205,22 +181,9 @@ fn new_proc_on_a_shared_tree_breaks_the_outside() {
         assert_eq!(at_proc(&machine.sh(user, inside)).len(), 2, "{user}");
         assert_eq!(machine.sh(Root, MOUNTS), before, "{user}");
     }
-    machine.root(["ps", "-ef"]).assert().success();
-    machine.root(["mount"]).assert().success();
-    machine.sh(Root, ALIVE);
+    machine.sh(Root, &format!("ps -ef; mount; {ALIVE}"));
 
-    // While the experiment runs, the outside sees the inside's processes.
-    let numbers = machine.sh(
-        Root,
-        "mkfifo ready hold
-         unshare --propagation unchanged -m -p -f sh -c '
-             mount -t proc proc /proc; echo /proc/[0-9]*
-             echo > ready; read end < hold' &
-         read word < ready
-         echo /proc/[0-9]*; echo > hold; wait $!",
-    );
-    assert_eq!(numbers, "/proc/1\n/proc/1\n");
-
+    machine.sh(Root, EXPERIMENT);
     // The experiment has ended, and the outside does not recover.
     machine.root(["ps", "-ef"]).assert().failure().stdout("");
     machine.root(["mount"]).assert().failure().stdout("");
@@ -262,34 +225,6 @@ fn outside_is_broken_while_the_experiment_still_runs() {
     machine.sh(Root, "echo > /tmp/hold");
 }
 
-/// M6: check before you unmount: if no other /proc covers it, umount removes
-/// the only one.
-#[test]
-fn umount_with_nothing_on_top_takes_the_only_proc_away() {
-    let machine = fresh_machine();
-    let look = "[ -e /proc/self ] && grep -c ' / /proc ' /proc/self/mountinfo";
-    assert_eq!(machine.sh(Root, look), "1\n");
-    machine.sh(Root, "umount /proc");
-    assert_eq!(machine.sh(Root, "cd /proc; echo *"), "*\n");
-    // Mounted again it is as before.
-    machine.sh(Root, "mount -t proc proc /proc");
-    assert_eq!(machine.sh(Root, look), "1\n");
-
-    // Now a dead /proc is on top of the original: there is no /proc/self, and
-    // mountinfo cannot be read. The usual repair adds a third mount, and then
-    // there are two too many.
-    machine.sh(Root, &format!("{EXPERIMENT}; {DEAD}"));
-    machine.root(["sh", "-c", look]).assert().failure().stdout("");
-    machine.sh(Root, "mount -t proc proc /proc");
-    assert_eq!(machine.sh(Root, look), "3\n");
-    // The repair that the page shows: umount until one is left.
-    let repair =
-        "until [ \"$(grep -sc ' / /proc ' /proc/self/mountinfo)\" = 1 ]
-        do umount /proc; done";
-    machine.sh(Root, repair);
-    assert_eq!(machine.sh(Root, look), "1\n");
-}
-
 /// M5. The notes' open question: why /proc is then mounted twice.
 #[test]
 fn usual_repair_buries_the_dead_proc_under_a_third() {
@@ -319,36 +254,34 @@ fn usual_repair_buries_the_dead_proc_under_a_third() {
     machine.sh(Root, &script);
 }
 
-/// M6
+/// M6: each of the three states of /proc is told by two looks, and how many
+/// umounts are needed by their number.
 #[test]
-fn right_repair_is_to_unmount() {
+fn right_repair_is_to_unmount_until_one_is_left() {
     let machine = fresh_machine();
     let before = machine.sh(Root, MOUNTS);
-    // One umount is enough when no other repair was tried before.
-    let script = format!("{EXPERIMENT}; {DEAD}; umount /proc; {MOUNTS}");
-    assert_eq!(machine.sh(Root, &script), before);
-    // After the usual repair two are needed.
-    let script = format!(
-        "{EXPERIMENT}; {DEAD}; mount -t proc proc /proc; {ALIVE}
-         umount /proc; {DEAD}; umount /proc; {MOUNTS}"
-    );
-    assert_eq!(machine.sh(Root, &script), before);
-}
-
-/// M6: each of the three states of /proc is told by two looks.
-#[test]
-fn one_umount_too_many_leaves_an_empty_folder() {
-    let machine = fresh_machine();
     let look = "if [ -e /proc/self ]; then echo self; else echo none; fi
-        set -- /proc/*; [ -e \"$1\" ] && echo files || echo empty";
+        set -- /proc/*; [ -e \"$1\" ] && echo files || echo empty
+        grep -sc ' / /proc ' /proc/self/mountinfo || :";
     let look = |first: &str| machine.sh(Root, &format!("{first}\n{look}"));
-    assert_eq!(look(":"), "self\nfiles\n");
+    assert_eq!(look(":"), "self\nfiles\n1\n");
     assert_eq!(look(EXPERIMENT), "none\nfiles\n");
-    assert_eq!(look("umount /proc"), "self\nfiles\n");
+    // One umount is enough when no other repair was tried before.
+    assert_eq!(look("umount /proc"), "self\nfiles\n1\n");
+    assert_eq!(machine.sh(Root, MOUNTS), before);
+    // After the usual repair two are needed: the page's loop counts.
+    let usual = format!("{EXPERIMENT}; mount -t proc proc /proc");
+    assert_eq!(look(&usual), "self\nfiles\n3\n");
+    let repair =
+        "until [ \"$(grep -sc ' / /proc ' /proc/self/mountinfo)\" = 1 ]
+        do umount /proc; done";
+    assert_eq!(look(repair), "self\nfiles\n1\n");
+    assert_eq!(machine.sh(Root, MOUNTS), before);
+    // One too many takes the only one away.
     assert_eq!(look("umount /proc"), "none\nempty\n");
     // Here, and only here, another mount is the cure.
-    assert_eq!(look("mount -t proc proc /proc"), "self\nfiles\n");
-    assert_eq!(at_proc(&machine.sh(Root, MOUNTS)).len(), 1);
+    let cure = "mount -t proc proc /proc";
+    assert_eq!(look(cure), "self\nfiles\n1\n");
 }
 
 /// M6: a working directory in it, in either namespace, keeps a dead /proc.
@@ -400,30 +333,10 @@ fn private_outside_keeps_it_inside_until_it_is_undone() {
     assert_eq!(try_it("mount --make-rshared /"), "broken\n");
 }
 
-/// M7
+/// M7: the example's table.
 #[test]
 fn what_keeps_a_new_proc_inside() {
-    let machine = fresh_machine();
-    let before = machine.sh(Root, MOUNTS);
-    for (namespaces, first, kept) in [
-        ("", ":", false),
-        ("", "mount --make-private /", false), // Not recursive: only /.
-        ("", "mount --make-private /proc", true),
-        ("", "mount --make-rprivate /", true),
-        ("", "mount --make-rslave /", true),
-        ("-U -r", ":", true),
-    ] {
-        // Each row leaves the machine as it was.
-        let script = format!(
-            "unshare --propagation unchanged {namespaces} -m -p -f sh -euc '
-                 {first}; mount -t proc proc /proc; echo /proc/[0-9]*'
-             if {ALIVE}; then echo kept; else echo broken; umount /proc; fi
-             {MOUNTS}"
-        );
-        let kept = if kept { "kept" } else { "broken" };
-        let expected = format!("/proc/1\n{kept}\n{before}");
-        assert_eq!(machine.sh(Root, &script), expected, "{namespaces} {first}");
-    }
+    assert_prints_its_page("mount-demo", "fixes");
 }
 
 /// M7: a new user namespace makes shared mounts slaves by itself.
@@ -486,9 +399,8 @@ fn pivot_root_wants_the_mount_of_the_old_root_not_to_be_shared() {
                 2> /dev/null && tmp=/old/tmp || tmp=/tmp
             read -r said < $tmp/$kind; echo \"${said##*= }\"
         done";
-    let argv = ["unshare", "-m", "sh", "-euc", script];
-    let output = machine.run(Root, argv, b"");
-    output.assert().success().stdout("-1 EINVAL (Invalid argument)\n0\n");
+    let seen = machine.says(Root, ["unshare", "-m", "sh", "-euc", script]);
+    assert_eq!(seen, "-1 EINVAL (Invalid argument)\n0\n");
 }
 
 /// M8
@@ -521,9 +433,7 @@ fn umount_inside_uncovers_the_old_proc() {
         look 1; umount /proc; look 2";
     for user in USERS {
         let argv = ["pid-demo", "mount-demo", "sh", "-euc", script];
-        let output = machine.run(user, argv, b"");
-        let output = output.assert().success().get_output().clone();
-        let seen = String::from_utf8(output.stdout).expect("text");
+        let seen = machine.says(user, argv);
         let (own, old) = seen.split_once("---\n").expect("two looks");
         assert!(own.starts_with("sh 1\n"), "{user}: {own}");
         assert_eq!(at_proc(own).len(), 2, "{user}: {own}");
@@ -539,49 +449,26 @@ fn umount_inside_uncovers_the_old_proc() {
 fn report_of_mount_demo_is_what_the_tools_say() {
     let machine = fresh_machine();
     for user in USERS {
-        // findmnt prints one line for each mount at /proc.
-        let seen = machine.sh(
-            user,
-            "readlink /proc/self/ns/mnt; findmnt -n -o PROPAGATION /proc
-             echo $$; exec mount-demo",
-        );
-        let mut lines = seen.lines();
-        let printed: Vec<&str> = lines.by_ref().take(3).collect();
-        let [namespace, kind, pid] = printed[..] else { panic!("{seen}") };
-        let rows = rows(lines);
-        assert_eq!(rows[0], ["outside", "inside", "outside again"]);
-        let inside = rows[1][2];
-        assert!(inside.starts_with("mnt:[") && inside != namespace, "{seen}");
-        assert_eq!(rows[1], ["mount namespace", namespace, inside, namespace]);
-        assert_eq!(rows[2], ["/proc mounts", "1", "2", "1"]);
-        assert_eq!(rows[3], ["/proc propagation", kind, "private", kind]);
-        assert_eq!(rows[4][..1], ["processes in /proc"]);
-        assert_eq!(rows[4][2], "1");
-        let processes: u32 = rows[4][1].parse().expect("a number");
-        assert!(processes > 2, "{seen}");
-        assert_eq!(rows[5], ["/proc/self", pid, "1", pid]);
-        assert_eq!(rows.len(), 6);
+        let rows = [
+            ("mount namespace", "readlink /proc/self/ns/mnt", "*"),
+            ("/proc mounts", "grep -c ' / /proc ' /proc/self/mountinfo", "2"),
+            // findmnt prints one line for each mount at /proc.
+            ("/proc propagation", "findmnt -n -o PROPAGATION /proc", "private"),
+            ("processes in /proc", "", "1"),
+            ("/proc/self", "echo $$", "1"),
+        ];
+        let seen = assert_report(&machine, user, "mount-demo", &rows);
+        let processes: u32 = seen[3][1].parse().expect("a number");
+        assert!(processes > 2, "{processes}");
     }
 }
 
-/// The examples, and for each a regular expression of what it prints.
-const EXAMPLES: [(&str, &str); 3] = [
-    (
-        "propagation",
-        r"the copy is    its mounts  outside's     its copy's    a bind
-made           outside     mounts in it  mounts in it  mount
-shared         yes         yes           yes           done
-private        no          no            no            done
-slave          no          yes           no            done
-slave, shared  no          yes           yes           done
-unbindable     no          no            no            EINVAL
-
-Learned: the propagation type decides what is passed on\.",
-    ),
-    (
+/// M4, M5, M6: the example's session. Some shells run their last command
+/// without a fork, and then ps does not list a shell.
+#[test]
+fn pitfall_is_undone_by_umount() {
+    assert_matches(
         "pitfall",
-        // Some shells run their last command without a fork, and then ps does
-        // not list a shell.
         r"\$ ps
  +PID .*
 .* pitfall(\n.* sh)?\n.* ps
@@ -609,33 +496,5 @@ Learned: the propagation type decides what is passed on\.",
 .* pitfall(\n.* sh)?\n.* ps
 
 Learned: mounts stack, and umount takes the top one away\.",
-    ),
-    (
-        "fixes",
-        r"before /proc is mounted inside  /proc/self outside, afterwards
-nothing                         gone
-MS_PRIVATE on /                 gone
-MS_PRIVATE on /proc             there
-MS_REC\|MS_PRIVATE on /          there
-MS_REC\|MS_SLAVE on /            there
-new user namespace              there
-
-Learned: what counts is the propagation of /proc itself\.",
-    ),
-];
-
-/// M3 to M7: what the examples print, line by line.
-#[test]
-fn examples_print_what_they_measure_and_leave_nothing() {
-    let machine = fresh_machine();
-    let look = || machine.sh(Root, "cat /proc/self/mountinfo; echo /tmp/*");
-    let before = look();
-    for user in USERS {
-        for (example, lines) in EXAMPLES {
-            let lines = predicate::str::is_match(format!("^{lines}\n$"));
-            let output = machine.run(user, [example], b"");
-            output.assert().success().stdout(lines.expect("regex")).stderr("");
-            assert_eq!(look(), before, "{user}, {example}");
-        }
-    }
+    );
 }

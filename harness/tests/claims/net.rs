@@ -1,9 +1,6 @@
 //! The network namespace: network_namespaces(7).
 
-use assert_cmd::assert::OutputAssertExt;
-use predicates::prelude::*;
-
-use crate::report::report;
+use crate::report::{assert_prints, assert_prints_its_page, assert_report};
 use crate::target::{Reader, Root, SOON, USERS, fresh_machine};
 
 /// Runs the script `$1` in a new network namespace.
@@ -47,37 +44,22 @@ fn there_is_only_lo_inside() {
 /// N1, N2, N3: compares the demo's report with what the tools print.
 #[test]
 fn net_report_agrees_with_the_tools() {
-    let look = "readlink /proc/self/ns/net; ip -o link show up; ip -o address";
-    let facts = ["net namespace", "interfaces up", "lo", "other addresses"];
-    let values = |seen: &str| {
-        let up = links(seen).join(" ");
-        let all = addresses(seen).into_iter();
-        let (lo, others) = all.partition::<Vec<_>, _>(|it| it[0] == "lo");
-        let lo = lo.iter().map(|it| it[2].split('/').next().unwrap());
-        let lo = lo.collect::<Vec<_>>().join(" ");
-        let namespace = seen.lines().next().unwrap().to_string();
-        [namespace, up, lo, others.len().to_string()]
-    };
     let machine = fresh_machine();
-    let outside = values(&machine.sh(Root, look));
+    let los =
+        "echo $(ip -o address show lo | awk '{ print $4 }' | cut -d/ -f1)";
     for user in USERS {
-        let inside = machine.sh_with(user, INSIDE, &[look]);
-        let inside = values(&inside);
-        let report = report(&machine, user, "net-demo");
-        for (i, fact) in facts.into_iter().enumerate() {
-            let row = &report[fact];
-            assert_eq!([&row[0], &row[2]], [&outside[i]; 2], "{fact}");
-            match fact {
-                "net namespace" => assert_ne!(row[1], row[0]),
-                _ => assert_eq!(row[1], inside[i], "{fact}"),
-            }
-            // Of all rows only the addresses of lo are the same.
-            assert_eq!(row[1] == row[0], fact == "lo", "{fact}");
-        }
-        assert_eq!(report["lo at birth"], ["-", "down", "-"]);
-        let answers = ["answers", "ECONNREFUSED", "answers"];
-        assert_eq!(report["listener outside"], answers);
-        assert_eq!(report.len(), 6);
+        let rows = [
+            ("net namespace", "readlink /proc/self/ns/net", "*"),
+            ("interfaces up", "echo $(ip -o link show up | cut -d: -f2)", "lo"),
+            ("lo at birth", "echo -", "down"),
+            ("lo", los, "="),
+            ("other addresses", "ip -o address | grep -vc ': lo '", "0"),
+            ("listener outside", "echo answers", "ECONNREFUSED"),
+        ];
+        let seen = assert_report(&machine, user, "net-demo", &rows);
+        // Of all rows only the addresses of lo are the same.
+        let same = seen.iter().map(|[inside, outside]| inside == outside);
+        assert!(same.eq([false, false, false, true, false, false]), "{user}");
     }
 }
 
@@ -92,8 +74,8 @@ fn lo_is_born_down_and_brought_up() {
             (&["net-demo"], "<LOOPBACK,UP,LOWER_UP>", "ECONNREFUSED"),
         ] {
             let look = [links, &["ip", "-o", "link", "show", "lo"]].concat();
-            let flags = predicate::str::contains(flags);
-            machine.run(user, look, b"").assert().success().stdout(flags);
+            let seen = machine.says(user, look);
+            assert!(seen.contains(flags), "{user}: {seen}");
             // The port does not matter, because no program listens.
             let connect = ["bash", "-c", ": < /dev/tcp/127.0.0.1/9"];
             let call = ["connect", "AF_INET"];
@@ -145,10 +127,7 @@ fn listener_outside_does_not_answer_inside() {
     let connect = format!(": < /dev/tcp/127.0.0.1/$((16#{port}))");
     for user in USERS {
         let listeners = |links: &[&str]| {
-            let argv = [links, &["cat", "/proc/net/tcp"]].concat();
-            let seen = machine.run(user, argv, b"");
-            let seen = seen.assert().success().get_output().stdout.clone();
-            String::from_utf8(seen).expect("text")
+            machine.says(user, [links, &["cat", "/proc/net/tcp"]].concat())
         };
         let connect = |links: &[&str]| {
             let bash = ["bash", "-c", &connect];
@@ -166,78 +145,50 @@ fn listener_outside_does_not_answer_inside() {
 /// N3: the example's table.
 #[test]
 fn same_port_is_free_inside() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let output = machine.run(user, ["same_port"], b"");
-        output.assert().success().stderr("").stdout(
-            "                    connect             bind the same port\n\
-             outside             done                EADDRINUSE\n\
-             inside, lo is down  ENETUNREACH         done\n\
-             inside, lo is up    ECONNREFUSED        done\n\n\
-             Learned: each network namespace has its own ports.\n",
-        );
-    }
+    let text = "                    connect             bind the same port
+outside             done                EADDRINUSE
+inside, lo is down  ENETUNREACH         done
+inside, lo is up    ECONNREFUSED        done
+
+Learned: each network namespace has its own ports.\n";
+    assert_prints("same_port", text);
 }
 
-/// N4
+/// N4: the control. Without the namespace a new sysfs shows what the old shows.
 #[test]
-fn sys_class_net_shows_the_outside_until_sysfs_is_mounted_anew() {
-    let old = "cd /sys/class/net; echo *";
-    let look = format!("{PROC}; {old}");
-    let anew = "mount -t sysfs sysfs /mnt; cd /mnt/class/net; echo *";
-    let script = format!("{look}; {anew}; {old}");
-    let mount = "unshare --mount sh -euc \"$1\"";
+fn new_sysfs_shows_its_mounters_network() {
+    let script = "mount -t sysfs sysfs /mnt
+        for at in /sys /mnt; do cd $at/class/net; echo *; done";
+    let look = ["unshare", "--mount", "sh", "-euc", script];
     let machine = fresh_machine();
-    let outside = machine.sh(Root, &look);
-    let sys = outside.lines().last().unwrap();
-    let mut proc = links(&outside);
-    proc.sort();
-    assert_eq!(proc.join(" "), sys);
-    assert_ne!(sys, "lo");
-
+    let outside = machine.says(Root, look);
+    let [old, new] = outside.lines().collect::<Vec<_>>()[..] else {
+        panic!("{outside}")
+    };
+    assert_eq!(old, new);
     for user in USERS {
-        let inside =
-            machine.sh_with(user, &format!("net-demo {mount}"), &[&script]);
-        assert_eq!(links(&inside), ["lo"]);
-        assert!(inside.ends_with(&format!("\n{sys}\nlo\n{sys}\n")), "{inside}");
+        let inside = machine.says(user, [&["net-demo"], &look[..]].concat());
+        assert_eq!(inside, format!("{old}\nlo\n"), "{user}");
     }
-    // Without the namespace a new sysfs shows the same as the old one.
-    let seen = machine.sh_with(Root, mount, &[&script]);
-    assert!(seen.ends_with(&format!("\n{sys}\n{sys}\n{sys}\n")), "{seen}");
 }
 
 /// N4: the example's table.
 #[test]
 fn sysfs_stays_where_proc_follows() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let output = machine.run(user, ["sysfs"], b"");
-        output.assert().success().stderr("").stdout(
-            "                    /proc/net/dev               /sys/class/net\n\
-             outside             dummy0 lo                   dummy0 lo\n\
-             inside              lo                          dummy0 lo\n\
-             /sys anew           lo                          lo\n\n\
-             Learned: /sys shows the network namespace that mounted it.\n",
-        );
-    }
+    assert_prints_its_page("net-demo", "sysfs");
 }
 
 /// N5: the example's table.
 #[test]
 fn abstract_sockets_are_separate_and_paths_are_not() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let output = machine.run(user, ["abstract_socket"], b"");
-        output.assert().success().stderr("").stdout(
-            "listener outside      outside             inside\n\
-             connect to @bird      done                ECONNREFUSED\n\
-             bind @bird as well    EADDRINUSE          done\n\
-             connect to /tmp/bird  done                done\n\
-             bind /tmp/bird too    EADDRINUSE          EADDRINUSE\n\n\
-             Learned: only abstract sockets belong to a network \
-             namespace.\n",
-        );
-    }
+    let text = "listener outside      outside             inside
+connect to @bird      done                ECONNREFUSED
+bind @bird as well    EADDRINUSE          done
+connect to /tmp/bird  done                done
+bind /tmp/bird too    EADDRINUSE          EADDRINUSE
+
+Learned: only abstract sockets belong to a network namespace.\n";
+    assert_prints("abstract_socket", text);
 }
 
 /// N6

@@ -2,12 +2,12 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{harness, program, scratch};
-use crate::vm::{executable, kills};
+use crate::common::scratch;
+use crate::readers::{apart, executable, in_time, kills};
 
 /// V1, V6: the command is a script of the reader's own, which is packed into
 /// the machine.
@@ -15,22 +15,18 @@ use crate::vm::{executable, kills};
 fn killed_or_damaged_saved_machine_is_made_anew() {
     // No other test uses this cache.
     let cache = scratch();
-    let packages = harness().packages();
     // Readers try out programs below /tmp, so that path must work in the guest.
     let dir = tempfile::tempdir().expect("a folder");
     let script = dir.path().join("own");
     executable(&script, "#!/bin/sh\necho own: \"$0\" \"$@\"; hostname\n");
     let own = || {
-        let mut command = Command::new(program());
-        command.env("HARNESS_PACKAGES", packages).current_dir(&dir);
-        command.env("HARNESS_CACHE", cache.path());
-        command.args(["./own", "argument"]);
+        let mut command = apart(cache.path());
+        command.args(["./own", "argument"]).current_dir(&dir);
         command
     };
     let run = || {
-        let mut command = assert_cmd::Command::from_std(own());
-        let end = command.timeout(Duration::from_secs(120)).assert();
-        let end = end.success().stdout("own: ./own argument\noutside\n");
+        let end = in_time(own()).assert().success();
+        let end = end.stdout("own: ./own argument\noutside\n");
         String::from_utf8(end.get_output().stderr.clone()).expect("text")
     };
     let two_at_once = || {

@@ -1,6 +1,6 @@
 //! What pid-demo does with a signal: the table in its `init.rs`, cell by cell.
 
-use crate::pid::STEPS;
+use crate::pid::{STEPS, assert_steps};
 use crate::target::{Machine, Root, SOON, USERS, User, fresh_machine};
 
 /// For scripts, behind [`SOON`] and [`STEPS`]. `cell SENDER HOW SIGNAL` starts
@@ -66,9 +66,9 @@ const CELL: &str = r#"
 const SIGNALS: [i32; 5] = [15, 3, 40, 28, 18];
 
 /// What COMMAND may do with a signal: see `tests/guest/signals.rs`.
-const HOW: [&str; 9] = [
-    "default", "handler", "once", "ignored", "blocked", "awaited", "thread",
-    "other", "loose",
+const HOW: [&str; 10] = [
+    "default", "handler", "once", "counted", "ignored", "blocked", "awaited",
+    "thread", "other", "loose",
 ];
 
 /// No pid-demo, one, and one behind another.
@@ -89,6 +89,10 @@ fn cells(senders: &[&str], signals: &[i32], chain: &str) -> Vec<Cell> {
             let waits = ["other", "loose"].contains(&how);
             let outside = *sender == "outside";
             if waits && (!outside || [28, 18].contains(&signal)) {
+                continue;
+            }
+            // From elsewhere it comes as often as it was sent.
+            if how == "counted" && *sender != "terminal" {
                 continue;
             }
             // A signal that dumps core is put where each thread may take it:
@@ -112,7 +116,7 @@ fn end(sender: &str, how: &str, signal: i32, namespace: bool) -> i32 {
         "default" | "other" | "loose" if !dropped => 128 + signal,
         "default" | "ignored" => 5,
         "blocked" => 6,
-        "once" => 8,
+        "once" | "counted" => 8,
         _ => 9,
     }
 }
@@ -200,58 +204,48 @@ fn same(seen: &str, cells: &[Cell], what: &str) {
     assert_eq!(seen.lines().count(), cells.len(), "{what}");
 }
 
-/// P10
-#[test]
-fn signal_from_outside_does_what_it_does_without_the_namespace() {
+/// Tries these cells behind each chain: in a shell, or in one at a terminal.
+#[track_caller]
+fn try_each(terminal: Option<[&str; 2]>, cells: impl Fn(&str) -> Vec<Cell>) {
     let machine = fresh_machine();
     machine.put("signals");
     for user in USERS {
         for chain in CHAINS {
-            let cells = cells(&["outside"], &SIGNALS, chain);
-            machine.try_cells(user, chain, &cells);
+            let cells = cells(chain);
+            match terminal {
+                None => machine.try_cells(user, chain, &cells),
+                Some(at) => machine.try_at_a_terminal(user, at, chain, &cells),
+            }
         }
     }
+}
+
+/// P9, P10
+#[test]
+fn signal_from_outside_does_what_it_does_without_the_namespace() {
+    try_each(None, |chain| cells(&["outside"], &SIGNALS, chain));
 }
 
 /// P11: without a handler PID 1 ends neither by its own signals nor by those of
 /// its children, as abort(3), SIGPIPE and a shell's `kill $$` would end it.
 #[test]
 fn signal_from_inside_does_not_end_command() {
-    let machine = fresh_machine();
-    machine.put("signals");
-    for user in USERS {
-        for chain in CHAINS {
-            let cells = cells(&["itself", "child"], &SIGNALS, chain);
-            machine.try_cells(user, chain, &cells);
-        }
-    }
+    try_each(None, |chain| cells(&["itself", "child"], &SIGNALS, chain));
 }
 
-/// P10: ^C and ^\ come to COMMAND from the terminal, and COMMAND alone decides.
+/// P9, P10: ^C and ^\ come to COMMAND from the terminal, and COMMAND alone
+/// decides.
 #[test]
 fn keys_of_a_terminal_are_left_to_command() {
-    let machine = fresh_machine();
-    machine.put("signals");
-    for user in USERS {
-        for chain in CHAINS {
-            let cells = cells(&["terminal"], &[2, 3], chain);
-            machine.try_at_a_terminal(user, ONE_GROUP, chain, &cells);
-        }
-    }
+    try_each(Some(ONE_GROUP), |chain| cells(&["terminal"], &[2, 3], chain));
 }
 
-/// P10: a signal that stops, from outside and by ^Z. COMMAND's process group
+/// P9, P10: a signal that stops, from outside and by ^Z. COMMAND's process group
 /// must be a job of a shell, or the kernel would not stop it.
 #[test]
 fn stop_stops_command_as_without_the_namespace() {
-    let machine = fresh_machine();
-    machine.put("signals");
-    for user in USERS {
-        for chain in CHAINS {
-            let cells = ["outside", "terminal"].map(|it| stops(it, chain));
-            machine.try_at_a_terminal(user, JOBS, chain, &cells.concat());
-        }
-    }
+    let senders = ["outside", "terminal"];
+    try_each(Some(JOBS), |chain| senders.map(|it| stops(it, chain)).concat());
 }
 
 /// P10: the sender's number is 1 also for a PID 1 that is not COMMAND: for a
@@ -345,64 +339,48 @@ fn where_proc_is_covered_every_signal_is_only_sent_on() {
 /// signal goes on, since that comes from inside. A second one ends it.
 #[test]
 fn second_signal_ends_command_that_has_taken_its_handler_away() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let seen = machine.sh(
-            user,
-            &format!(
-                r#"{SOON}{STEPS}
-                echo 'trap "trap - TERM; kill -TERM \$\$; echo lives > ready" \
-                          TERM
-                    . ./sleeper & while :; do wait; done' > command
-                # Without the namespace it ends itself.
-                sh command & demo=$!
-                read sleeper <&3
-                kill -TERM $demo; wait $demo || echo $?
-                kill $sleeper
-                for chain in pid-demo 'pid-demo pid-demo'; do
-                    $chain sh command & demo=$!
-                    read sleeper <&3
-                    kill -TERM $demo; read word <&3; echo $word
-                    kill -TERM $demo; wait $demo || echo $?
-                done"#
-            ),
-        );
-        assert_eq!(seen, "143\nlives\n143\nlives\n143\n", "{user}");
-    }
+    let script = r#"
+        echo 'trap "trap - TERM; kill -TERM \$\$; echo lives > ready" \
+                  TERM
+            . ./sleeper & while :; do wait; done' > command
+        # Without the namespace it ends itself.
+        sh command & demo=$!
+        read sleeper <&3
+        kill -TERM $demo; wait $demo || echo $?
+        kill $sleeper
+        for chain in pid-demo 'pid-demo pid-demo'; do
+            $chain sh command & demo=$!
+            read sleeper <&3
+            kill -TERM $demo; read word <&3; echo $word
+            kill -TERM $demo; wait $demo || echo $?
+        done"#;
+    assert_steps(script, "143\nlives\n143\nlives\n143\n");
 }
 
 /// P9: an orphan that this pid-demo inherits by exec, or as PID 1 of an outer
 /// namespace, is waited for.
 #[test]
 fn pid_demo_waits_for_every_child_that_it_has() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let seen = machine.sh(
-            user,
-            &format!(
-                r#"{SOON}{STEPS}
-                gone() {{ [ $(there $orphan) = gone ]; }}
-                # A child from before the exec.
-                sh -c '. ./sleeper & exec pid-demo sh -c "read end < hold"' &
-                demo=$!
-                read orphan <&3
-                kill -KILL $orphan; soon gone; echo > hold; wait $demo
-                # An orphan in the outer namespace, whose PID 1 is pid-demo.
-                pid-demo sh -c '(. ./sleeper &)
-                    exec pid-demo sh -c "read end < hold; exit 7"' & demo=$!
-                read orphan <&3
-                kill -KILL $orphan; soon gone; echo > hold
-                wait $demo || echo $?
-                # The control: a zombie stays if its parent does not wait.
-                sh -c '. ./sleeper & exec head -n 1 hold' & demo=$!
-                read orphan <&3
-                kill -KILL $orphan
-                zombie() {{ [ $(state_of $orphan) = Z ]; }}
-                soon zombie; echo zombie; echo > hold; wait $demo"#
-            ),
-        );
-        assert_eq!(seen, "7\nzombie\n\n", "{user}");
-    }
+    let script = r#"
+        gone() { [ $(there $orphan) = gone ]; }
+        # A child from before the exec.
+        sh -c '. ./sleeper & exec pid-demo sh -c "read end < hold"' &
+        demo=$!
+        read orphan <&3
+        kill -KILL $orphan; soon gone; echo > hold; wait $demo
+        # An orphan in the outer namespace, whose PID 1 is pid-demo.
+        pid-demo sh -c '(. ./sleeper &)
+            exec pid-demo sh -c "read end < hold; exit 7"' & demo=$!
+        read orphan <&3
+        kill -KILL $orphan; soon gone; echo > hold
+        wait $demo || echo $?
+        # The control: a zombie stays if its parent does not wait.
+        sh -c '. ./sleeper & exec head -n 1 hold' & demo=$!
+        read orphan <&3
+        kill -KILL $orphan
+        zombie() { [ $(state_of $orphan) = Z ]; }
+        soon zombie; echo zombie; echo > hold; wait $demo"#;
+    assert_steps(script, "7\nzombie\n\n");
 }
 
 /// P9: an interactive shell inside puts a process group of its own into the

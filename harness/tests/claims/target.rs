@@ -23,6 +23,16 @@ pub fn patience() -> Duration {
     harness::patience(Duration::from_secs(60))
 }
 
+/// Waits until this is so. If it is not in time, it panics with these words.
+#[track_caller]
+pub fn until(words: impl Fn() -> String, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience();
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{}", words());
+        thread::yield_now();
+    }
+}
+
 /// For scripts: `soon COMMAND` repeats COMMAND until it succeeds, and fails
 /// after half a minute.
 pub const SOON: &str = r#"
@@ -86,15 +96,48 @@ impl Machine {
     /// The same, with these as `$1`, `$2` and so on.
     #[track_caller]
     pub fn sh_with(&self, user: User, script: &str, args: &[&str]) -> String {
-        let argv = [&["sh", "-euc", script, "sh"], args].concat();
+        self.says(user, [&["sh", "-euc", script, "sh"], args].concat())
+    }
+
+    /// Runs a command, which must succeed, and returns what it prints.
+    #[track_caller]
+    pub fn says<A: AsRef<OsStr>>(
+        &self,
+        user: User,
+        argv: impl IntoIterator<Item = A>,
+    ) -> String {
         let output = self.run(user, argv, b"");
-        assert!(
-            output.status.success(),
-            "{user}: {}, {:?}, in the script: {script}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr),
-        );
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let status = output.status;
+        assert!(status.success(), "{user}: {status}, {errors:?}");
         String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs a program of ours, which must fail and print nothing. Returns what
+    /// it says of that: the call with its error, and a line of advice.
+    #[track_caller]
+    pub fn refused<A: AsRef<OsStr>>(
+        &self,
+        user: User,
+        argv: impl IntoIterator<Item = A>,
+    ) -> [String; 2] {
+        let output = self.run(user, argv, b"");
+        let text = String::from_utf8_lossy(&output.stderr);
+        let lines = text.lines().filter(|it| !it.starts_with("strace: "));
+        let lines: Vec<&str> = lines.collect();
+        let [error, advice] = lines[..] else { panic!("{user}: {text:?}") };
+        let status = match error.contains(": exec ") {
+            true if error.contains(": ENOENT") => 127,
+            true => 126,
+            false => 125,
+        };
+        assert_eq!(output.status.code(), Some(status), "{user}: {text}");
+        assert!(output.stdout.is_empty(), "{user}: {text}");
+        // Least privilege: neither is needed for a demo.
+        let lower = advice.to_lowercase();
+        assert!(!lower.contains("be root"), "{user}: {text}");
+        assert!(!lower.contains("--privileged"), "{user}: {text}");
+        [error, advice].map(String::from)
     }
 
     /// The kernel's version, if it is Debian's: other vendors put parts of

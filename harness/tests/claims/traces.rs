@@ -1,12 +1,12 @@
 //! A program leaves nothing behind when it is killed.
 
-use std::time::Instant;
+use std::fs;
 
 use harness::DEMOS;
 
-use crate::common::program;
-use crate::target::{Root, USERS, fresh_machine, patience};
-use crate::vm::kills;
+use crate::common::package;
+use crate::readers::kills;
+use crate::target::{Root, USERS, fresh_machine, until};
 
 /// Chains of demos.
 const CHAINS: [&str; 2] = [
@@ -17,13 +17,15 @@ const CHAINS: [&str; 2] = [
 /// The examples. They are killed only if `HARNESS_KILLS` is set, because that
 /// takes long.
 fn examples() -> Vec<String> {
-    let built = harness::build_demos(program()).expect("the demos");
-    let names = built.iter().filter_map(|path| path.file_name()?.to_str());
+    let dirs = DEMOS.map(|demo| package().with_file_name(demo));
+    let files = dirs.map(|dir| fs::read_dir(dir.join("examples")));
+    let files = files.into_iter().flat_map(|it| it.expect("examples"));
+    let names = files.map(|file| file.expect("a file").path());
     names
-        .filter(|name| !DEMOS.contains(name))
-        .map(|name| match name {
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_string()))
+        .map(|name| match &*name {
             "no_unshare" => "no_unshare uts-demo".into(), // Needs a COMMAND.
-            name => name.into(),
+            _ => name,
         })
         .collect()
 }
@@ -103,13 +105,9 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
         assert!(killed >= all / 3, "{user}: {ends}");
 
         // The children of a killed program end some time after it.
-        let deadline = Instant::now() + patience();
-        loop {
-            let now = processes();
-            let mut left = now.lines().filter(|line| !running.contains(line));
-            let Some(process) = left.next() else { break };
-            assert!(Instant::now() < deadline, "{user}: {process}");
-        }
+        until(processes, || {
+            processes().lines().all(|line| running.contains(line))
+        });
         assert_eq!(look(), before, "{user}");
     }
 }

@@ -1,9 +1,8 @@
 //! V13: what this machine lacks is unpacked. Scripts stand in for apt and dpkg,
 //! since what they do is not asked here, but what is made of it.
 
-use std::env::{join_paths, split_paths, var_os};
+use std::env::{join_paths, var_os};
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -11,31 +10,24 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
 use crate::common;
-use crate::vm::executable;
+use crate::readers::{executable, without_cargo};
 
 /// V13
 #[test]
 fn qemu_that_is_missing_is_fetched_and_unpacked_once() {
     let harness = common::harness();
     let dir = common::scratch();
-    let [bin, here, store, log, works] =
-        ["bin", "here", "store", "log", "works"].map(|it| dir.path().join(it));
+    let [bin, here, store, log, works, broken] =
+        ["bin", "here", "store", "log", "works", "broken"]
+            .map(|it| dir.path().join(it));
     let path = var_os("PATH").expect("PATH");
-    // All programs of this machine but QEMU, apt and dpkg.
-    for dir in [&bin, &here] {
-        fs::create_dir(dir).expect("a folder");
-    }
-    for dir in split_paths(&path).filter_map(|it| fs::read_dir(it).ok()) {
-        for program in dir.flatten() {
-            let name = program.file_name();
-            let hidden = ["qemu-system-", "apt-", "dpkg"];
-            let name_here = name.to_string_lossy();
-            if !hidden.iter().any(|it| name_here.starts_with(it)) {
-                // Another folder may have had one of this name.
-                let _ = symlink(program.path(), here.join(&name));
-            }
-        }
-    }
+    // All programs of this machine but QEMU, apt and dpkg. Of two with the same
+    // name the first counts.
+    let links = "mkdir bin here; IFS=:
+        for dir in $PATH; do ln -s $dir/* here 2> /dev/null || :; done
+        rm -f here/qemu-system-* here/apt-* here/dpkg*";
+    let mut sh = Command::new("sh");
+    sh.args(["-euc", links]).current_dir(&dir).assert().success();
     let script = |name: &str, text: String| {
         let text = format!("#!/bin/sh\nPATH={}\n{text}", path.display());
         executable(&bin.join(name), &text);
@@ -45,14 +37,17 @@ fn qemu_that_is_missing_is_fetched_and_unpacked_once() {
         "apt-get",
         format!(
             r#"case " $* " in
-            *' -s '*) echo asked >>{log}; echo 'Inst q [0] (1 x [y])' ;;
-            *' --print-uris '*) echo "'http://x/q' q_1_all.deb 1000 MD5:0" ;;
-            *' download q=1 '*) [ -e q_1_all.deb ] || echo fetched >>{log}
-                touch q_1_all.deb ;;
+            *' -s '*) echo asked >>{log}; [ ! -e {broken} ] || exit 100
+                echo 'Remv z [1]'; echo 'Inst q [0] (1:1 x [y]) []'
+                echo 'Conf q (1:1 x [y])' ;;
+            *' --print-uris '*) echo "'http://x/q' q_1%3a1_all.deb 1000 MD5:0" ;;
+            *' download q=1:1 '*) [ -e q_1%3a1_all.deb ] || echo fetched >>{log}
+                touch q_1%3a1_all.deb ;;
             *) exit 100 ;;
             esac
             "#,
-            log = shown(&log)
+            log = shown(&log),
+            broken = shown(&broken)
         ),
     );
     // In a machine that has none of the tools, they are in the package, too.
@@ -71,12 +66,7 @@ fn qemu_that_is_missing_is_fetched_and_unpacked_once() {
         ),
     );
     let run = || -> Output {
-        let mut command = Command::new(common::program());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CARGO") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = without_cargo(common::program());
         let path = join_paths([&bin, &here]).expect("PATH");
         command
             .arg("true")
@@ -102,6 +92,16 @@ fn qemu_that_is_missing_is_fetched_and_unpacked_once() {
         run().assert().code(125).stderr(ended);
         assert_eq!(log(), "asked\nfetched\nasked\n");
     }
+    // It is asked again after its lists or the system have changed, and where
+    // it has no answer, what is there will do.
+    fs::write(&broken, "").expect("a file");
+    fs::write(store.join("tools.asked"), "before").expect("a file");
+    for _ in 0..2 {
+        let ended = predicate::str::contains("QEMU ended at its start");
+        run().assert().code(125).stderr(ended);
+        assert_eq!(log(), "asked\nfetched\nasked\nasked\n");
+    }
     assert!(store.join("tools/run").is_dir());
+    assert!(!store.join("tools.new").exists());
     assert!(!store.join("tools.debs").exists());
 }

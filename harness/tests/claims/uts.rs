@@ -1,8 +1,6 @@
 //! The UTS namespace: uts_namespaces(7).
 
-use assert_cmd::assert::OutputAssertExt;
-
-use crate::report::report;
+use crate::report::{assert_prints, assert_prints_its_page, assert_report};
 use crate::target::{Reader, Root, USERS, fresh_machine};
 
 /// Not every distribution has domainname(1).
@@ -19,14 +17,14 @@ fn hostname_set_inside_is_not_seen_outside() {
     let machine = fresh_machine();
     let script = "hostname sparrow && hostname";
     for user in USERS {
-        let inside = machine.run(user, ["uts-demo", "sh", "-c", script], b"");
-        inside.assert().success().stdout("sparrow\n");
-        machine.root(["hostname"]).assert().stdout("outside\n");
+        let inside = machine.says(user, ["uts-demo", "sh", "-c", script]);
+        assert_eq!(inside, "sparrow\n");
+        assert_eq!(machine.sh(Root, "hostname"), "outside\n");
     }
 
     // Without the namespace it is seen.
-    machine.root(["sh", "-c", script]).assert().stdout("sparrow\n");
-    machine.root(["hostname"]).assert().stdout("sparrow\n");
+    assert_eq!(machine.sh(Root, script), "sparrow\n");
+    assert_eq!(machine.sh(Root, "hostname"), "sparrow\n");
 }
 
 /// U2
@@ -34,8 +32,8 @@ fn hostname_set_inside_is_not_seen_outside() {
 fn domain_name_set_inside_is_not_seen_outside() {
     let machine = fresh_machine();
     for user in USERS {
-        let inside = machine.run(user, ["uts-demo", "sh", "-c", DOMAIN], b"");
-        inside.assert().success().stdout("nest\n");
+        let inside = machine.says(user, ["uts-demo", "sh", "-c", DOMAIN]);
+        assert_eq!(inside, "nest\n");
         assert_eq!(machine.sh(Root, DOMAIN), "(none)\n");
     }
 
@@ -49,40 +47,18 @@ fn domain_name_set_inside_is_not_seen_outside() {
 /// U1, U2: compares the demo's report with what the tools print.
 #[test]
 fn uts_report_agrees_with_the_tools() {
-    let names = format!("hostname; {DOMAIN}");
-    let look = format!("readlink /proc/self/ns/uts; {names}");
-    let facts = ["UTS namespace", "hostname", "NIS domain name"];
     let machine = fresh_machine();
     machine.sh(Root, &rename("branch", "leaf"));
-    let outside = machine.sh(Root, &look);
     for user in USERS {
-        let report = report(&machine, user, "uts-demo");
-        let column = |i: usize| facts.map(|it| report[it][i].clone() + "\n");
-        assert_eq!(
-            [column(0), column(2)].map(|it| it.concat()),
-            [&*outside; 2]
-        );
-        for fact in facts {
-            assert_ne!(report[fact][1], report[fact][0]);
-        }
-        let inside = machine.run(user, ["uts-demo", "sh", "-c", &names], b"");
-        inside.assert().success().stdout(column(1)[1..].concat());
-        assert_eq!(report.len(), 3);
+        let rows = [
+            ("UTS namespace", "readlink /proc/self/ns/uts", "*"),
+            ("hostname", "hostname", "bird"),
+            ("NIS domain name", DOMAIN, "nest"),
+        ];
+        assert_report(&machine, user, "uts-demo", &rows);
     }
-    assert_eq!(machine.sh(Root, &look), outside);
-}
-
-/// U3
-#[test]
-fn new_namespace_starts_as_a_copy_of_the_callers_names() {
-    let machine = fresh_machine();
-    let script =
-        format!("unshare --map-root-user --uts sh -c 'hostname; {DOMAIN}'");
-    let copies = || USERS.map(|user| machine.sh(user, &script));
-    assert_eq!(copies(), ["outside\n(none)\n"; 2]);
-    // The next namespace starts with the new names.
-    machine.sh(Root, &rename("branch", "leaf"));
-    assert_eq!(copies(), ["branch\nleaf\n"; 2]);
+    let names = format!("hostname; {DOMAIN}");
+    assert_eq!(machine.sh(Root, &names), "branch\nleaf\n");
 }
 
 /// U3
@@ -105,24 +81,15 @@ fn later_names_of_the_outside_do_not_come_in() {
         let inside = machine.sh_with(user, look, &["uts-demo"]);
         assert_eq!(inside, "bird nest\n");
     }
-    // Without the namespace the later names are seen.
+    // Without the namespace the later names are seen, and in a new one.
     assert_eq!(machine.sh_with(Reader, look, &["env"]), "later later\n");
+    assert_eq!(machine.sh(Root, "unshare --uts hostname"), "later\n");
 }
 
 /// U3: the example's table.
 #[test]
 fn copies_go_their_own_ways() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let output = machine.run(user, ["copies"], b"");
-        output.assert().success().stderr("").stdout(
-            "                    outside             inside\n\
-             at birth            tree, wood          tree, wood\n\
-             inside renamed      tree, wood          bird, nest\n\
-             outside renamed     hill, field         bird, nest\n\n\
-             Learned: a new UTS namespace is a copy, and then its own.\n",
-        );
-    }
+    assert_prints_its_page("uts-demo", "copies");
 }
 
 /// U4
@@ -133,8 +100,8 @@ fn name_over_64_bytes_is_refused_and_nothing_changes() {
     let longest = format!("{:064}", 1);
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.run(user, ["uts-demo", "sh", "-c", script], b"");
-        seen.assert().success().stdout(format!("bird\n{longest}\n"));
+        let seen = machine.says(user, ["uts-demo", "sh", "-c", script]);
+        assert_eq!(seen, format!("bird\n{longest}\n"));
         let end = |name: &str| {
             let (uts, tool) = (["uts-demo"], ["hostname", name]);
             machine.end_of_call(user, &uts, ["sethostname", ""], &tool)
@@ -147,14 +114,10 @@ fn name_over_64_bytes_is_refused_and_nothing_changes() {
 /// U4: the same for both names.
 #[test]
 fn longest_name_has_64_bytes() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let output = machine.run(user, ["longest"], b"");
-        output.assert().success().stderr("").stdout(
-            "                    64 bytes            65 bytes\n\
-             sethostname         done                EINVAL\n\
-             setdomainname       done                EINVAL\n\n\
-             Learned: a name has 64 bytes at most.\n",
-        );
-    }
+    let text = "                    64 bytes            65 bytes
+sethostname         done                EINVAL
+setdomainname       done                EINVAL
+
+Learned: a name has 64 bytes at most.\n";
+    assert_prints("longest", text);
 }

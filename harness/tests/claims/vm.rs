@@ -1,95 +1,24 @@
 //! V: properties of the machine on which the other claims rely.
 
-use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::io::Read;
-use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::{fs::PermissionsExt, process::ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use assert_cmd::assert::OutputAssertExt;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::pty::{OpenptyResult, Winsize, openpty};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::Pid;
+use nix::pty::Winsize;
+use nix::sys::signal::Signal;
+use nix::sys::termios::tcgetattr;
 use predicates::prelude::*;
 
 use crate::common;
-use crate::target::{Reader, Root, fresh_machine, patience};
-
-/// The `harness` program, as a reader starts it.
-pub fn harness() -> Command {
-    // Makes the saved machine, if there is none, so that no test's deadline
-    // has to allow for that.
-    common::harness();
-    let mut command = Command::new(common::program());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// Writes a file with this text, a script, and makes it executable.
-pub fn executable(path: &Path, text: &str) {
-    fs::write(path, text).expect("a file");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-        .expect("chmod");
-}
-
-/// The `harness` program with these arguments and a deadline.
-pub fn typed(argv: &[&str]) -> assert_cmd::Command {
-    let mut command = assert_cmd::Command::from_std(harness());
-    command.args(argv).timeout(patience());
-    command
-}
-
-/// A harness that is killed when this is dropped, also if the test fails.
-pub struct Running(pub Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Deref for Running {
-    type Target = Child;
-
-    fn deref(&self) -> &Child {
-        &self.0
-    }
-}
-
-impl DerefMut for Running {
-    fn deref_mut(&mut self) -> &mut Child {
-        &mut self.0
-    }
-}
-
-/// Starts the harness at a terminal of this size. Returns the other end of
-/// the terminal, and its settings. Only the harness has the terminal open, so
-/// that the other end reads an error when the harness has ended.
-pub fn start_at_terminal(
-    size: Option<&Winsize>,
-    mut harness: Command,
-) -> (Running, File, Termios) {
-    let OpenptyResult { master, slave } =
-        openpty(size, None).expect("a terminal");
-    // These differ from the settings of a new terminal: if the terminal has
-    // them again later, the harness has restored them.
-    let mut settings = tcgetattr(&slave).expect("a terminal");
-    settings.local_flags.remove(LocalFlags::ECHOCTL);
-    tcsetattr(&slave, SetArg::TCSANOW, &settings).expect("a terminal");
-    let end = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("dup"));
-    let child =
-        harness.stdin(end(&slave)).stdout(end(&slave)).stderr(slave).spawn();
-    (Running(child.expect("harness")), File::from(master), settings)
-}
+use crate::readers::{
+    Running, harness, kills, read_until, start_at_terminal, typed,
+};
+use crate::target::{Reader, Root, fresh_machine, until};
 
 /// V1
 #[test]
@@ -99,7 +28,9 @@ fn verdict_is_the_commands_own() {
         ("true", Some(0), None),
         ("exit 7", Some(7), None),
         ("exit 255", Some(255), None),
-        ("read it || exit 3", Some(3), None), // Standard input is empty.
+        // Without input there is nothing to read.
+        ("readlink /proc/$$/fd/0 | grep -x /dev/null", Some(0), None),
+        ("read it || exit 3", Some(3), None),
         ("kill -9 $$", None, Some(9)),
         ("kill -SEGV $$", None, Some(11)), // Dumps core.
     ] {
@@ -175,15 +106,9 @@ fn failed_claim_is_a_complete_bug_report() {
     machine.root(["sh", "-c", "seq 2000; printf '\\33[7m' >&2"]);
     machine.root(["sh", "-c", "echo last words > /dev/console"]);
     // The console is another serial port, and its text may come a little later.
-    let deadline = Instant::now() + patience();
-    let report = loop {
-        let report = machine.bug_report();
-        if report.contains("\nlast words\n") {
-            break report;
-        }
-        assert!(Instant::now() < deadline, "{report}");
-        thread::yield_now();
-    };
+    let report = || machine.bug_report();
+    until(report, || report().contains("\nlast words\n"));
+    let report = report();
     let machine = format!("on Linux {} under ", release.trim_end());
     for part in [
         &machine,
@@ -220,7 +145,7 @@ fn laboratory_that_is_ended_gives_the_terminal_back() {
         read_until(&mut shown, b"# ");
         // While the laboratory runs, the terminal is in raw mode.
         assert_ne!(tcgetattr(&shown).expect("a terminal"), before);
-        kill(Pid::from_raw(child.id() as i32), signal).expect("kill");
+        child.send(signal);
         let status = child.wait().expect("an end");
         assert_eq!(status.code(), Some(125), "{signal}");
         assert_eq!(tcgetattr(&shown).expect("a terminal"), before);
@@ -254,7 +179,7 @@ fn terminal_inside_has_the_size_of_the_one_outside() {
     assert_eq!(done, 0);
     // The kernel sends the signal to the terminal's foreground process group,
     // and this terminal has none.
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGWINCH).expect("kill");
+    child.send(Signal::SIGWINCH);
     read_until(&mut shown, b"17 67\r\n");
     assert!(child.wait().expect("an end").success());
 }
@@ -270,47 +195,27 @@ fn qemu_ends_with_its_machine() {
     assert_eq!(mine(), 0);
 }
 
-/// V4
-#[test]
-fn no_qemu_outlives_a_killed_harness() {
-    let mark = mark("ready");
-    let child = harness()
-        .env("KILLED", &mark)
-        .args(["sh", "-c", "echo ready; sleep 1000"])
-        .spawn();
-    let mut child = Running(child.expect("harness"));
-    wait_for_a_line(&mut child);
-    let alive = marked(&mark).len();
-    child.kill().expect("kill");
-    child.wait().expect("wait");
-    assert_eq!(alive, 2, "harness and QEMU");
-    wait_for_the_end_of(&mark);
-}
-
-/// V4: killed at any moment, `HARNESS_KILLS` times.
+/// V4: killed at any moment, `HARNESS_KILLS` times, and once when it has printed
+/// a line: the control, since harness and QEMU are found then.
 #[test]
 fn harness_killed_at_any_moment_leaves_nothing() {
     let kills = kills().unwrap_or(4);
-    for round in 0..kills {
+    for round in 0..=kills {
         let mark = mark(&format!("round {round} of {kills}"));
-        let mut child = harness()
-            .env("KILLED", &mark)
-            .args(["sleep", "1000"])
-            .spawn()
-            .expect("harness");
+        let mut command = harness();
+        command.args(["sh", "-c", "echo ready; sleep 1000"]);
+        let mut child = Running::start(command.env("KILLED", &mark));
         // From the harness's start until some time after the command's.
         thread::sleep(Duration::from_millis(500) * round / kills);
+        if round == kills {
+            child.wait_for_a_line();
+            assert_eq!(marked(&mark).len(), 2, "harness and QEMU");
+        }
         child.kill().expect("kill");
         child.wait().expect("wait");
         wait_for_the_end_of(&mark);
     }
     typed(&["true"]).assert().success().stderr("");
-}
-
-/// `$HARNESS_KILLS`: how often each program is killed at any moment.
-pub fn kills() -> Option<u32> {
-    let kills = env::var("HARNESS_KILLS").ok()?;
-    Some(kills.parse().expect("HARNESS_KILLS: a number"))
 }
 
 /// A value for the environment of a process and its children. No other run of
@@ -336,12 +241,8 @@ fn marked(mark: &str) -> Vec<PathBuf> {
 }
 
 fn wait_for_the_end_of(mark: &str) {
-    let deadline = Instant::now() + patience();
-    while let [process, ..] = &*marked(mark) {
-        let who = fs::read_to_string(process.join("cmdline"));
-        assert!(Instant::now() < deadline, "{mark}: {who:?} still runs");
-        thread::yield_now();
-    }
+    let who = || format!("{mark}: {:?} still run", marked(mark));
+    until(who, || marked(mark).is_empty());
 }
 
 /// V5
@@ -410,28 +311,4 @@ fn outside_is_realistic() {
     let id = machine.sh(Reader, "id");
     assert_eq!(id, "uid=1000(reader) gid=1000(reader) groups=1000(reader)\n");
     machine.reader(["cat", "/etc/shadow"]).assert().failure();
-}
-
-pub fn wait_for_a_line(child: &mut Child) {
-    read_until(child.stdout.as_mut().expect("a pipe"), b"\n");
-}
-
-/// Reads up to and including `end`, and not a byte more. If that is not printed
-/// in time, it panics with what was printed instead.
-#[track_caller]
-fn read_until(shown: &mut (impl Read + AsFd), end: &[u8]) {
-    let deadline = Instant::now() + patience();
-    let mut text = Vec::new();
-    while !text.ends_with(end) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = PollTimeout::try_from(left).expect("less than a month");
-        let mut fd = [PollFd::new(shown.as_fd(), PollFlags::POLLIN)];
-        let ready = poll(&mut fd, left).expect("poll");
-        let mut byte = [0];
-        let more = ready > 0 && shown.read_exact(&mut byte).is_ok();
-        let (text_so_far, end) =
-            (String::from_utf8_lossy(&text), String::from_utf8_lossy(end));
-        assert!(more, "{end:?} was not printed, only: {text_so_far}");
-        text.extend(byte);
-    }
 }

@@ -8,6 +8,7 @@
 //! library's functions are declared here.
 
 use std::process::{Command, exit};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::{env, io, ptr, thread};
 
 unsafe extern "C" {
@@ -41,7 +42,7 @@ const PENDING: i32 = 6;
 const ONCE: i32 = 8;
 const CAUGHT: i32 = 9;
 
-static mut CAUGHT_ONCE: bool = false;
+static NOTED: AtomicU32 = AtomicU32::new(0);
 
 fn main() {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -52,6 +53,7 @@ fn main() {
         "default" => {}
         "handler" => set_action(signal, end as *const () as usize, 0),
         "once" => set_action(signal, note as *const () as usize, RESETHAND),
+        "counted" => set_action(signal, note as *const () as usize, 0),
         "ignored" => set_action(signal, IGNORE, 0),
         "blocked" | "awaited" | "thread" => block(signal),
         "other" => block(USR2),
@@ -86,14 +88,13 @@ fn main() {
         assert!(io::stdin().read_line(&mut line).expect("a line") > 0);
     }
     let mut pending: Set = [0; 16];
-    // SAFETY: the set lives as long as the call; the flag is only ever set.
-    exit(unsafe {
-        sigpending(&mut pending);
-        match () {
-            _ if CAUGHT_ONCE => ONCE,
-            _ if pending[0] & set_of(signal)[0] != 0 => PENDING,
-            _ => READ_WORD,
-        }
+    // SAFETY: the set lives as long as the call.
+    unsafe { sigpending(&mut pending) };
+    exit(match NOTED.load(Relaxed) {
+        0 if pending[0] & set_of(signal)[0] != 0 => PENDING,
+        0 => READ_WORD,
+        1 => ONCE,
+        _ => CAUGHT,
     })
 }
 
@@ -103,8 +104,7 @@ extern "C" fn end(_: i32) {
 }
 
 extern "C" fn note(_: i32) {
-    // SAFETY: only set here, and read by the one thread that there is.
-    unsafe { CAUGHT_ONCE = true }
+    NOTED.fetch_add(1, Relaxed);
 }
 
 fn set_of(signal: i32) -> Set {

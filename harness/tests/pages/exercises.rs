@@ -4,25 +4,18 @@
 #[path = "../exercises/page.rs"]
 mod page;
 
-use std::fs;
-
-use super::workspace;
+use super::{text_of, workspace};
 use page::{Exercise, exercises};
-
-fn read(path: &str) -> String {
-    let text = fs::read_to_string(workspace().join(path));
-    text.unwrap_or_else(|error| panic!("{path}: {error}"))
-}
 
 /// The exercises of the page.
 fn all() -> Vec<Exercise> {
-    exercises(&read("EXERCISES.md")).expect("each has all its parts")
+    exercises(&text_of("EXERCISES.md")).expect("each has all its parts")
 }
 
 /// What is wrong with an exercise: a line for each fault.
 fn complaints(it: &Exercise) -> Vec<String> {
     let mut wrong = Vec::new();
-    let found = read(&it.file).matches(&it.old).count();
+    let found = text_of(&it.file).matches(&it.old).count();
     if found != 1 {
         wrong.push(format!("{found} times in {}: {}", it.file, it.old));
     }
@@ -41,7 +34,7 @@ fn complaints(it: &Exercise) -> Vec<String> {
     }
     for claim in &it.fails {
         let (module, name) = claim.split_once("::").unwrap_or((claim, ""));
-        let claims = read(&format!("harness/tests/claims/{module}.rs"));
+        let claims = text_of(format!("harness/tests/claims/{module}.rs"));
         if !claims.contains(&format!("\nfn {name}(")) {
             wrong.push(format!("there is no claim {claim}"));
         }

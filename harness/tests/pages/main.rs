@@ -77,35 +77,26 @@ fn workspace() -> &'static Path {
 }
 
 /// All pages that are typed, by their paths from the workspace. A translation
-/// is not among them: it has the sessions of its page.
+/// is not among them: it has the sessions of its page. The findings are run
+/// without this project.
 fn pages() -> Vec<PathBuf> {
-    let mut pages = Vec::new();
-    let mut dirs = vec![workspace().to_path_buf()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            let name = path.file_name().expect("a name").to_string_lossy();
-            if path.is_dir() {
-                // The findings are run without this project.
-                let ours = !["target", "findings"].contains(&&*name);
-                if !name.starts_with('.') && ours {
-                    dirs.push(path);
-                }
-            } else if ["README.md", "TOUR.md", "COURSE.md", "CHECK.md"]
-                .contains(&&*name)
-            {
-                let path = path.strip_prefix(workspace()).expect("below");
-                pages.push(path.to_path_buf());
-            }
-        }
-    }
-    pages.sort();
+    let names = ["README.md", "TOUR.md", "COURSE.md", "CHECK.md"];
+    let mut pages = translation::all_pages();
+    pages.retain(|page| {
+        names.iter().any(|name| page.ends_with(name))
+            && !page.starts_with("findings")
+    });
     pages
 }
 
+/// The text of a file of the workspace.
+fn text_of(path: impl AsRef<Path>) -> String {
+    let text = fs::read_to_string(workspace().join(&path));
+    text.unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
+}
+
 fn read(path: &Path) -> Page {
-    let text = fs::read_to_string(workspace().join(path)).expect("a page");
-    let page = Page::parse(&text);
+    let page = Page::parse(&text_of(path));
     page.unwrap_or_else(|why| panic!("{}:{why}", path.display()))
 }
 
@@ -127,10 +118,10 @@ fn pages_show_what_a_terminal_shows() {
                 let text = page.with(&seen);
                 fs::write(workspace().join(&path), &text).expect("a page");
                 if let Some(path) = translation::chinese(&path) {
-                    let path = workspace().join(path);
-                    let old = fs::read_to_string(&path).expect("a page");
+                    let old = text_of(&path);
                     let new = translation::with_blocks(&text, &old);
-                    fs::write(path, new.unwrap_or(old)).expect("a page");
+                    fs::write(workspace().join(path), new.unwrap_or(old))
+                        .expect("a page");
                 }
             } else {
                 wrong.lock().expect("text").push_str(&complaint);
@@ -238,7 +229,7 @@ fn blocks_that_are_not_run_are_listed() {
 #[test]
 fn every_row_of_check_has_its_heading() {
     for page in ["harness/CHECK.md", "harness/CHECK.zh-CN.md"] {
-        let text = fs::read_to_string(workspace().join(page)).expect("a page");
+        let text = text_of(page);
         let headings = text.lines().filter_map(|it| it.strip_prefix("### "));
         let headings: Vec<&str> = headings.collect();
         assert_eq!(headings, harness::guest::check::rows(), "{page}");
@@ -327,7 +318,7 @@ fn every_claim_that_a_page_names_exists() {
     let claims = workspace().join("harness/tests/claims");
     let mut named = 0;
     for path in translation::all_pages() {
-        let page = fs::read_to_string(workspace().join(&path)).expect("a page");
+        let page = text_of(&path);
         let is_part =
             |it: char| it.is_ascii_alphanumeric() || "_:".contains(it);
         for word in page.split(|it| !is_part(it)) {
@@ -347,12 +338,11 @@ fn every_claim_that_a_page_names_exists() {
 #[test]
 fn every_example_is_named_on_its_page() {
     let mut named = 0;
-    let front = fs::read_to_string(workspace().join("README.md"));
-    let front = front.expect("the front page");
+    let front = text_of("README.md");
     for path in pages() {
         let folder = workspace().join(&path);
         let folder = folder.parent().expect("a folder").to_path_buf();
-        let page = fs::read_to_string(workspace().join(&path)).expect("a page");
+        let page = text_of(&path);
         for file in fs::read_dir(folder.join("examples")).into_iter().flatten()
         {
             let file = file.expect("an entry").path();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::{translation, workspace};
+use super::{text_of, translation, workspace};
 
 const CHINESE: &str = ".zh-CN.svg";
 
@@ -84,10 +84,7 @@ fn each_picture_has_its_text_and_two_colour_schemes() {
 fn each_picture_is_on_a_page_of_its_language() {
     let pages: Vec<_> = translation::all_pages()
         .into_iter()
-        .map(|page| {
-            let text = fs::read_to_string(workspace().join(&page));
-            (page, text.expect("a page"))
-        })
+        .map(|page| (page.clone(), text_of(page)))
         .collect();
     for name in pictures().into_keys() {
         let chinese = name.ends_with(CHINESE);

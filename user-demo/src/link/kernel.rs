@@ -48,7 +48,6 @@ pub fn says(path: &str, what: &str) -> bool {
 }
 
 /// A mount that this process sees.
-#[derive(Debug, PartialEq)]
 pub struct Mount {
     /// Where it is.
     pub at: String,
@@ -86,23 +85,4 @@ fn status_is_found_by_its_whole_name() {
     assert_eq!(words(status, "Uid"), ["1000", "0", "5", "6"]);
     assert_eq!(words(status, "Seccomp"), ["2"]);
     assert!(words(status, "Sec").is_empty());
-}
-
-#[test]
-fn capability_is_a_bit() {
-    assert!(has("0000000000001000", CAP_NET_ADMIN));
-    assert!(!has("000001ffffffefff", CAP_NET_ADMIN));
-    assert!(has("0000000000200000", CAP_SYS_ADMIN));
-    assert!(!has("000001ffffdfffff", CAP_SYS_ADMIN));
-    assert!(!has("", CAP_SYS_ADMIN));
-}
-
-#[test]
-fn mount_is_a_line_of_mountinfo() {
-    let at = |line| parse(line).expect("a mount");
-    let proc = at("36 35 0:3 / /proc rw,nosuid shared:7 master:1 - proc p ro");
-    assert_eq!(proc.at, "/proc");
-    assert!(proc.has("ro") && proc.has("nosuid") && !proc.has("no"));
-    assert_eq!(at("1 0 0:1 / / rw - tmpfs none rw,x=1").options, "rw,rw,x=1");
-    assert_eq!(parse("36 35 0:3 / /proc rw"), None);
 }

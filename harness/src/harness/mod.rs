@@ -1,43 +1,32 @@
 //! Machines, and everything that they are made of: found, packed, booted once,
 //! saved, and started from the saved state.
 
+mod make;
+
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufWriter};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::getuid;
 
 use crate::accelerator::{Accelerator, Accelerators};
 use crate::arch::Arch;
-use crate::cache::{self, Inputs, Manifest, Saved};
+use crate::cache::{self, Manifest, Saved};
 use crate::contents;
-use crate::env::{PATIENCE, all_known, patience, variable};
+use crate::env::{PATIENCE, all_known, variable};
 use crate::failure::Failure;
 use crate::files::{self, Files};
 use crate::initramfs::{Below, Tree};
 use crate::kernel::Kernel;
-use crate::machine::{Machine, Start};
 use crate::overlay;
 use crate::packages;
 use crate::programs;
-use crate::progress::progress;
-use crate::qemu::{memory_for, qemu};
+use crate::qemu::qemu;
 use crate::room::MACHINES;
 use crate::stamp::{self, Stamp, stamped};
 use crate::vm::{RestoreError, SHORT, Vm};
-
-/// How long a boot may take, from QEMU's start to [`FromGuest::Ready`].
-///
-/// [`FromGuest::Ready`]: crate::wire::FromGuest::Ready
-const BOOT: Duration = Duration::from_secs(60);
-
-/// The same for KVM, which takes 1 s if it works.
-const KVM_BOOT: Duration = Duration::from_secs(20);
 
 /// What is delivered to a machine after each start, and is not saved with it,
 /// costs time at each start. So there are limits, in bytes: for what
@@ -107,19 +96,14 @@ impl Harness {
         let theirs = theirs.as_deref();
         unpack_what_is_missing(&packages, theirs)?;
 
-        let mut demos = Vec::new();
-        for demo in built {
-            let name = demo.file_name().unwrap_or_default();
-            demos.push((Path::new("/usr/local/bin").join(name), demo));
-        }
-        let mut tools = Files::default();
-        for (name, tool) in contents::tools()? {
-            tools.programs.push((Path::new("/usr/bin").join(name), tool));
-        }
-        for file in contents::optional_files() {
-            // A symbolic link's target is packed in its place.
-            tools.files.extend(file.canonicalize().map(|it| (file, it)));
-        }
+        let demos: Vec<_> = built
+            .into_iter()
+            .map(|demo| {
+                let name = demo.file_name().unwrap_or_default();
+                (Path::new("/usr/local/bin").join(name), demo)
+            })
+            .collect();
+        let tools = tools()?;
         let wanted = variable("HARNESS_FILES").unwrap_or_default();
         let wanted = files::readers_files(&wanted)?;
         let known = [&demos[..], &tools.programs].concat();
@@ -247,7 +231,7 @@ impl Harness {
                  {failure}"
             );
             is_new = true;
-            let _lock = cache::lock(&self.cache, &MACHINES)?;
+            let _lock = cache::lock(&self.cache)?;
             // Another process may have made a new one meanwhile.
             if saved.is_there() {
                 self.make(self.inputs(accelerator)?)?;
@@ -343,7 +327,7 @@ impl Harness {
             saved.used();
             return Ok(saved);
         }
-        let _lock = cache::lock(&self.cache, &MACHINES)?;
+        let _lock = cache::lock(&self.cache)?;
         // Another process may have made it while we waited.
         if let Some(saved) = find(&self.cache) {
             return Ok(saved);
@@ -360,125 +344,17 @@ impl Harness {
     fn refused(&self, why: Failure) -> Failure {
         MACHINES.refusal(&self.cache).map_or(why, Failure::new)
     }
+}
 
-    /// What decides which saved machine is the right one. Neither the demos nor
-    /// what is delivered are among it.
-    fn inputs(&self, accelerator: Accelerator) -> Result<Inputs, Failure> {
-        let mut files = Vec::new();
-        for path in [&qemu()?, &self.init, &self.kernel] {
-            files.push(stamped(path)?);
-        }
-        let (saved, _) = self.own();
-        let mut places = Vec::new();
-        for (at, source) in
-            [&self.tools].into_iter().chain(saved).flat_map(Files::all)
-        {
-            files.push(stamped(source)?);
-            places.push(stamp::bytes(at));
-        }
-        let host = self.accelerators.host.clone();
-        let accelerator = accelerator.name().to_string();
-        Ok(Inputs { accelerator, host, files, places })
-    }
-
-    /// Boots a machine, and saves it. The caller must hold the lock.
-    fn make(&self, inputs: Inputs) -> Result<Saved, Failure> {
-        let name = inputs.name();
-        let new = self.cache.join(cache::NEW);
-        let made = self
-            .save(&new, inputs)
-            .and_then(|manifest| cache::install(&self.cache, &name, manifest))
-            .map_err(|why| self.refused(why));
-        let _ = fs::remove_dir_all(&new);
-        cache::prune(&self.cache);
-        made
-    }
-
-    fn save(&self, new: &Path, inputs: Inputs) -> Result<Manifest, Failure> {
-        let begun = Instant::now();
-        let kernel = self.read_kernel()?;
-        let release = &kernel.release;
-        let (_, why) = self.accelerators.now();
-        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-        let accelerator = &inputs.accelerator;
-        progress(format_args!("booting Linux {release}, {accelerator}{why}"));
-        let fail = |error: io::Error| Failure::because(new.display(), error);
-        // Files of the reader's own may be for him alone.
-        let has_own = self.own().0.iter().any(|files| !files.is_empty());
-        let mode = if has_own { 0o700 } else { 0o755 };
-        DirBuilder::new().mode(mode).create(new).map_err(fail)?;
-
-        // In parallel: each takes a while.
-        let demos = self.demos.iter().map(|(_, demo)| stamped(demo));
-        let demos = demos.collect::<Result<_, _>>()?;
-        let initramfs = new.join("initramfs");
-        let (tree, unpacked) = thread::scope(|scope| {
-            let unpacked = scope.spawn(|| unpack(&kernel, new));
-            let tree = self.pack(&kernel, &initramfs);
-            (tree, unpacked.join().expect("no panic"))
-        });
-        let (tree, ()) = (tree?, unpacked.map_err(fail)?);
-        let below = tree.below();
-        // An error in the other files is told before the boot.
-        self.archive(&below, &[])?;
-        let size = fs::metadata(&initramfs).map_err(fail)?.len();
-        let memory = memory_for(size);
-
-        let (accelerator, usual) = match &*inputs.accelerator {
-            "kvm" => (Accelerator::Kvm, KVM_BOOT),
-            _ => (Accelerator::Tcg, BOOT),
-        };
-        let machine = Machine::start(new, memory, accelerator, Start::Boot)?;
-        let (vm, frames) = Vm::boot(machine, patience(usual))?;
-        vm.save(new)?;
-        // Only a boot needs these.
-        for name in ["kernel", "initramfs"] {
-            fs::remove_file(new.join(name)).map_err(fail)?;
-        }
-        let (sources, made) = (tree.sources, cache::made(new)?);
-        let manifest =
-            Manifest { inputs, sources, demos, below, made, memory, frames };
-        manifest.write(new)?;
-        progress(format_args!("saved after {:.1?}", begun.elapsed()));
-        Ok(manifest)
-    }
-
-    /// Writes the initramfs. Returns what went in.
-    fn pack(&self, kernel: &Kernel, to: &Path) -> Result<Tree, Failure> {
-        let mut tree = Tree::new();
-        for name in ["/init", "/usr/local/bin/check"] {
-            tree.tool(Path::new(name), &self.init)?;
-        }
-        for (at, source) in &self.tools.programs {
-            tree.tool(at, source)?;
-        }
-        // The demos are no sources: those that change are delivered.
-        let sources = tree.sources.len();
-        for (at, source) in &self.demos {
-            tree.tool(at, source)?;
-        }
-        tree.sources.truncate(sources);
-        tree.libraries()?;
-        for (at, path) in &self.tools.files {
-            tree.copy(at, path)?;
-        }
-        let modules = kernel.modules(contents::MODULES)?;
-        let scratch = to.with_extension("depmod");
-        tree.modules(kernel, modules, &scratch)?;
-        fs::remove_dir_all(&scratch)
-            .map_err(|error| Failure::because(scratch.display(), error))?;
-        if let Some(config) = &kernel.config {
-            let at = format!("/boot/config-{}", kernel.release);
-            tree.copy(Path::new(&at), config)?;
-        }
-        for files in self.own().0 {
-            tree.add(files)?;
-        }
-        File::create(to)
-            .and_then(|file| tree.write(BufWriter::new(file)))
-            .map_err(|error| Failure::because(to.display(), error))?;
-        Ok(tree)
-    }
+/// This machine's tools, and the files that they need.
+fn tools() -> Result<Files, Failure> {
+    let tools = contents::tools()?.into_iter();
+    let tools = tools.map(|(name, it)| (Path::new("/usr/bin").join(name), it));
+    // A symbolic link's target is packed in its place.
+    let files = contents::optional_files().into_iter();
+    let files =
+        files.filter_map(|it| Some((it.clone(), it.canonicalize().ok()?)));
+    Ok(Files { programs: tools.collect(), files: files.collect() })
 }
 
 /// How many bytes can be delivered.
@@ -504,13 +380,4 @@ fn unpack_what_is_missing(
              not be unpacked instead: {why}"
         ))
     })
-}
-
-/// Writes the kernel, unpacked if possible.
-fn unpack(kernel: &Kernel, dir: &Path) -> io::Result<()> {
-    let to = dir.join("kernel");
-    match kernel.unpacked()? {
-        Some(unpacked) => fs::write(to, unpacked),
-        None => fs::copy(&kernel.image, to).map(drop),
-    }
 }
