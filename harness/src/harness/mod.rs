@@ -75,6 +75,10 @@ impl Harness {
     /// Builds the demos, finds the kernel, QEMU and the tools, and makes the
     /// saved machine if there is none yet. `init` is the `harness` program,
     /// which is also the guest's PID 1. Files that `argv` names go in, too.
+    ///
+    /// # Errors
+    /// What is missing on this machine or wrong in a variable, what could not
+    /// be built, or how the machine failed.
     pub fn new(init: &Path, argv: &[OsString]) -> Result<Harness, Failure> {
         all_known()?;
         if let Err(failure) = &*PATIENCE {
@@ -184,6 +188,9 @@ impl Harness {
     }
 
     /// Starts a machine from the saved state, and delivers what is not in it.
+    ///
+    /// # Errors
+    /// If it does not come up, or cannot take what is delivered.
     pub fn start(&self) -> Result<Vm, Failure> {
         self.accelerators.with(|accelerator| self.restored(accelerator))
     }

@@ -81,7 +81,7 @@ impl Vm {
 
     /// Waits until a machine has booted. Also returns the page frames of its
     /// window.
-    pub fn boot(
+    pub(crate) fn boot(
         machine: Machine,
         patience: Duration,
     ) -> Result<(Vm, Vec<u64>), Failure> {
@@ -101,12 +101,12 @@ impl Vm {
     }
 
     /// Saves the machine, and ends it.
-    pub fn save(mut self, dir: &Path) -> Result<(), Failure> {
+    pub(crate) fn save(mut self, dir: &Path) -> Result<(), Failure> {
         self.line.machine.save(dir)
     }
 
     /// Starts a machine from its saved state.
-    pub fn restore(
+    pub(crate) fn restore(
         saved: &Saved,
         accelerator: Accelerator,
     ) -> Result<Vm, RestoreError> {
@@ -124,7 +124,7 @@ impl Vm {
     }
 
     /// Whether the guest's memory can be written, so that input is fast.
-    pub fn has_window(&self) -> bool {
+    pub(crate) fn has_window(&self) -> bool {
         self.view.is_some()
     }
 
@@ -132,7 +132,7 @@ impl Vm {
     ///
     /// # Errors
     /// If the guest cannot take it: it names the file.
-    pub fn unpack(&mut self, archive: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn unpack(&mut self, archive: &[u8]) -> Result<(), Failure> {
         let deadline = Some(Instant::now() + patience(UNPACK));
         self.line.send(&ToGuest::Unpack)?;
         let mut rest = archive;
@@ -274,6 +274,9 @@ impl Vm {
     }
 
     /// Runs a command, and collects what it writes.
+    ///
+    /// # Errors
+    /// As [`Vm::run`].
     pub fn output(
         &mut self,
         user: User,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
@@ -152,7 +153,10 @@ pub fn read_until(shown: &mut (impl Read + AsFd), end: &[u8]) {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = PollTimeout::try_from(left).expect("less than a month");
         let mut fd = [PollFd::new(shown.as_fd(), PollFlags::POLLIN)];
-        let ready = poll(&mut fd, left).expect("poll");
+        let ready = match poll(&mut fd, left) {
+            Err(Errno::EINTR) => continue, // This process was stopped.
+            ready => ready.expect("poll"),
+        };
         let mut byte = [0];
         let more = ready > 0 && shown.read_exact(&mut byte).is_ok();
         let (text_so_far, end) =

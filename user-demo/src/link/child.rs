@@ -17,6 +17,9 @@ pub struct Child {
 
 /// Runs `look` in a child, while this process stays outside. Returns what the
 /// child saw, and the child.
+///
+/// # Errors
+/// As pipe(2), fork(2) and read(2), and what `look` says.
 #[expect(unsafe_code, reason = "fork and _exit have no safe wrapper")]
 pub fn in_child<const N: usize>(
     look: impl FnOnce() -> Result<[String; N], Failure>,
@@ -61,6 +64,9 @@ pub fn send<const N: usize>(
 }
 
 /// In the parent: what the child has sent.
+///
+/// # Errors
+/// As read(2); what the child could not see; and where it was killed.
 pub fn receive<const N: usize>(
     reader: PipeReader,
 ) -> Result<[String; N], Failure> {

@@ -84,7 +84,10 @@ pub fn exec(mut command: Command) -> Failure {
     Failure { status: if missing { 127 } else { 126 }, ..failure }
 }
 
-/// Writes a line to standard output. A full disk is a failure like any other.
+/// Writes a line to standard output.
+///
+/// # Errors
+/// As write(2): a full disk is a failure like any other.
 pub fn print(line: impl Display) -> Result<ExitCode, Failure> {
     // Not `io::stdout()`, which hides that standard output is closed.
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
