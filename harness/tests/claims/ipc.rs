@@ -191,7 +191,7 @@ fn objects_go_with_the_last_process() {
 
 /// I7: the example's table.
 #[test]
-fn socket_with_a_path_is_not_isolated() {
+fn shared_memory_and_socket_are_not_isolated() {
     let text = "made outside          outside             inside
 System V queue        found               ENOENT
 POSIX shared memory   found               found
