@@ -8,8 +8,8 @@
 //! state (`harness/make.rs`, `cache.rs`). [`Harness::start`] starts such a
 //! machine from its saved state, a [`Vm`], and delivers what has changed since
 //! and the reader's files (`files.rs`).
-//! [`Vm::run`] sends a [`Request`] over the [`wire`] to the [`guest`]'s PID 1,
-//! which runs the command and reports how it ended.
+//! [`Vm::run`] sends a [`Request`] over the wire (`wire.rs`) to the [`guest`]'s
+//! PID 1, which runs the command and reports how it ended.
 
 mod accelerator;
 mod apt;
@@ -39,7 +39,7 @@ mod stamp;
 pub mod streams;
 mod vm;
 mod window;
-pub mod wire;
+mod wire;
 
 pub use env::{all_known, patience};
 pub use failure::{Failure, printable};
