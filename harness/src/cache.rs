@@ -3,6 +3,7 @@
 //! changed. One process at a time writes here.
 
 use std::collections::hash_map::DefaultHasher;
+use std::ffi::CString;
 use std::fmt;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
@@ -108,9 +109,9 @@ const FORMAT: &[u8] = b"namespace-demos 2\n";
 pub struct Manifest {
     pub inputs: Inputs,
     /// Every file of the distribution's that was packed, by its path.
-    pub sources: Vec<(Vec<u8>, Stamp)>,
+    pub sources: Vec<(CString, Stamp)>,
     /// The demos in it, as they were then.
-    pub demos: Vec<(Vec<u8>, Stamp)>,
+    pub demos: Vec<(CString, Stamp)>,
     /// The files that are in it.
     pub below: Below,
     /// The saved machine's files, by their names in the folder.
@@ -191,9 +192,9 @@ pub struct Inputs {
     /// The processor and the kernel of this machine.
     pub host: String,
     /// QEMU, kernel, programs, by their paths.
-    pub files: Vec<(Vec<u8>, Stamp)>,
+    pub files: Vec<(CString, Stamp)>,
     /// The paths of the programs and files in the guest.
-    pub places: Vec<Vec<u8>>,
+    pub places: Vec<CString>,
 }
 
 impl Inputs {

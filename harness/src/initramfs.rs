@@ -3,6 +3,7 @@
 //! goes in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -34,15 +35,15 @@ pub struct Tree {
     /// named, and the file.
     elf: Vec<(PathBuf, PathBuf, Elf)>,
     /// Every file of this machine that was read for it, as it was before that.
-    pub sources: Vec<(Vec<u8>, Stamp)>,
+    pub sources: Vec<(CString, Stamp)>,
 }
 
 /// What matters of the files that are in a machine already.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Below {
-    paths: BTreeSet<Vec<u8>>,
+    paths: BTreeSet<CString>,
     /// The dynamic linker of a library that names none.
-    linker: Option<Vec<u8>>,
+    linker: Option<CString>,
 }
 
 impl Tree {

@@ -3,7 +3,7 @@
 
 mod make;
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -270,8 +270,9 @@ impl Harness {
             let path = stamp::bytes(path);
             saved.demos.iter().find(|(there, _)| *there == path)
         };
-        let is_here = |path: &[u8]| {
-            self.demos.iter().any(|(_, here)| stamp::bytes(here) == path)
+        let is_here = |there: &CString| {
+            let path = stamp::path(there);
+            self.demos.iter().any(|(_, here)| *here == path)
         };
         if !saved.demos.iter().all(|(path, _)| is_here(path)) {
             return None;
