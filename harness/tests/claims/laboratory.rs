@@ -232,6 +232,8 @@ fn tour_that_is_left_leaves_the_step_and_a_prompt() {
         let (step, _) = step.split_once("\n## 6.").expect("a next step");
         let shells = seen.starts_with("42\n/root\n");
         assert!(shells, "{columns}: {seen}");
+        // What the tour has told less(1) to do is not on the screen.
+        assert!(!seen.contains(":n##"), "{columns}: {seen}");
         let last = seen.rfind("## 5. IPC").map(|at| &seen[at..]);
         let last = last.and_then(|it| it.split_once("answer: yes\n"));
         let end = format!("{step}\nENDED\nyes\nthe ");
