@@ -223,11 +223,13 @@ row() { printf '%-18s %-7s %-25s %-8s %-8s %s\n' "$@"; }
 
 # two_commands NAME USER KERNEL COMMAND...: runs the two commands in a machine,
 # where COMMAND starts a program as USER, and prints their row of the table. The
-# guest must have this kernel, if KERNEL is not empty.
+# guest must have this kernel, if KERNEL is not empty. Where a demo must be
+# refused, $refused is its status.
 two_commands() {
     local log=$dir/log/$1.$2 start=$SECONDS status=0 kernel result
     "${@:4}" timeout -s KILL 3600 \
-        sh -euc "$(declare -f typed)"'; typed "$@"' typed "$src" "$commands" \
+        sh -euc "$(declare -f typed)"'; typed "$@"' typed \
+        "$src" "$commands" "${refused:-0}" \
         >"$log" 2>&1 || status=$?
     result=$(tests "$log") || status=1
     kernel=$(found 'kernel: ')
@@ -255,7 +257,10 @@ typed() {
     status=0
     while IFS= read -r line; do
         echo "\$ $line"
-        sh -c "$line" </dev/null || status=1
+        wanted=0 found=0
+        case $line in 'cargo run '*) wanted=$3 ;; esac
+        sh -c "$line" </dev/null || found=$?
+        [ $found = "$wanted" ] || status=1
     done <<END
 $2
 END
