@@ -189,7 +189,7 @@ fn objects_go_with_the_last_process() {
     assert_eq!(more(Reader, "more"), "EMFILE");
 }
 
-/// I7: the example's table.
+/// I7: the example's table; and what is made inside is seen outside.
 #[test]
 fn shared_memory_and_socket_are_not_isolated() {
     let text = "made outside          outside             inside
@@ -199,4 +199,8 @@ socket                found               found
 
 Learned: what is a file, an IPC namespace does not hide.\n";
     assert_prints("not_isolated", text);
+    let machine = fresh_machine();
+    let made = "ipc-demo sh -c 'echo inside > /dev/shm/file'";
+    let script = format!("{made}; cat /dev/shm/file");
+    assert_eq!(machine.sh(Reader, &script), "inside\n");
 }
