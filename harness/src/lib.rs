@@ -2,12 +2,12 @@
 //! to prove what a namespace does, and to try what would damage a machine.
 //!
 //! [`Harness::new`] finds a kernel (`kernel/`), QEMU and the tools, or fetches
-//! what is missing (`packages.rs`, `apt.rs`, `overlay.rs`); packs what is in
-//! the machine (`contents.rs`) into an initramfs (`initramfs.rs`,
-//! `libraries.rs`); starts a machine (`qemu.rs`, `machine.rs`), and keeps its
-//! state (`harness/make.rs`, `cache.rs`). [`Harness::start`] starts such a
-//! machine from its saved state, a [`Vm`], and delivers what has changed since
-//! and the reader's files (`files.rs`).
+//! what is missing (`packages.rs`, `apt.rs`, `overlay.rs`). [`Harness::start`]
+//! packs, once, what is in the machine (`contents.rs`) into an initramfs
+//! (`initramfs.rs`, `libraries.rs`), boots it (`qemu.rs`, `machine.rs`) and keeps
+//! its state (`harness/make.rs`, `cache.rs`); it starts a machine from this
+//! state, a [`Vm`], and delivers what has changed since and the reader's files
+//! (`files.rs`).
 //! [`Vm::run`] sends a [`Request`] over the wire (`wire.rs`) to the [`guest`]'s
 //! PID 1, which runs the command and reports how it ended.
 

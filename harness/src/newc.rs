@@ -41,26 +41,22 @@ pub fn write(
         let name = name.to_str().ok_or_else(|| {
             io::Error::other(format!("not UTF-8: {}", path.display()))
         })?;
-        let builder = cpio::newc::Builder::new(name)
+        let (kind, bytes) = match &entry.node {
+            Node::Directory => (ModeFileType::Directory, &[][..]),
+            Node::Link(it) => {
+                (ModeFileType::Symlink, it.as_os_str().as_bytes())
+            }
+            Node::File(bytes) => (ModeFileType::Regular, &bytes[..]),
+            Node::Console => (ModeFileType::Char, &[][..]),
+        };
+        let mut builder = cpio::newc::Builder::new(name)
             .ino(number as u32 + 10)
             .mode(entry.mode)
-            .mtime(entry.time);
-        let (builder, bytes) = match &entry.node {
-            Node::Directory => {
-                (builder.set_mode_file_type(ModeFileType::Directory), &[][..])
-            }
-            Node::Link(target) => (
-                builder.set_mode_file_type(ModeFileType::Symlink),
-                target.as_os_str().as_bytes(),
-            ),
-            Node::File(bytes) => {
-                (builder.set_mode_file_type(ModeFileType::Regular), &bytes[..])
-            }
-            Node::Console => {
-                let builder = builder.rdev_major(5).rdev_minor(1);
-                (builder.set_mode_file_type(ModeFileType::Char), &[][..])
-            }
-        };
+            .mtime(entry.time)
+            .set_mode_file_type(kind);
+        if let Node::Console = entry.node {
+            builder = builder.rdev_major(5).rdev_minor(1);
+        }
         let size = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         let mut file = builder.write(&mut to, size);
         file.write_all(bytes)?;

@@ -72,13 +72,13 @@ pub struct Harness {
 }
 
 impl Harness {
-    /// Builds the demos, finds the kernel, QEMU and the tools, and makes the
-    /// saved machine if there is none yet. `init` is the `harness` program,
-    /// which is also the guest's PID 1. Files that `argv` names go in, too.
+    /// Builds the demos, and finds the kernel, QEMU and the tools. `init` is the
+    /// `harness` program, which is also the guest's PID 1. Files that `argv`
+    /// names go in, too.
     ///
     /// # Errors
-    /// What is missing on this machine or wrong in a variable, what could not
-    /// be built, or how the machine failed.
+    /// What is missing on this machine or wrong in a variable, or what could
+    /// not be built.
     pub fn new(init: &Path, argv: &[OsString]) -> Result<Harness, Failure> {
         all_known()?;
         if let Err(failure) = &*PATIENCE {
@@ -119,7 +119,7 @@ impl Harness {
         let no_window =
             cache::note(&cache, "no-window", (&qemu, getuid().as_raw()));
         let room = room(!no_window.exists()).into();
-        let harness = Harness {
+        Ok(Harness {
             cache,
             owners,
             packages,
@@ -132,9 +132,7 @@ impl Harness {
             named,
             room,
             no_window,
-        };
-        harness.accelerators.with(|it| harness.state(it).map(drop))?;
-        Ok(harness)
+        })
     }
 
     /// The kernel's release and the accelerator, in words.
@@ -187,7 +185,8 @@ impl Harness {
         (saved.to_vec(), delivered.to_vec())
     }
 
-    /// Starts a machine from the saved state, and delivers what is not in it.
+    /// Starts a machine from the saved state, and delivers what is not in it. If
+    /// there is no such state yet, a machine is booted and saved first.
     ///
     /// # Errors
     /// If it does not come up, or cannot take what is delivered.
@@ -266,10 +265,6 @@ impl Harness {
         &self,
         saved: &Manifest,
     ) -> Option<Vec<&(PathBuf, PathBuf)>> {
-        let then = |path: &Path| {
-            let path = stamp::bytes(path);
-            saved.demos.iter().find(|(there, _)| *there == path)
-        };
         let is_here = |there: &CString| {
             let path = stamp::path(there);
             self.demos.iter().any(|(_, here)| *here == path)
@@ -280,8 +275,7 @@ impl Harness {
         let mut changed = Vec::new();
         let mut length = 0;
         for demo in &self.demos {
-            let now = stamped(&demo.1).ok()?;
-            if then(&demo.1).is_some_and(|then| *then == now) {
+            if saved.demos.contains(&stamped(&demo.1).ok()?) {
                 continue;
             }
             let found = fs::metadata(&demo.1).ok()?;

@@ -66,10 +66,10 @@ static HARNESS: LazyLock<Result<Harness, Failure>> = LazyLock::new(|| {
     Harness::new(program(), &[])
 });
 
-/// Starts machines. Makes the saved machine first, if there is none.
+/// Starts machines.
 ///
 /// # Panics
-/// If it cannot be made: then no claim has a verdict.
+/// If something is missing for that: then no claim has a verdict.
 #[track_caller]
 pub fn harness() -> &'static Harness {
     match &*HARNESS {

@@ -12,7 +12,7 @@ use harness::{Input, Io, Request, User, Vm};
 use super::common::{program, scratch};
 use super::same::Same;
 use super::text::{Block, Ends, Release, Turn, release};
-use crate::common::{Reader, Root, harness};
+use crate::common::{NO_VERDICT, Reader, Root, harness};
 
 /// The deadline of a session.
 fn patience() -> Duration {
@@ -201,7 +201,8 @@ fn start() -> Result<Machine, String> {
         .and_then(|mut file| io::Read::read_exact(&mut file, &mut nonce))
         .map_err(|error| error.to_string())?;
     let mark = format!("<{:016x}>", u64::from_ne_bytes(nonce));
-    let vm = harness().start().map_err(|failure| failure.to_string())?;
+    let vm = harness().start();
+    let vm = vm.unwrap_or_else(|failure| panic!("{NO_VERDICT}{failure}"));
     let prompt = PROMPT.replace("MARK", &mark);
     let mut machine = Machine {
         vm,
