@@ -6,9 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt;
+use nix::errno::Errno;
 
 use crate::common;
 use crate::target::{Machine, Root};
+
+/// How a system call ended: 0, or its errno.
+pub fn end(errno: &str) -> Result<(), Errno> {
+    match errno.parse().expect("an errno") {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(errno)),
+    }
+}
 
 /// Compiles a program of one file, which is named relative to the tests.
 #[track_caller]
@@ -37,7 +46,16 @@ impl Machine {
         self.put_bytes(&format!("/tmp/{name}"), &bytes);
     }
 
-    /// The same for a program that consists of these bytes.
+    /// What that program, run by root, answers to this input.
+    #[track_caller]
+    pub fn answers(&self, name: &str, input: &str) -> String {
+        let program = format!("/tmp/{name}");
+        let output = self.run(Root, [program], input.as_bytes());
+        let output = output.assert().success().get_output().stdout.clone();
+        String::from_utf8(output).expect("text")
+    }
+
+    /// Puts a program that consists of these bytes into the machine.
     #[track_caller]
     pub fn put_bytes(&self, path: &str, program: &[u8]) {
         let put = format!("cat > {path}; chmod 755 {path}");

@@ -1,8 +1,8 @@
 //! The maps of ids are predictable: user_namespaces(7), as a model.
 
-use assert_cmd::assert::OutputAssertExt;
 use nix::errno::Errno;
 
+use crate::fixture::end;
 use crate::target::{Root, fresh_machine};
 
 /// capabilities(7): the bits of `CapEff` in /proc/PID/status.
@@ -112,16 +112,8 @@ fn model_predicts_which_maps_are_accepted() {
             input += &format!("{} {writer} {map}\n", user(creator));
         }
     }
-    let output = machine.run(Root, ["/tmp/maps"], input.as_bytes());
-    let output = output.assert().success().get_output().stdout.clone();
-    let output = String::from_utf8(output).expect("text");
-    let seen: Vec<_> = output
-        .lines()
-        .map(|line| match line.parse().expect("an errno") {
-            0 => Ok(()),
-            errno => Err(Errno::from_raw(errno)),
-        })
-        .collect();
+    let output = machine.answers("maps", &input);
+    let seen: Vec<_> = output.lines().map(end).collect();
     assert_eq!(seen.len(), writers.len() * maps.len());
     let difference = |without| {
         let tried = writers

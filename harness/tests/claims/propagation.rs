@@ -4,176 +4,120 @@
 mod model;
 mod walk;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::env;
 use std::fmt::Write;
 
-use assert_cmd::assert::OutputAssertExt;
-use nix::errno::Errno;
+use self::model::{Done, Group, Id, Kernel, Model, Mount, Place, Rule};
+use crate::fixture::end;
+use crate::target::{Machine, fresh_machine};
 
-use self::model::{Group, Id, Kernel, Model, Mount, Place, Rule};
-use self::walk::Operation;
-use crate::target::{Machine, Root, fresh_machine};
-
-/// All mounts, and all namespaces by their lowest mounts.
-struct Mounts {
-    all: BTreeMap<Id, Mount>,
-    lowest: BTreeMap<u32, Id>,
+/// The mounts in the lines of /proc/self/mountinfo in each namespace. The mount
+/// points are paths.
+fn of_the_kernel(namespaces: &BTreeMap<u32, &str>) -> BTreeMap<Id, Mount> {
+    let number = |text: &str| text.parse().expect("a number");
+    let mount = |namespace, line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let tag = |name: &str| -> Group {
+            let mut tags = words.iter().skip(6);
+            tags.find_map(|it| it.strip_prefix(name)).map(number)
+        };
+        let (_, fs) = words[2].split_once(':').expect("a device");
+        let place = |path: &str| Place { fs: number(fs), path: path.into() };
+        let mount = Mount {
+            namespace,
+            parent: Some(number(words[1])),
+            at: place(words[4]),
+            root: place(words[3]),
+            group: tag("shared:"),
+            master: tag("master:"),
+            unbindable: words.contains(&"unbindable"),
+            locked: false, // It is not shown.
+        };
+        (number(words[0]), mount)
+    };
+    let lines = namespaces
+        .iter()
+        .flat_map(|(it, lines)| lines.lines().map(|line| (*it, line)));
+    lines.map(|(namespace, line)| mount(namespace, line)).collect()
 }
 
-impl Mounts {
-    fn of_the_model(model: &Model) -> Mounts {
-        let namespaces = model.namespaces().into_iter();
-        let lowest = namespaces.map(|it| (it, model.lowest(it))).collect();
-        Mounts { all: model.mounts.clone(), lowest }
+/// Those of the model, in the same form.
+fn of_the_model(model: &Model) -> BTreeMap<Id, Mount> {
+    let mut mounts = model.mounts.clone();
+    for (id, mount) in &mut mounts {
+        mount.at.path = model.path(*id);
     }
+    mounts
+}
 
-    /// From the lines of /proc/self/mountinfo in each namespace.
-    fn of_the_kernel(namespaces: &BTreeMap<u32, Vec<String>>) -> Mounts {
-        let mut mounts =
-            Mounts { all: BTreeMap::new(), lowest: BTreeMap::new() };
-        let mut points = HashMap::new();
-        for (namespace, lines) in namespaces {
-            for line in lines {
-                let words: Vec<&str> = line.split(' ').collect();
-                let number = |text: &str| text.parse().expect("a number");
-                let tag = |name: &str| -> Group {
-                    let mut tags = words.iter().skip(6);
-                    tags.find_map(|it| it.strip_prefix(name)).map(number)
-                };
-                let (_, fs) = words[2].split_once(':').expect("a device");
-                let fs = number(fs);
-                let (id, parent) = (number(words[0]), number(words[1]));
-                points.insert(id, words[4].to_string());
-                let mount = Mount {
-                    namespace: *namespace,
-                    parent: Some(parent),
-                    at: Place::root(fs), // Not yet known.
-                    root: Place { fs, path: words[3].into() },
-                    group: tag("shared:"),
-                    master: tag("master:"),
-                    unbindable: words.contains(&"unbindable"),
-                    locked: false, // It is not shown.
-                };
-                mounts.all.insert(id, mount);
+/// A text that is the same for equal mounts, whatever the numbers are by which
+/// mounts, groups and file systems go: they are counted anew in the order in
+/// which they come.
+fn picture(mounts: &BTreeMap<Id, Mount>) -> String {
+    let (mut groups, mut systems) = (HashMap::new(), HashMap::new());
+    let mut text = String::new();
+    let is_lowest =
+        |it: &Mount| it.parent.is_none_or(|it| !mounts.contains_key(&it));
+    let mut todo: Vec<_> = mounts
+        .iter()
+        .filter(|(_, it)| is_lowest(it))
+        .map(|it| (it, 0))
+        .collect();
+    todo.sort_by_key(|((_, it), _)| Reverse(it.namespace));
+    while let Some(((id, mount), depth)) = todo.pop() {
+        if depth == 0 {
+            let _ = writeln!(text, "namespace {}", mount.namespace);
+        }
+        let next = systems.len();
+        let fs = *systems.entry(mount.root.fs).or_insert(next);
+        let (at, root) = (&mount.at.path, &mount.root.path);
+        let indent = 2 * depth;
+        let _ = write!(text, "{:indent$}  {at}: file system {fs} {root}", "");
+        for (group, name) in
+            [(mount.group, "peers"), (mount.master, "slave of")]
+        {
+            if let Some(group) = group {
+                let next = groups.len() + 1;
+                let group = *groups.entry(group).or_insert(next);
+                let _ = write!(text, ", {name} {group}");
             }
         }
-        let roots: BTreeMap<Id, Place> = mounts
-            .all
-            .iter()
-            .map(|(id, mount)| (*id, mount.root.clone()))
-            .collect();
-        for (id, mount) in &mut mounts.all {
-            match mount.parent.filter(|it| roots.contains_key(it)) {
-                // The mount point is a path in the parent's file system.
-                Some(parent) => {
-                    let below = &points[id][points[&parent].len()..];
-                    let names = below.split('/').filter(|it| !it.is_empty());
-                    let root = roots[&parent].clone();
-                    mount.at = names.fold(root, |at, name| at.join(name));
-                }
-                None => {
-                    mount.parent = None;
-                    mounts.lowest.insert(mount.namespace, *id);
-                }
-            }
-        }
-        mounts
+        text += if mount.unbindable { ", unbindable\n" } else { "\n" };
+        let mut on: Vec<_> =
+            mounts.iter().filter(|(_, it)| it.parent == Some(*id)).collect();
+        on.sort_by_key(|(_, it)| Reverse(&it.at.path));
+        todo.extend(on.into_iter().map(|it| (it, depth + 1)));
     }
-
-    /// A text that is the same for equal mounts, whatever the numbers are by
-    /// which mounts, groups and file systems go: they are counted anew in the
-    /// order in which they come.
-    fn picture(&self) -> String {
-        let mut children = BTreeMap::<Id, Vec<Id>>::new();
-        for (id, mount) in &self.all {
-            if let Some(parent) = mount.parent {
-                children.entry(parent).or_default().push(*id);
-            }
-        }
-        let (mut groups, mut systems) = (HashMap::new(), HashMap::new());
-        let mut text = String::new();
-        for (namespace, lowest) in &self.lowest {
-            let _ = writeln!(text, "namespace {namespace}");
-            let mut todo = vec![(*lowest, 0)];
-            while let Some((id, depth)) = todo.pop() {
-                let mount = &self.all[&id];
-                let next = systems.len();
-                let fs = *systems.entry(mount.root.fs).or_insert(next);
-                let (at, root) = (&mount.at.path, &mount.root.path);
-                let at = if depth == 0 { "the lowest" } else { at };
-                let indent = 2 * depth;
-                let _ = write!(
-                    text,
-                    "{:indent$}  {at}: file system {fs} {root}",
-                    ""
-                );
-                for (group, name) in
-                    [(mount.group, "peers"), (mount.master, "slave of")]
-                {
-                    if let Some(group) = group {
-                        let next = groups.len() + 1;
-                        let group = *groups.entry(group).or_insert(next);
-                        let _ = write!(text, ", {name} {group}");
-                    }
-                }
-                let _ = writeln!(
-                    text,
-                    "{}",
-                    if mount.unbindable { ", unbindable" } else { "" }
-                );
-                let mut on = children.remove(&id).unwrap_or_default();
-                on.sort_by_key(|it| self.all[it].at.clone());
-                todo.extend(on.into_iter().rev().map(|it| (it, depth + 1)));
-            }
-        }
-        text
-    }
+    text
 }
 
 /// How an operation ended, and what the mounts were then.
-type Seen = (Result<(), Errno>, String);
+type Seen = (Done, String);
 
 /// What the kernel does.
-fn performed(machine: &Machine, walks: &[Vec<Operation>]) -> Vec<Vec<Seen>> {
-    let mut input = String::new();
-    for walk in walks {
-        input += "begin\n";
-        walk.iter().for_each(|it| input += &format!("{it}\n"));
-    }
-    let output = machine.run(Root, ["/tmp/mounts"], input.as_bytes());
-    let output = output.assert().success().get_output().clone();
-    let output = String::from_utf8(output.stdout).expect("text");
-    let mut lines = output.lines().peekable();
+fn performed(machine: &Machine, walks: &[String]) -> Vec<Vec<Seen>> {
+    let input: String = walks.iter().map(|it| format!("begin\n{it}")).collect();
+    let output = machine.answers("mounts", &input);
+    let mut answers = output.split_terminator("\n\n");
     let mut seen = Vec::new();
     for walk in walks {
-        let mut namespaces = BTreeMap::<u32, Vec<String>>::new();
-        assert_eq!(lines.next(), Some("0"), "begin");
-        let perform = |operation: &Operation| {
-            if let Operation::End(namespace) = operation {
-                namespaces.remove(namespace);
+        let mut namespaces = BTreeMap::new();
+        let perform = |operation: &str| {
+            if let Some(namespace) = operation.strip_prefix("end ") {
+                namespaces.remove(&namespace.parse().expect("a number"));
             }
-            let errno = lines.next().expect("a line").parse();
-            let end = match errno.expect("a number") {
-                0 => Ok(()),
-                errno => Err(Errno::from_raw(errno)),
-            };
-            while let Some(name) =
-                lines.next_if(|it| it.starts_with("namespace "))
-            {
-                let number = name["namespace ".len()..].parse();
-                let mounts = namespaces.entry(number.expect("a number"));
-                let mounts = mounts.or_default();
-                mounts.clear();
-                while let Some(line) = lines.next_if(|it| {
-                    it.contains(" /") && !it.starts_with("namespace")
-                }) {
-                    mounts.push(line.into());
-                }
+            let answer = answers.next().expect("an answer");
+            let mut parts = answer.split("\nnamespace ");
+            let end = end(parts.next().expect("an end"));
+            for part in parts {
+                let (number, mounts) = part.split_once('\n').expect("mounts");
+                namespaces.insert(number.parse().expect("a number"), mounts);
             }
-            (end, Mounts::of_the_kernel(&namespaces).picture())
+            (end, picture(&of_the_kernel(&namespaces)))
         };
-        seen.push(walk.iter().map(perform).collect());
+        seen.push(walk.lines().map(perform).collect());
     }
     seen
 }
@@ -182,13 +126,14 @@ fn performed(machine: &Machine, walks: &[Vec<Operation>]) -> Vec<Vec<Seen>> {
 /// operations were compared: all, or those before the model predicts nothing.
 fn compare(
     mut model: Model,
-    walk: &[Operation],
+    walk: &str,
     seen: &[Seen],
 ) -> Result<usize, String> {
     let mut done = String::new();
-    for (count, (operation, (end, mounts))) in walk.iter().zip(seen).enumerate()
+    for (count, (operation, (end, mounts))) in
+        walk.lines().zip(seen).enumerate()
     {
-        let predicted = operation.predict(&mut model);
+        let predicted = walk::predict(operation, &mut model);
         if model.order_matters {
             return Ok(count);
         }
@@ -200,7 +145,7 @@ fn compare(
                 "{operation}: {end}, and the model says {predicted}\n{done}"
             ));
         }
-        let picture = Mounts::of_the_model(&model).picture();
+        let picture = picture(&of_the_model(&model));
         if picture != *mounts {
             return Err(format!(
                 "{operation}: other mounts\n{done}the kernel:\n{mounts}\
@@ -208,10 +153,10 @@ fn compare(
             ));
         }
     }
-    Ok(walk.len())
+    Ok(seen.len())
 }
 
-fn name(end: Result<(), Errno>) -> String {
+fn name(end: Done) -> String {
     end.map_or_else(|errno| format!("{errno:?}"), |()| "done".into())
 }
 
@@ -230,16 +175,18 @@ fn model_predicts_what_the_kernel_does() {
     let perform = |walks: &[_]| performed(&machine, walks);
 
     // Vendors backport, so the kernel is asked what it is like.
-    let last = |walk| perform(&[walk]).remove(0).pop().expect("an end");
-    let (_, copy) = last(walk::copy_of_unbindable());
-    let (_, cover) = last(walk::cover_of_what_goes());
-    let (end, _) = last(walk::cover_of_what_is_received());
-    let (_, tucked) = last(walk::tucked_below_a_locked_one());
+    let [copy, cover, received, tucked] = [
+        walk::COPY_OF_UNBINDABLE,
+        walk::COVER_OF_WHAT_GOES,
+        walk::COVER_OF_WHAT_IS_RECEIVED,
+        walk::TUCKED_BELOW_A_LOCKED_ONE,
+    ]
+    .map(|walk| perform(&[walk.into()]).remove(0).pop().expect("an end"));
     let kernel = Kernel {
-        loses_unbindable: copy.matches("unbindable").count() == 1,
-        falls_through: !cover.contains("peers 2"),
-        locks_cover: end.is_err(),
-        locks_tucked: tucked.lines().count() == 9,
+        loses_unbindable: copy.1.matches("unbindable").count() == 1,
+        falls_through: !cover.1.contains("peers 2"),
+        locks_cover: received.0.is_err(),
+        locks_tucked: tucked.1.lines().count() == 9,
     };
     if let Some(release) = machine.debians_release() {
         let lost = ((6, 17)..(7, 2)).contains(&release);
@@ -254,8 +201,8 @@ fn model_predicts_what_the_kernel_does() {
     tried.extend(walk::lessons());
     tried.extend((1..=walks()).map(|seed| walk::random(seed, 60)));
     let seen: Vec<Vec<Seen>> = tried.chunks(100).flat_map(&perform).collect();
-    let differs = |walk: &[Operation]| {
-        let seen = perform(&[walk.to_vec()]).remove(0);
+    let differs = |walk: &str| {
+        let seen = perform(&[walk.into()]).remove(0);
         compare(model.clone(), walk, &seen).err()
     };
     let (mut compared, mut done) = (0, 0);
@@ -281,7 +228,7 @@ fn model_predicts_what_the_kernel_does() {
 
     // The control: without a rule something differs.
     for rule in Rule::ALL {
-        let without = model.clone().without(Some(rule));
+        let without = model.clone().without(*rule);
         let noticed = tried.iter().zip(&seen).position(|(walk, seen)| {
             compare(without.clone(), walk, seen).is_err()
         });

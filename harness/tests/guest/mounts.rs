@@ -1,7 +1,7 @@
 //! Does what the walks of `claims/propagation` say, one operation a line:
 //! mounts, and mount namespaces, all below /media. After each it prints how the
-//! operation ended, and the mounts of each namespace that it has changed, as
-//! /proc/self/mountinfo has them. Built by rustc alone, so the C library's
+//! operation ended, the mounts of each namespace that it has changed, as
+//! /proc/self/mountinfo has them, and an empty line. Built by rustc alone, so the C library's
 //! functions are declared here.
 
 use std::collections::BTreeMap;
@@ -209,9 +209,10 @@ fn main() -> io::Result<()> {
                 ended = at("", &path(2), "", flag | rec);
             }
         }
-        writeln!(out, "{ended}")?;
         if words[0] != "begin" {
+            writeln!(out, "{ended}")?;
             namespaces.changes(&mut out)?;
+            writeln!(out)?;
         }
     }
     out.flush()

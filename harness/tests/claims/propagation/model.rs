@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nix::errno::Errno;
 
 /// A directory of a file system, by its path there.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Place {
     pub fs: u32,
     pub path: String,
@@ -42,7 +42,7 @@ pub type Id = u32;
 pub type Group = Option<u32>;
 
 /// A mount. It is private if it is neither shared nor a slave.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Mount {
     pub namespace: u32,
     /// None for the lowest mount of a namespace, and for what is not yet
@@ -60,17 +60,22 @@ pub struct Mount {
     pub locked: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Kind {
-    Shared,
-    Private,
-    Slave,
-    Unbindable,
+/// Defines these rules, and a list of all.
+macro_rules! rules {
+    ($($(#[$doc:meta])* $rule:ident,)*) => {
+        /// What the model knows: see [`Model::without`].
+        #[derive(Clone, Copy, PartialEq, Debug)]
+        pub enum Rule {
+            $($(#[$doc])* $rule,)*
+        }
+
+        impl Rule {
+            pub const ALL: &[Rule] = &[$(Rule::$rule),*];
+        }
+    };
 }
 
-/// What the model knows: see [`Model::without`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Rule {
+rules! {
     /// What is mounted on a shared mount is mounted on its peers as well.
     Peers,
     /// ... and on the slaves of the peer group.
@@ -122,50 +127,18 @@ pub enum Rule {
     UmountUnlocks,
 }
 
-impl Rule {
-    pub const ALL: [Rule; 22] = {
-        use Rule::*;
-        [
-            Peers,
-            Slaves,
-            SlaveAndShared,
-            BelowItsRoot,
-            BecomesShared,
-            SharedAfterwards,
-            Tucked,
-            UmountTravels,
-            CoveredStays,
-            ComesDown,
-            SlaveOfPeers,
-            SlavesGoUp,
-            UnbindableAlone,
-            UnbindableLeftOut,
-            UnbindableStays,
-            NoMoveFromShared,
-            OtherUserSlave,
-            OtherUserLocked,
-            ReceivedLocked,
-            LockedCovers,
-            LockedStays,
-            UmountUnlocks,
-        ]
-    };
-}
-
-type Done = Result<(), Errno>;
-
-/// A mount, or a copy of it, by the number of the mount that it is a copy of.
-type Groups = BTreeMap<Id, Group>;
+/// How a system call ended.
+pub type Done = Result<(), Errno>;
 
 /// The mounts of all namespaces. Paths are relative to the lowest mount of a
 /// namespace, which has one directory, `w`.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Model {
     pub mounts: BTreeMap<Id, Mount>,
     /// The user namespace that owns each mount namespace.
     owners: BTreeMap<u32, u32>,
-    ids: u32,
-    groups: u32,
+    /// How many numbers of mounts and groups there have been.
+    numbers: u32,
     kernel: Kernel,
     without: Option<Rule>,
     /// What is there now depends on the order in which the kernel went through
@@ -203,22 +176,15 @@ pub struct Kernel {
 impl Model {
     /// One namespace, 0, with one mount.
     pub fn new(kernel: Kernel) -> Model {
-        let mut model = Model {
-            mounts: BTreeMap::new(),
-            owners: BTreeMap::from([(0, 0)]),
-            ids: 0,
-            groups: 0,
-            kernel,
-            without: None,
-            order_matters: false,
-        };
-        model.add(Place::root(0));
+        let owners = BTreeMap::from([(0, 0)]);
+        let mut model = Model { owners, kernel, ..Model::default() };
+        model.insert(Mount { root: Place::root(0), ..Mount::default() });
         model
     }
 
     /// The same without this rule.
-    pub fn without(mut self, rule: Option<Rule>) -> Model {
-        self.without = rule;
+    pub fn without(mut self, rule: Rule) -> Model {
+        self.without = Some(rule);
         self
     }
 
@@ -238,33 +204,19 @@ impl Model {
         *lowest.expect("a namespace").0
     }
 
-    fn add(&mut self, root: Place) -> Id {
-        let mount = Mount {
-            namespace: 0,
-            parent: None,
-            at: root.clone(),
-            root,
-            group: None,
-            master: None,
-            unbindable: false,
-            locked: false,
-        };
-        self.insert(mount)
+    fn number(&mut self) -> u32 {
+        self.numbers += 1;
+        self.numbers
     }
 
     fn insert(&mut self, mount: Mount) -> Id {
-        self.ids += 1;
-        self.mounts.insert(self.ids, mount);
-        self.ids
+        let id = self.number();
+        self.mounts.insert(id, mount);
+        id
     }
 
     fn change(&mut self, id: Id) -> &mut Mount {
         self.mounts.get_mut(&id).expect("a mount")
-    }
-
-    fn new_group(&mut self) -> Group {
-        self.groups += 1;
-        Some(self.groups)
     }
 
     fn which(&self, wanted: impl Fn(&Mount) -> bool) -> Vec<Id> {
@@ -328,11 +280,22 @@ impl Model {
         if is_root { Ok(mount) } else { Err(Errno::EINVAL) }
     }
 
+    /// The mount point as a path.
+    pub fn path(&self, id: Id) -> String {
+        let mount = &self.mounts[&id];
+        let Some(parent) = mount.parent else { return "/media".into() };
+        let root = self.mounts[&parent].root.path.trim_end_matches('/');
+        // Without a rule a mount point may lie outside of what is seen.
+        let below = mount.at.path.strip_prefix(root).unwrap_or("/nowhere");
+        self.path(parent) + below.trim_end_matches('/')
+    }
+
     /// mount(2) of a file system.
     pub fn mount(&mut self, namespace: u32, fs: u32, on: &str) -> Done {
         let (on, at) = self.resolve(namespace, on)?;
-        let new = self.add(Place::root(fs));
-        self.attach(new, on, at, true);
+        let new = Mount { root: Place::root(fs), ..Mount::default() };
+        let new = self.insert(new);
+        self.attach(new, on, at);
         Ok(())
     }
 
@@ -351,11 +314,23 @@ impl Model {
         if !rec && covered && self.knows(Rule::LockedCovers) {
             return Err(Errno::EINVAL);
         }
-        let prune = self.knows(Rule::UnbindableLeftOut);
-        let copies = self.copy(from, &root, rec, prune)?;
-        let top = copies[0].1;
-        self.change(top).locked = false;
-        self.attach(top, on, at, true);
+        let mut tree = vec![from];
+        for id in self.tree(from).into_iter().skip(1).filter(|_| rec) {
+            let mount = &self.mounts[&id];
+            let is_below = mount.parent != Some(from) || below(&id);
+            if !is_below || !mount.parent.is_some_and(|it| tree.contains(&it)) {
+                continue;
+            }
+            match mount.unbindable && self.knows(Rule::UnbindableLeftOut) {
+                true if mount.locked => return Err(Errno::EPERM),
+                true => {}
+                false => tree.push(id),
+            }
+        }
+        let top = self.copy(&tree)[&from];
+        let mount = self.change(top);
+        (mount.root, mount.locked) = (root, false);
+        self.attach(top, on, at);
         Ok(())
     }
 
@@ -381,32 +356,32 @@ impl Model {
         if tree.contains(&on) {
             return Err(Errno::ELOOP);
         }
-        self.attach(from, on, at, false);
+        self.attach(from, on, at);
         Ok(())
     }
 
     /// mount(2) with MS_SHARED, MS_PRIVATE, MS_SLAVE or MS_UNBINDABLE, and with
     /// MS_REC too.
-    pub fn make(&mut self, ns: u32, path: &str, kind: Kind, rec: bool) -> Done {
+    pub fn make(&mut self, ns: u32, path: &str, kind: &str, rec: bool) -> Done {
         let top = self.mount_at(ns, path)?;
         for id in if rec { self.tree(top) } else { vec![top] } {
             let group = self.mounts[&id].group;
             match kind {
-                Kind::Shared => {
-                    let group = group.or_else(|| self.new_group());
-                    self.change(id).group = group;
+                "shared" => {
+                    let group = group.unwrap_or_else(|| self.number());
+                    self.change(id).group = Some(group);
                     self.change(id).unbindable = false;
                 }
-                Kind::Slave => {
+                "slave" => {
                     let peers = self.leave(id);
                     if peers && self.knows(Rule::SlaveOfPeers) {
                         self.change(id).master = group;
                     }
                 }
-                Kind::Private | Kind::Unbindable => {
+                _ => {
                     self.leave(id);
                     self.change(id).master = None;
-                    self.change(id).unbindable = kind == Kind::Unbindable;
+                    self.change(id).unbindable = kind == "unbindable";
                 }
             }
         }
@@ -430,78 +405,57 @@ impl Model {
         false
     }
 
-    /// A copy of what is below this root of a mount, not mounted anywhere: each
-    /// mount with its copy, the topmost first.
-    fn copy(
-        &mut self,
-        from: Id,
-        root: &Place,
-        rec: bool,
-        prune: bool,
-    ) -> Result<Vec<(Id, Id)>, Errno> {
-        let top = Mount {
-            parent: None,
-            root: root.clone(),
-            ..self.mounts[&from].clone()
-        };
-        let mut copies = vec![(from, self.insert(top))];
-        let mut next = 0;
-        while let Some(&(old, new)) = copies.get(next).filter(|_| rec) {
-            next += 1;
-            for child in self.children(old) {
-                let mut mount = self.mounts[&child].clone();
-                if old == from && !mount.at.is_below(root) {
-                    continue;
-                }
-                if prune && mount.unbindable {
-                    if mount.locked {
-                        copies.iter().for_each(|(_, new)| {
-                            self.mounts.remove(new);
-                        });
-                        return Err(Errno::EPERM);
-                    }
-                    continue;
-                }
-                mount.parent = Some(new);
-                copies.push((child, self.insert(mount)));
-            }
+    /// Copies of these mounts, parents first, by the numbers of the mounts that
+    /// they are copies of. The topmost is not mounted anywhere.
+    fn copy(&mut self, tree: &[Id]) -> BTreeMap<Id, Id> {
+        let mut copies = BTreeMap::new();
+        for id in tree {
+            let mount = self.mounts[id].clone();
+            let parent = mount.parent.and_then(|it| copies.get(&it).copied());
+            copies.insert(*id, self.insert(Mount { parent, ..mount }));
         }
-        Ok(copies)
+        copies
     }
 
     /// The tree is mounted on this mount, at this place of it, and copies of it
     /// on all that receive from that.
-    fn attach(&mut self, tree: Id, on: Id, at: Place, new: bool) {
+    fn attach(&mut self, tree: Id, on: Id, at: Place) {
         let moved = self.tree(tree);
+        let is_new = self.mounts[&tree].parent.is_none();
         let mut copies = Vec::new();
         if let Some(group) = self.mounts[&on].group {
-            let groups: Groups = moved
-                .iter()
-                .map(|id| {
-                    let group = self.mounts[id].group;
-                    (*id, group.or_else(|| self.new_group()))
-                })
-                .collect();
-            if !self.knows(Rule::SharedAfterwards) {
-                moved.iter().for_each(|id| self.change(*id).group = groups[id]);
-            }
-            let mut others = self.which(|_| true);
-            others.retain(|it| *it != on && !(new && moved.contains(it)));
-            for &peer in &others {
-                if self.mounts[&peer].group == Some(group)
-                    && self.receives(peer, &at)
-                    && self.knows(Rule::Peers)
-                {
-                    let copy = self.passed_on(tree, None, &groups);
-                    copies.push((copy, peer));
+            // In what group a copy of a mount is, by the group of its receiver.
+            let mut groups = BTreeMap::new();
+            for id in &moved {
+                let own = self.mounts[id].group;
+                let own = own.unwrap_or_else(|| self.number());
+                groups.insert((group, *id), own);
+                if !self.knows(Rule::SharedAfterwards) {
+                    self.change(*id).group = Some(own);
                 }
             }
-            self.slaves(group, tree, &groups, &at, &others, &mut copies);
-            for (id, group) in groups {
+            let not = if is_new { &moved[..] } else { &[] };
+            for (receiver, own, from) in self.receivers(on, &at, not) {
+                let copied = self.copy(&moved);
+                for (old, new) in &copied {
+                    let mut group_in = |group: u32| {
+                        let new = || self.number();
+                        *groups.entry((group, *old)).or_insert_with(new)
+                    };
+                    let [group, master] =
+                        [own, from].map(|it| it.map(&mut group_in));
+                    let shared = self.knows(Rule::BecomesShared);
+                    let copy = self.change(*new);
+                    copy.group = group.filter(|_| shared);
+                    copy.master = master.filter(|_| shared).or(copy.master);
+                }
+                copies.push((copied[&tree], receiver));
+            }
+            for id in &moved {
                 if self.knows(Rule::BecomesShared) {
-                    self.change(id).group = group;
+                    self.change(*id).group = Some(groups[&(group, *id)]);
                 }
-                self.change(id).unbindable = false;
+                self.change(*id).unbindable = false;
             }
         }
         let namespace = self.mounts[&on].namespace;
@@ -550,81 +504,52 @@ impl Model {
             self.kernel.locks_cover && copies.iter().any(on_another);
     }
 
-    fn receives(&self, id: Id, at: &Place) -> bool {
-        let below = at.is_below(&self.mounts[&id].root);
-        let sees = at.fs == self.mounts[&id].root.fs;
-        below || sees && !self.knows(Rule::BelowItsRoot)
-    }
-
-    /// Copies of the tree for the slaves of this peer group, and for what
-    /// receives from them. GROUPS are those of the tree in this peer group.
-    fn slaves(
-        &mut self,
-        group: u32,
-        tree: Id,
-        groups: &Groups,
+    /// The mounts, but NOT these, that receive what is mounted on this one at
+    /// this place. Each with the peer group in which it passes that on, and the
+    /// one that it has received it from, if it is no peer.
+    fn receivers(
+        &self,
+        on: Id,
         at: &Place,
-        others: &[Id],
-        copies: &mut Vec<(Id, Id)>,
-    ) {
-        if !self.knows(Rule::Slaves) {
-            return;
-        }
-        let mut done = BTreeSet::new();
-        for &slave in others {
-            if self.mounts[&slave].master != Some(group) {
-                continue;
+        not: &[Id],
+    ) -> Vec<(Id, Group, Group)> {
+        let receives = |it: &Mount| {
+            let sees = at.fs == it.root.fs && !self.knows(Rule::BelowItsRoot);
+            sees || at.is_below(&it.root)
+        };
+        let others = |wanted: &dyn Fn(&Mount) -> bool| {
+            let mut others = self.which(wanted);
+            others.retain(|it| *it != on && !not.contains(it));
+            others
+        };
+        let mut groups = vec![(self.mounts[&on].group, None)];
+        let mut receivers = Vec::new();
+        let mut next = 0;
+        while let Some(&(group @ Some(_), from)) = groups.get(next) {
+            next += 1;
+            let peers = others(&|it| it.group == group && receives(it));
+            // Where none receives, what comes is only passed on.
+            let passed_by =
+                if next > 1 && peers.is_empty() { from } else { group };
+            if next > 1 || self.knows(Rule::Peers) {
+                receivers.extend(peers.into_iter().map(|it| (it, group, from)));
             }
-            let shared = self.mounts[&slave].group;
-            let shared = shared.filter(|_| self.knows(Rule::SlaveAndShared));
-            let Some(own) = shared else {
-                if self.receives(slave, at) {
-                    let none = Groups::new();
-                    let copy = self.passed_on(tree, Some(groups), &none);
-                    copies.push((copy, slave));
+            if !self.knows(Rule::Slaves) {
+                break;
+            }
+            for slave in others(&|it| it.master == group) {
+                let mount = &self.mounts[&slave];
+                let own = mount.group;
+                let own = own.filter(|_| self.knows(Rule::SlaveAndShared));
+                if own.is_none() && receives(mount) {
+                    receivers.push((slave, None, passed_by));
                 }
-                continue;
-            };
-            if !done.insert(own) {
-                continue;
-            }
-            let mut members = others.to_vec();
-            members.retain(|it| {
-                self.mounts[it].group == Some(own) && self.receives(*it, at)
-            });
-            let mut own_groups = groups.clone();
-            if !members.is_empty() {
-                for group in own_groups.values_mut() {
-                    *group = self.new_group();
+                if own.is_some() && !groups.iter().any(|(it, _)| *it == own) {
+                    groups.push((own, passed_by));
                 }
             }
-            for member in members {
-                let copy = self.passed_on(tree, Some(groups), &own_groups);
-                copies.push((copy, member));
-            }
-            self.slaves(own, tree, &own_groups, at, others, copies);
         }
-    }
-
-    /// A copy of the tree whose mounts are in these groups, and slaves of these.
-    fn passed_on(
-        &mut self,
-        tree: Id,
-        masters: Option<&Groups>,
-        groups: &Groups,
-    ) -> Id {
-        let root = self.mounts[&tree].root.clone();
-        let copies = self.copy(tree, &root, true, false).expect("a copy");
-        for (old, new) in &copies {
-            let shared = self.knows(Rule::BecomesShared);
-            let group = groups.get(old).copied().flatten();
-            let copy = self.change(*new);
-            copy.group = group.filter(|_| shared);
-            if let Some(masters) = masters.filter(|_| shared) {
-                copy.master = masters[old];
-            }
-        }
-        copies[0].1
+        receivers
     }
 
     /// umount2(2), and with MNT_DETACH.
@@ -641,8 +566,9 @@ impl Model {
         // What is at the same places of what receives from the parents.
         let copies_of = |id: &Id| -> Vec<Id> {
             let Mount { parent, at, .. } = &self.mounts[id];
-            let receivers = self.receivers(parent.expect("a parent"));
-            receivers.iter().filter_map(|it| self.child(*it, at)).collect()
+            let receivers = self.receivers(parent.expect("a parent"), at, &[]);
+            let receivers = receivers.into_iter();
+            receivers.filter_map(|(it, ..)| self.child(it, at)).collect()
         };
         let copies: BTreeSet<Id> = going.iter().flat_map(copies_of).collect();
         let of_the_top = copies_of(&top);
@@ -696,28 +622,6 @@ impl Model {
             && !parent.as_ref().is_some_and(goes_with)
     }
 
-    /// The mounts that receive what is mounted on this one.
-    fn receivers(&self, id: Id) -> Vec<Id> {
-        let mut groups: Vec<Group> = vec![self.mounts[&id].group];
-        groups.retain(Option::is_some);
-        let mut next = 0;
-        while let Some(&group) = groups.get(next) {
-            next += 1;
-            for slave in self.which(|it| it.master == group) {
-                let own = self.mounts[&slave].group;
-                if own.is_some() && !groups.contains(&own) {
-                    groups.push(own);
-                }
-            }
-        }
-        let mut receivers = self.which(|it| {
-            it.group.is_some() && groups.contains(&it.group)
-                || it.master.is_some() && groups.contains(&it.master)
-        });
-        receivers.retain(|it| *it != id);
-        receivers
-    }
-
     /// These are gone. What covered one of them comes down to its place.
     fn remove(&mut self, going: &BTreeSet<Id>) {
         for id in self.which(|_| true) {
@@ -741,17 +645,15 @@ impl Model {
 
     /// unshare(2) with CLONE_NEWNS by root of the initial user namespace; with
     /// CLONE_NEWUSER too, if USER.
-    pub fn copy_namespace(&mut self, from: u32, to: u32, user: bool) {
+    pub fn copy_namespace(&mut self, from: u32, to: u32, user: bool) -> Done {
         let lowest = self.lowest(from);
-        let root = self.mounts[&lowest].root.clone();
-        let copies = self.copy(lowest, &root, true, false).expect("a copy");
+        let copies = self.copy(&self.tree(lowest));
         // Without CLONE_NEWUSER the new one is the initial user namespace's,
         // also if the old one is not.
         let owner = if user { to } else { 0 };
         let other_user = owner != self.owners[&from];
         self.owners.insert(to, owner);
-        for (_, id) in &copies {
-            let is_lowest = *id == copies[0].1;
+        for (old, id) in &copies {
             let loses_unbindable = self.kernel.loses_unbindable;
             let slave = other_user && self.knows(Rule::OtherUserSlave);
             let mount = self.change(*id);
@@ -760,14 +662,16 @@ impl Model {
             if slave && mount.group.is_some() {
                 mount.master = mount.group.take();
             }
-            mount.locked |= other_user && !is_lowest;
+            mount.locked |= other_user && *old != lowest;
         }
+        Ok(())
     }
 
     /// The last process of a namespace, and all that keeps it, is gone.
-    pub fn end_namespace(&mut self, namespace: u32) {
+    pub fn end_namespace(&mut self, namespace: u32) -> Done {
         let all = self.which(|it| it.namespace == namespace);
         self.remove(&all.into_iter().collect());
         self.owners.remove(&namespace);
+        Ok(())
     }
 }

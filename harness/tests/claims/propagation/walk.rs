@@ -1,126 +1,67 @@
-//! What is tried: the cells of tables, and random walks. Both are lists of
-//! operations, which the model and the kernel do one after the other.
+//! What is tried: the cells of tables, and random walks. Each is a text with an
+//! operation on each line, as `tests/guest/mounts.rs` reads it. The model and
+//! the kernel do one after the other.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
-use nix::errno::Errno;
+use super::model::{Done, Kernel, Model};
 
-use super::model::{Kernel, Kind, Model};
-
-/// In the namespace of this number, counted from 0, with these paths. `Display`
-/// is what `tests/guest/mounts.rs` reads.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Operation {
-    /// The file systems 1 to 3 have directories; each other one is new and
-    /// empty.
-    Mount(u32, u32, String),
-    /// With MS_REC or without.
-    Bind(u32, String, String, bool),
-    Move(u32, String, String),
-    /// With MS_REC or without.
-    Make(u32, String, Kind, bool),
-    /// With MNT_DETACH or without.
-    Umount(u32, String, bool),
-    /// A copy of the first namespace is the second, in a new user namespace or
-    /// not.
-    Unshare(u32, u32, bool),
-    End(u32),
-}
-
-use Kind::{Private, Shared, Slave, Unbindable};
-use Operation::{Bind, End, Make, Mount, Move, Umount, Unshare};
-
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Mount(ns, fs, on) => write!(f, "mount {ns} {fs} {on}"),
-            Bind(ns, from, to, rec) => {
-                let r = if *rec { "r" } else { "" };
-                write!(f, "{r}bind {ns} {from} {to}")
-            }
-            Move(ns, from, to) => write!(f, "move {ns} {from} {to}"),
-            Make(ns, path, kind, rec) => {
-                let r = if *rec { "r" } else { "" };
-                let kind = format!("{kind:?}").to_lowercase();
-                write!(f, "make-{r}{kind} {ns} {path}")
-            }
-            Umount(ns, path, false) => write!(f, "umount {ns} {path}"),
-            Umount(ns, path, true) => write!(f, "detach {ns} {path}"),
-            Unshare(from, to, false) => write!(f, "unshare {from} {to} mount"),
-            Unshare(from, to, true) => write!(f, "unshare {from} {to} user"),
-            End(ns) => write!(f, "end {ns}"),
+/// What an operation does to the model, and how it ends there. Its second word
+/// is the namespace in which it is done, by its number, counted from 0.
+pub fn predict(operation: &str, model: &mut Model) -> Done {
+    let words: Vec<&str> = operation.split(' ').collect();
+    let number = |at: usize| words[at].parse().expect("a number");
+    let ns = number(1);
+    match words[..] {
+        // The file systems 1 to 3 have directories; each other one is new and
+        // empty.
+        ["mount", _, _, on] => model.mount(ns, number(2), on),
+        ["bind", _, from, to] => model.bind(ns, from, to, false),
+        ["rbind", _, from, to] => model.bind(ns, from, to, true),
+        ["move", _, from, to] => model.move_mount(ns, from, to),
+        ["umount", _, path] => model.umount(ns, path, false),
+        ["detach", _, path] => model.umount(ns, path, true),
+        ["unshare", _, _, owner] => {
+            model.copy_namespace(ns, number(2), owner == "user")
         }
+        ["end", _] => model.end_namespace(ns),
+        [make, _, path] => match make.strip_prefix("make-r") {
+            Some(kind) => model.make(ns, path, kind, true),
+            None => model.make(ns, path, &make["make-".len()..], false),
+        },
+        _ => panic!("{operation}"),
     }
 }
 
-impl Operation {
-    /// What it does to the model, and how it ends there.
-    pub fn predict(&self, model: &mut Model) -> Result<(), Errno> {
-        match self {
-            Mount(ns, fs, on) => model.mount(*ns, *fs, on),
-            Bind(ns, from, to, rec) => model.bind(*ns, from, to, *rec),
-            Move(ns, from, to) => model.move_mount(*ns, from, to),
-            Make(ns, path, kind, rec) => model.make(*ns, path, *kind, *rec),
-            Umount(ns, path, detach) => model.umount(*ns, path, *detach),
-            Unshare(from, to, user) => {
-                model.copy_namespace(*from, *to, *user);
-                Ok(())
-            }
-            End(ns) => {
-                model.end_namespace(*ns);
-                Ok(())
-            }
+/// The walk without this operation, and without those in namespaces that are
+/// not there then.
+fn without(walk: &str, left_out: usize) -> String {
+    let mut there = BTreeSet::from(["0"]);
+    let mut shorter = String::new();
+    for (at, operation) in walk.lines().enumerate() {
+        let words: Vec<&str> = operation.split(' ').collect();
+        if at != left_out && there.contains(words[1]) {
+            shorter += &format!("{operation}\n");
+            there.extend(words.get(2).filter(|_| words[0] == "unshare"));
         }
     }
-
-    /// The namespace in which it is done.
-    fn namespace(&self) -> u32 {
-        match self {
-            Mount(ns, ..) | Bind(ns, ..) | Move(ns, ..) | Make(ns, ..) => *ns,
-            Umount(ns, ..) | Unshare(ns, ..) | End(ns) => *ns,
-        }
-    }
-}
-
-/// The operations, without those in namespaces that are not there.
-fn possible(walk: &[Operation]) -> Vec<Operation> {
-    let mut there = BTreeSet::from([0]);
-    let mut walk = walk.to_vec();
-    walk.retain(|operation| {
-        let possible = there.contains(&operation.namespace());
-        match operation {
-            Unshare(_, to, _) if possible => there.insert(*to),
-            End(ns) => there.remove(ns),
-            _ => true,
-        };
-        possible
-    });
-    walk
+    shorter
 }
 
 /// A part of the walk that is still of this kind, and of which no operation can
 /// be left out.
 pub fn shortest(
-    mut walk: Vec<Operation>,
-    of_the_kind: impl Fn(&[Operation]) -> bool,
-) -> Vec<Operation> {
-    loop {
-        let before = walk.len();
-        for at in (0..before).rev() {
-            let mut shorter = walk.clone();
-            if at < walk.len() {
-                shorter.remove(at);
-            }
-            let shorter = possible(&shorter);
-            if shorter.len() < walk.len() && of_the_kind(&shorter) {
-                walk = shorter;
-            }
-        }
-        if walk.len() == before {
-            return walk;
-        }
+    mut walk: String,
+    of_the_kind: impl Fn(&str) -> bool,
+) -> String {
+    let shorter = |walk: &str| {
+        let all = (0..walk.lines().count()).rev();
+        all.map(|at| without(walk, at)).find(|it| of_the_kind(it))
+    };
+    while let Some(shorter) = shorter(&walk) {
+        walk = shorter;
     }
+    walk
 }
 
 /// Pseudo-random numbers: xorshift64*.
@@ -151,117 +92,114 @@ impl Random {
 
 /// A walk of this many operations, the same for the same seed. At most three
 /// namespaces are there at a time, and 50 mounts.
-pub fn random(seed: u64, length: usize) -> Vec<Operation> {
+pub fn random(seed: u64, length: usize) -> String {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     for _ in 0..8 {
         random.below(2); // The first ones of similar seeds are similar.
     }
-    let shared = Make(0, "w".into(), Shared, false);
-    let mut walk = vec![Mount(0, 1, "w".into()), shared];
+    let mut walk = "mount 0 1 w\nmake-shared 0 w\n".to_string();
     let mut model = Model::new(Kernel::default());
-    for operation in &walk {
-        let _ = operation.predict(&mut model);
+    for operation in walk.lines() {
+        let _ = predict(operation, &mut model);
     }
-    let mut next_namespace = 1;
-    let mut next_fs = 4;
-    while walk.len() < length {
+    let (mut next_namespace, mut next_fs) = (1, 4);
+    while walk.lines().count() < length {
         let there = model.namespaces();
         let ns = random.one_of(&there);
         let (path, other) = (random.path(), random.path());
         let operation = match random.below(14) {
             0 | 1 if random.below(4) == 0 => {
                 next_fs += 1;
-                Mount(ns, next_fs, path)
+                format!("mount {ns} {next_fs} {path}")
             }
-            0 | 1 => Mount(ns, 1 + random.below(3) as u32, path),
-            2 => Bind(ns, path, other, false),
-            3 | 4 => Bind(ns, path, other, true),
-            5 | 6 => Move(ns, path, other),
+            0 | 1 => format!("mount {ns} {} {path}", 1 + random.below(3)),
+            2 => format!("bind {ns} {path} {other}"),
+            3 | 4 => format!("rbind {ns} {path} {other}"),
+            5 | 6 => format!("move {ns} {path} {other}"),
             7..=9 => {
-                let kinds =
-                    [Shared, Shared, Shared, Private, Slave, Slave, Unbindable];
-                Make(ns, path, random.one_of(&kinds), random.below(2) == 0)
+                let kind = random.one_of(&[
+                    "shared",
+                    "shared",
+                    "shared",
+                    "private",
+                    "slave",
+                    "slave",
+                    "unbindable",
+                ]);
+                let rec = random.one_of(&["r", ""]);
+                format!("make-{rec}{kind} {ns} {path}")
             }
-            10 => Umount(ns, path, false),
-            11 => Umount(ns, path, true),
-            12 if there.len() == 3 => End(there[1 + random.below(2)]),
+            10 => format!("umount {ns} {path}"),
+            11 => format!("detach {ns} {path}"),
+            12 if there.len() == 3 => {
+                format!("end {}", there[1 + random.below(2)])
+            }
             12 | 13 if there.len() == 3 => continue,
             _ => {
                 next_namespace += 1;
-                Unshare(ns, next_namespace, random.below(2) == 0)
+                let owner = random.one_of(&["user", "mount"]);
+                format!("unshare {ns} {next_namespace} {owner}")
             }
         };
-        let full = model.mounts.len() > 30;
-        let grows = matches!(operation, Mount(..) | Bind(..) | Unshare(..));
-        if full && grows {
+        let mut grows = ["mount", "bind", "rbind", "unshare"].iter();
+        let grows = grows.any(|it| operation.starts_with(it));
+        if model.mounts.len() > 30 && grows {
             continue;
         }
         let mut then = model.clone();
-        let done = operation.predict(&mut then).is_ok();
+        let done = predict(&operation, &mut then).is_ok();
         // Most of what fails is left out, since it fails for the same reasons.
         if !done && random.below(8) > 0 {
             continue;
         }
-        if then.mounts.len() > 50 {
-            continue;
-        }
         // Without a mount at `w` nothing happens any more.
-        if then.namespaces().iter().all(|ns| then.mount_at(*ns, "w").is_ok()) {
+        let goes_on =
+            then.namespaces().iter().all(|ns| then.mount_at(*ns, "w").is_ok());
+        if then.mounts.len() <= 50 && goes_on {
             model = then;
-            walk.push(operation);
+            walk += &format!("{operation}\n");
         }
     }
     walk
 }
 
-/// The propagation types, as the first letters of the words "shared", "private",
-/// "slave and shared" and so on.
+/// A mount at `w` and one on it, both private.
+const WORLD: &str = "mount 0 1 w\nmount 0 2 w/a\n";
+
+/// The propagation types; `both` is slave and shared.
 const STATES: [&str; 5] = ["shared", "private", "slave", "both", "unbindable"];
 
-/// The mount at PATH, which is private, gets this propagation type. If it needs
-/// a master, that is a bind mount of it at MASTER, or the copy in namespace 9.
-fn state(path: &str, state: &str, master: Option<&str>) -> Vec<Operation> {
-    let make = |kind| Make(0, path.into(), kind, false);
-    let mut walk = match state {
-        "private" => vec![],
-        "unbindable" => vec![make(Unbindable)],
-        _ => vec![make(Shared)],
-    };
-    if ["slave", "both"].contains(&state) {
-        walk.push(match master {
-            Some(master) => Bind(0, path.into(), master.into(), false),
-            None => Unshare(0, 9, false),
-        });
-        walk.push(make(Slave));
+/// The mount at PATH, which is private, gets this propagation type. COPY makes
+/// the master that it may need.
+fn state(path: &str, state: &str, copy: &str) -> String {
+    let shared = format!("make-shared 0 {path}\n");
+    let slave = format!("{shared}{copy}\nmake-slave 0 {path}\n");
+    match state {
+        "private" => String::new(),
+        "shared" => shared,
+        "slave" => slave,
+        "both" => slave + &shared,
+        _ => format!("make-{state} 0 {path}\n"),
     }
-    if state == "both" {
-        walk.push(make(Shared));
-    }
-    walk
 }
 
 /// A mount of each type is bound, bound with all below it, or moved onto a mount
 /// of each type: in the same namespace, in a copy, in a copy that belongs to a
 /// new user namespace.
-pub fn sources_and_destinations() -> Vec<Vec<Operation>> {
+pub fn sources_and_destinations() -> Vec<String> {
     let mut cells = Vec::new();
-    for copy in [None, Some(false), Some(true)] {
-        let ns = if copy.is_some() { 5 } else { 0 };
-        let [from, to] = ["w/a", "w/b/b"].map(String::from);
-        for call in [
-            Bind(ns, from.clone(), to.clone(), false),
-            Bind(ns, from.clone(), to.clone(), true),
-            Move(ns, from.clone(), to.clone()),
-        ] {
+    for (ns, copy) in
+        [(0, ""), (5, "unshare 0 5 mount\n"), (5, "unshare 0 5 user\n")]
+    {
+        for call in ["bind", "rbind", "move"] {
             for source in STATES {
                 for destination in STATES {
-                    let mut walk = world();
-                    walk.push(Mount(0, 3, "w/b".into()));
-                    walk.extend(state("w/a", source, Some("w/b/a")));
-                    walk.extend(state("w/b", destination, None));
-                    walk.extend(copy.map(|user| Unshare(0, 5, user)));
-                    walk.push(call.clone());
-                    cells.push(walk);
+                    let source = state("w/a", source, "bind 0 w/a w/b/a");
+                    let on = state("w/b", destination, "unshare 0 9 mount");
+                    cells.push(format!(
+                        "{WORLD}mount 0 3 w/b\n{source}{on}{copy}\
+                         {call} {ns} w/a w/b/b\n"
+                    ));
                 }
             }
         }
@@ -271,120 +209,100 @@ pub fn sources_and_destinations() -> Vec<Vec<Operation>> {
 
 /// A mount of each type, with and without a peer, becomes shared, private, slave
 /// or unbindable, while it has a slave if it is shared.
-pub fn changes_of_type() -> Vec<Vec<Operation>> {
+pub fn changes_of_type() -> Vec<String> {
     let mut cells = Vec::new();
-    let states = STATES.map(|it| (it, false));
+    let peer = "unshare 0 8 mount\n";
+    let alone = STATES.map(|of| (of, ""));
     for (of, peer) in
-        [&states[..], &[("shared", true), ("both", true)]].concat()
+        alone.into_iter().chain([("shared", peer), ("both", peer)])
     {
-        for kind in [Shared, Private, Slave, Unbindable] {
-            let mut walk = world();
-            walk.extend(state("w/a", of, None));
-            if peer {
-                walk.push(Unshare(0, 8, false));
-            }
-            if ["shared", "both"].contains(&of) {
-                walk.push(Unshare(0, 6, false));
-                walk.push(Make(6, "w/a".into(), Slave, false));
-            }
-            walk.push(Make(0, "w/a".into(), kind, false));
-            cells.push(walk);
+        let slave = match of {
+            "shared" | "both" => "unshare 0 6 mount\nmake-slave 6 w/a\n",
+            _ => "",
+        };
+        let of = state("w/a", of, "unshare 0 9 mount");
+        for kind in ["shared", "private", "slave", "unbindable"] {
+            let change = format!("make-{kind} 0 w/a\n");
+            cells.push(format!("{WORLD}{of}{peer}{slave}{change}"));
         }
     }
     cells
 }
 
-/// A mount at `w` and one on it, both private.
-fn world() -> Vec<Operation> {
-    vec![Mount(0, 1, "w".into()), Mount(0, 2, "w/a".into())]
-}
-
 /// What the tables and most walks do not come to.
-pub fn lessons() -> Vec<Vec<Operation>> {
-    let [w, a, b] = ["w", "w/a", "w/b"].map(String::from);
+pub fn lessons() -> Vec<String> {
     let lessons = [
         // An unbindable mount is left out.
-        vec![
-            Make(0, a.clone(), Unbindable, false),
-            Bind(0, w.clone(), b, true),
-        ],
+        "make-unbindable 0 w/a
+rbind 0 w w/b
+",
         // A slave is moved onto its own master.
-        vec![
-            Make(0, a.clone(), Shared, false),
-            Bind(0, a.clone(), "w/b".into(), false),
-            Make(0, "w/b".into(), Slave, false),
-            Move(0, "w/b".into(), "w/a/a".into()),
-        ],
+        "make-shared 0 w/a
+bind 0 w/a w/b
+make-slave 0 w/b
+move 0 w/b w/a/a
+",
         // What a locked mount covers is not uncovered.
-        vec![Unshare(0, 5, true), Bind(5, w.clone(), "w/b".into(), false)],
+        "unshare 0 5 user
+bind 5 w w/b
+",
         // A locked mount that covers one which goes, and goes as well itself.
-        vec![
-            Make(0, w.clone(), Shared, true),
-            Mount(0, 3, "w/a/a".into()),
-            Mount(0, 1, "w/a/a".into()),
-            Unshare(0, 5, true),
-            Umount(0, a.clone(), true),
-        ],
+        "make-rshared 0 w
+mount 0 3 w/a/a
+mount 0 1 w/a/a
+unshare 0 5 user
+detach 0 w/a
+",
         // What is received is locked below its topmost mount.
-        vec![
-            Make(0, w, Shared, true),
-            Unshare(0, 5, true),
-            Mount(0, 3, "w/a/a".into()),
-            Bind(0, a, "w/b".into(), true),
-            Umount(5, "w/b/a".into(), false),
-            Umount(5, "w/b".into(), true),
-        ],
+        "make-rshared 0 w
+unshare 0 5 user
+mount 0 3 w/a/a
+rbind 0 w/a w/b
+umount 5 w/b/a
+detach 5 w/b
+",
     ];
-    lessons.map(|it| [world(), it].concat()).into()
+    lessons.map(|it| WORLD.to_string() + it).into()
 }
 
 /// After its last operation the mount in namespace 1 is unbindable, or not.
-pub fn copy_of_unbindable() -> Vec<Operation> {
-    vec![
-        Mount(0, 1, "w".into()),
-        Make(0, "w".into(), Unbindable, false),
-        Unshare(0, 1, false),
-    ]
-}
+pub const COPY_OF_UNBINDABLE: &str = "\
+mount 0 1 w
+make-unbindable 0 w
+unshare 0 1 mount
+";
 
 /// In namespace 1 a private mount covers one that goes with the last operation.
 /// Then it is still at `w/a/a`, or at `w/a`.
-pub fn cover_of_what_goes() -> Vec<Operation> {
-    vec![
-        Mount(0, 1, "w".into()),
-        Make(0, "w".into(), Shared, false),
-        Unshare(0, 1, false),
-        Mount(0, 2, "w/a".into()),
-        Mount(0, 3, "w/a/a".into()),
-        Make(1, "w/a/a".into(), Private, false),
-        Mount(1, 4, "w/a/a".into()),
-        Umount(0, "w/a".into(), true),
-    ]
-}
+pub const COVER_OF_WHAT_GOES: &str = "\
+mount 0 1 w
+make-shared 0 w
+unshare 0 1 mount
+mount 0 2 w/a
+mount 0 3 w/a/a
+make-private 1 w/a/a
+mount 1 4 w/a/a
+detach 0 w/a
+";
 
 /// The last operation succeeds, or what is mounted in namespace 1 is locked.
-pub fn cover_of_what_is_received() -> Vec<Operation> {
-    vec![
-        Mount(0, 1, "w".into()),
-        Make(0, "w".into(), Shared, false),
-        Unshare(0, 1, true),
-        Mount(1, 4, "w/a".into()),
-        Mount(0, 2, "w/a".into()),
-        Umount(1, "w/a".into(), false),
-    ]
-}
+pub const COVER_OF_WHAT_IS_RECEIVED: &str = "\
+mount 0 1 w
+make-shared 0 w
+unshare 0 1 user
+mount 1 4 w/a
+mount 0 2 w/a
+umount 1 w/a
+";
 
 /// With the last operation but one a mount is received below a locked one, in
 /// namespace 1. After the last one it is still there, or not.
-pub fn tucked_below_a_locked_one() -> Vec<Operation> {
-    let [w, a, b] = ["w", "w/a", "w/b"].map(String::from);
-    vec![
-        Mount(0, 1, w.clone()),
-        Make(0, w.clone(), Shared, false),
-        Bind(0, a.clone(), a, false),
-        Unshare(0, 1, true),
-        Bind(0, w, b.clone(), false),
-        Bind(0, b.clone(), "w/b/a".into(), false),
-        Umount(0, b, true),
-    ]
-}
+pub const TUCKED_BELOW_A_LOCKED_ONE: &str = "\
+mount 0 1 w
+make-shared 0 w
+bind 0 w/a w/a
+unshare 0 1 user
+bind 0 w w/b
+bind 0 w/b w/b/a
+detach 0 w/b
+";
