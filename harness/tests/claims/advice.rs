@@ -4,31 +4,27 @@
 use assert_cmd::assert::OutputAssertExt;
 use harness::DEMOS;
 
-use crate::target::{Machine, Reader, Root, USERS, fresh_machine};
+use crate::target::{Machine, Reader, Root, USERS, fresh_machine, steps};
 
 /// Types what a table has behind `$ ` as reader, and behind `# ` as root in a
-/// mount namespace of its own; `> ` goes on with that. Below it in the table are
-/// the beginnings of what must be said: the call with its error, and the advice.
+/// mount namespace of its own. Below it in the table are the beginnings of what
+/// must be said: the call with its error, and the advice. Where there is none, it
+/// is the one above.
 #[track_caller]
 fn assert_refused(machine: &Machine, table: &str) {
-    let mut lines = table.lines().filter(|it| !it.is_empty()).peekable();
-    while let Some(line) = lines.next() {
-        let (prompt, first) = line.split_at(2);
-        let mut script = first.to_string();
-        while let Some(more) = lines.next_if(|it| it.starts_with("> ")) {
-            script += &format!("\n{}", &more[2..]);
-        }
-        let sh = ["sh", "-c", &script];
+    let mut above = String::new();
+    for (prompt, typed, expected) in steps(table) {
+        let sh = ["sh", "-c", &typed];
         let said = match prompt {
-            "$ " => machine.refused(Reader, sh),
-            "# " => {
-                machine.refused(Root, [&["unshare", "-m"], &sh[..]].concat())
-            }
-            _ => panic!("neither typed nor said: {line}"),
+            '$' => machine.refused(Reader, sh),
+            _ => machine.refused(Root, [&["unshare", "-m"], &sh[..]].concat()),
         };
-        for said in said {
-            let expected = lines.next().expect("two lines");
-            assert!(said.starts_with(expected), "{script}: {said}");
+        let (error, advice) = expected.split_once('\n').expect("an error");
+        if !advice.is_empty() {
+            above = advice.trim_end().into();
+        }
+        for (said, expected) in said.iter().zip([error, &above]) {
+            assert!(said.starts_with(expected), "{typed}: {said}");
         }
     }
 }
@@ -41,28 +37,20 @@ uts-demo: unshare(CLONE_NEWUTS): EINVAL: Invalid argument
 See the man page of the call;
 # strace -o /dev/null -e inject=unshare:error=ENOSYS net-demo true
 net-demo: unshare(CLONE_NEWNET): ENOSYS: Function not implemented
-See the man page of the call;
 # strace -o /dev/null -e inject=unshare:error=EINVAL user-demo true
 user-demo: unshare(CLONE_NEWUSER): EINVAL: Invalid argument
-See the man page of the call;
 # strace -o /dev/null -e inject=unshare:error=EINVAL pid-demo true
 pid-demo: unshare(CLONE_NEWPID): EINVAL: Invalid argument
-See the man page of the call;
 # strace -o /dev/null -e inject=clone,clone3:error=ENOMEM pid-demo true
 pid-demo: fork: ENOMEM: Out of memory
-See the man page of the call;
 # strace -o /dev/null -e inject=clone,clone3:error=ENOMEM uts-demo
 uts-demo: fork: ENOMEM: Out of memory
-See the man page of the call;
 # strace -o /dev/null -e inject=mount:error=EINVAL mount-demo true
 mount-demo: mount / MS_REC|MS_PRIVATE: EINVAL: Invalid argument
-See the man page of the call;
 # strace -o /dev/null -e inject=sethostname:error=ENOENT uts-demo true
 uts-demo: sethostname: ENOENT: No such file or directory
-See the man page of the call;
 # strace -o /dev/null -e inject=sethostname:error=EROFS uts-demo true
 uts-demo: sethostname: EROFS: Read-only file system
-See the man page of the call;
 # strace -o /dev/null -e inject=execve:error=ETXTBSY:when=1 \
 >     uts-demo /bin/true
 uts-demo: exec /bin/true: ETXTBSY: Text file busy
@@ -75,28 +63,21 @@ uts-demo: sethostname: EPERM: Operation not permitted
 Its reason cannot be seen from here (a security module, a chroot?): see
 # strace -o /dev/null -e inject=mount:error=EPERM:when=2 mount-demo true
 mount-demo: mount /proc: EPERM: Operation not permitted
-Its reason cannot be seen from here (a security module, a chroot?): see
 # strace -o /dev/null -e inject=ioctl:error=EACCES:when=1+ net-demo true
 net-demo: ioctl(SIOCGIFFLAGS): EACCES: Permission denied
-Its reason cannot be seen from here (a security module, a chroot?): see
 # strace -o /dev/null -P /proc/self/setgroups \
 >     -e inject=openat:error=EACCES user-demo true
 user-demo: write /proc/self/setgroups: EACCES: Permission denied
-Its reason cannot be seen from here (a security module, a chroot?): see
 $ strace -o /dev/null -P /proc/self/uid_map \
 >     -e inject=openat:error=EPERM user-demo true
 user-demo: write /proc/self/uid_map: EPERM: Operation not permitted
-Its reason cannot be seen from here (a security module, a chroot?): see
 $ strace -o /dev/null -e inject=unshare:error=EPERM:when=1 user-demo true
 user-demo: unshare(CLONE_NEWUSER): EPERM: Operation not permitted
-Its reason cannot be seen from here (a security module, a chroot?): see
 # strace -o /dev/null -e inject=unshare:error=EPERM:when=1 user-demo true
 user-demo: unshare(CLONE_NEWUSER): EPERM: Operation not permitted
-Its reason cannot be seen from here (a security module, a chroot?): see
 $ unshare -U --map-user=5 --map-group=5 strace -o /dev/null \
 >     -e inject=unshare:error=EPERM:when=1 user-demo true
 user-demo: unshare(CLONE_NEWUSER): EPERM: Operation not permitted
-Its reason cannot be seen from here (a security module, a chroot?): see
 "#;
 
 /// Where the reason is there, and may be seen in the error alone.
@@ -134,11 +115,9 @@ Your uid or gid has no mapping in this user namespace: see /proc/self/uid_map
 # strace --seccomp-bpf -f -qq -e trace=chroot -o /dev/null \
 >     unshare -U user-demo true
 user-demo: unshare(CLONE_NEWUSER): EPERM: Operation not permitted
-Your uid or gid has no mapping in this user namespace: see /proc/self/uid_map
 $ unshare -U --map-user=5 strace -o /dev/null \
 >     -e inject=unshare:error=EPERM:when=1 user-demo true
 user-demo: unshare(CLONE_NEWUSER): EPERM: Operation not permitted
-Your uid or gid has no mapping in this user namespace: see /proc/self/uid_map
 # setpriv --bounding-set=-setfcap --inh-caps=-setfcap user-demo true
 user-demo: write /proc/self/uid_map: EPERM: Operation not permitted
 To map uid 0 takes CAP_SETFCAP since Linux 5.12, and this root lacks it
@@ -148,7 +127,6 @@ user-demo: write /proc/self/setgroups: EROFS: Read-only file system
 # mount -o remount,ro /proc; user-demo true || status=$?
 > mount -o remount,rw /proc; exit $status
 user-demo: write /proc/self/setgroups: EROFS: Read-only file system
-/proc is mounted read-only (is this a container?): leave it, or sudo mount -o
 # mkdir -p /tmp/empty; mount --bind /tmp/empty /proc; user-demo
 user-demo: readlink /proc/self: ENOENT: No such file or directory
 Nothing is mounted at /proc: mount -t proc proc /proc;
@@ -174,7 +152,6 @@ No user namespace begins in a chroot: leave it;
 # cd /tmp/jail; mount --bind /usr usr; mount --bind /proc proc
 > chroot --userspec=1000:1000 . uts-demo true
 uts-demo: unshare(CLONE_NEWUSER): EPERM: Operation not permitted
-No user namespace begins in a chroot: leave it;
 # cd /tmp/jail; mount --bind /usr usr; mount --bind /proc proc
 > chroot . mount-demo true
 mount-demo: mount / MS_REC|MS_PRIVATE: EINVAL: Invalid argument

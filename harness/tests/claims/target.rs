@@ -113,6 +113,41 @@ impl Machine {
         String::from_utf8(output.stdout).expect("text")
     }
 
+    /// All that a program could leave behind: mounts, names, objects, files,
+    /// interfaces, processes.
+    #[track_caller]
+    pub fn traces(&self) -> String {
+        let script = r#"
+            cat /proc/self/mountinfo
+            cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname
+            cat /proc/sysvipc/msg /proc/sysvipc/sem /proc/sysvipc/shm
+            echo /dev/mqueue/* /dev/shm/* /tmp/*
+            ip -o address; ip -o link
+            for it in /proc/[0-9]*; do
+                # The kernel starts and ends its workers at any time.
+                [ $it != /proc/$$ ] && read name < $it/comm || continue
+                case $name in kworker*) ;; *) echo "$it $name" ;; esac
+            done
+            readlink /proc/self/exe"#;
+        self.says(Root, ["sh", "-c", script])
+    }
+
+    /// Types a session: behind `$ ` as reader, behind `# ` as root, and behind
+    /// `% ` as both, reader first. Each must succeed, and print what follows.
+    #[track_caller]
+    pub fn types(&self, session: &str) {
+        for (prompt, typed, printed) in steps(session) {
+            let users = match prompt {
+                '$' => &[Reader][..],
+                '#' => &[Root],
+                _ => &USERS,
+            };
+            for user in users {
+                assert_eq!(self.sh(*user, &typed), printed, "{user}: {typed}");
+            }
+        }
+    }
+
     /// Runs a program of ours, which must fail and print nothing. Returns what
     /// it says of that: the call with its error, and a line of advice.
     #[track_caller]
@@ -202,6 +237,28 @@ impl Machine {
         );
         output
     }
+}
+
+/// The steps of a session: the prompt, what is typed behind it and, in further
+/// lines, behind `> `, and the lines that follow.
+pub fn steps(session: &str) -> Vec<(char, String, String)> {
+    let mut steps: Vec<(char, String, String)> = Vec::new();
+    for line in session.lines().skip_while(|line| line.is_empty()) {
+        match line.split_at_checked(2) {
+            Some((prompt @ ("$ " | "# " | "% "), typed)) => {
+                let prompt = prompt.chars().next().expect("a prompt");
+                steps.push((prompt, typed.into(), String::new()));
+            }
+            part => {
+                let (_, typed, printed) = steps.last_mut().expect("a prompt");
+                match part {
+                    Some(("> ", more)) => *typed += &format!("\n{more}"),
+                    _ => *printed += &format!("{line}\n"),
+                }
+            }
+        }
+    }
+    steps
 }
 
 /// Output in the report of a failure: not longer than a reader reads.

@@ -6,7 +6,7 @@ use harness::DEMOS;
 
 use crate::common::package;
 use crate::readers::kills;
-use crate::target::{Root, USERS, fresh_machine, until};
+use crate::target::{USERS, fresh_machine, until};
 
 /// Chains of demos.
 const CHAINS: [&str; 2] = [
@@ -58,21 +58,6 @@ while [ $round -lt $rounds ]; do
 done
 "#;
 
-/// Prints everything that a program could leave behind, except processes.
-const LOOK: &str = "
-    cat /proc/self/mountinfo /proc/sys/kernel/hostname \
-        /proc/sys/kernel/domainname /proc/sysvipc/msg /proc/sysvipc/sem \
-        /proc/sysvipc/shm /proc/net/fib_trie /proc/net/if_inet6
-    echo /dev/mqueue/* /dev/shm/* /tmp/* /sys/class/net/*";
-
-/// Prints the processes, without the kernel's workers, which start and end at
-/// any time.
-const PROCESSES: &str = "
-    for comm in /proc/[0-9]*/comm; do
-        [ $comm != /proc/$$/comm ] && read name < $comm || continue
-        case $name in kworker*) ;; *) echo $comm: $name ;; esac
-    done 2> /dev/null";
-
 /// G5: each is killed `HARNESS_KILLS` times, and the examples too, if that is
 /// set.
 #[test]
@@ -87,9 +72,7 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
     let rounds = rounds.to_string();
 
     let machine = fresh_machine();
-    let look = || machine.sh(Root, LOOK);
-    let processes = || machine.sh(Root, PROCESSES);
-    let (before, running) = (look(), processes());
+    let before = machine.traces();
     for user in USERS {
         // If more are started together, the first ends before the last starts.
         let groups = programs.chunks(8).map(|group| {
@@ -105,9 +88,6 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
         assert!(killed >= all / 3, "{user}: {ends}");
 
         // The children of a killed program end some time after it.
-        until(processes, || {
-            processes().lines().all(|line| running.contains(line))
-        });
-        assert_eq!(look(), before, "{user}");
+        until(|| machine.traces(), || machine.traces() == before);
     }
 }

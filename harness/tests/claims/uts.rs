@@ -3,45 +3,39 @@
 use crate::report::{assert_prints, assert_prints_its_page, assert_report};
 use crate::target::{Reader, Root, USERS, fresh_machine};
 
-/// Not every distribution has domainname(1).
-const DOMAIN: &str = "cat /proc/sys/kernel/domainname";
-
-/// A script that sets both names; for root.
+/// A script that sets both names; for root. Not every distribution has
+/// domainname(1).
 pub fn rename(host: &str, domain: &str) -> String {
     format!("hostname {host}; echo {domain} > /proc/sys/kernel/domainname")
 }
 
-/// U1
+/// U1: without the namespace it is seen.
 #[test]
 fn hostname_set_inside_is_not_seen_outside() {
-    let machine = fresh_machine();
-    let script = "hostname sparrow && hostname";
-    for user in USERS {
-        let inside = machine.says(user, ["uts-demo", "sh", "-c", script]);
-        assert_eq!(inside, "sparrow\n");
-        assert_eq!(machine.sh(Root, "hostname"), "outside\n");
-    }
-
-    // Without the namespace it is seen.
-    assert_eq!(machine.sh(Root, script), "sparrow\n");
-    assert_eq!(machine.sh(Root, "hostname"), "sparrow\n");
+    fresh_machine().types(
+        "
+% uts-demo sh -c 'hostname sparrow && hostname'; hostname
+sparrow
+outside
+# hostname sparrow && hostname
+sparrow
+% hostname
+sparrow",
+    );
 }
 
-/// U2
+/// U2: without the namespace it is seen.
 #[test]
 fn domain_name_set_inside_is_not_seen_outside() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let inside = machine.says(user, ["uts-demo", "sh", "-c", DOMAIN]);
-        assert_eq!(inside, "nest\n");
-        assert_eq!(machine.sh(Root, DOMAIN), "(none)\n");
-    }
-
-    // Without the namespace it is seen.
-    machine.sh(Root, "echo tree > /proc/sys/kernel/domainname");
-    for user in USERS {
-        assert_eq!(machine.sh(user, DOMAIN), "tree\n");
-    }
+    fresh_machine().types(
+        "
+% cd /proc/sys/kernel; uts-demo cat domainname; cat domainname
+nest
+(none)
+# echo tree > /proc/sys/kernel/domainname
+% cat /proc/sys/kernel/domainname
+tree",
+    );
 }
 
 /// U1, U2: compares the demo's report with what the tools print.
@@ -53,12 +47,12 @@ fn uts_report_agrees_with_the_tools() {
         let rows = [
             ("UTS namespace", "readlink /proc/self/ns/uts", "*"),
             ("hostname", "hostname", "bird"),
-            ("NIS domain name", DOMAIN, "nest"),
+            ("NIS domain name", "cat /proc/sys/kernel/domainname", "nest"),
         ];
         assert_report(&machine, user, "uts-demo", &rows);
     }
-    let names = format!("hostname; {DOMAIN}");
-    assert_eq!(machine.sh(Root, &names), "branch\nleaf\n");
+    let names = "hostname; cat /proc/sys/kernel/domainname";
+    assert_eq!(machine.sh(Root, names), "branch\nleaf\n");
 }
 
 /// U3
@@ -95,13 +89,16 @@ fn copies_go_their_own_ways() {
 /// U4
 #[test]
 fn name_over_64_bytes_is_refused_and_nothing_changes() {
-    let script = "hostname $(printf %065d 1) 2> /dev/null || hostname
-        hostname $(printf %064d 1) && hostname";
     let longest = format!("{:064}", 1);
     let machine = fresh_machine();
+    machine.types(&format!(
+        "
+% uts-demo sh -c 'hostname 0{longest} 2> /dev/null || hostname
+>     hostname {longest} && hostname'
+bird
+{longest}"
+    ));
     for user in USERS {
-        let seen = machine.says(user, ["uts-demo", "sh", "-c", script]);
-        assert_eq!(seen, format!("bird\n{longest}\n"));
         let end = |name: &str| {
             let (uts, tool) = (["uts-demo"], ["hostname", name]);
             machine.end_of_call(user, &uts, ["sethostname", ""], &tool)
