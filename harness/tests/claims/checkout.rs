@@ -16,7 +16,9 @@ use predicates::prelude::*;
 use tempfile::TempDir;
 
 use crate::common;
-use crate::readers::{executable, start_at_terminal, without_cargo};
+use crate::readers::{
+    executable, read_until, start_at_terminal, without_cargo,
+};
 
 /// A checkout with a target folder, in which `uts-demo` is a script that says
 /// whose it is.
@@ -107,9 +109,7 @@ const NAMED: &str = r#"echo '{"executable":"'"$PWD"/target/debug/uts-demo'"}'"#;
 #[test]
 fn plain_program_takes_what_lies_beside_it() {
     let checkout = Checkout::new();
-    let run = |words: &[&str]| {
-        checkout.plain().args(words).output().expect("harness").assert()
-    };
+    let run = |words: &[&str]| checkout.plain().args(words).assert();
     let script = ["sh", "-c", "uts-demo; copies; ipc-demo hostname"];
     let seen = "the copy\nits example\noutside\n";
     run(&script).success().stdout(seen).stderr("");
@@ -143,8 +143,8 @@ fn cargo_builds_the_checkout_that_it_names() {
          echo 'warning: unused variable: `x`' >&2\n{NAMED}",
         checkout.0.path().display(),
     );
-    let output = checkout.by_cargo(&cargo).output().expect("harness");
-    output.assert().success().stdout("the copy\n").stderr("");
+    let end = checkout.by_cargo(&cargo).assert().success();
+    end.stdout("the copy\n").stderr("");
     let seen = fs::read_to_string(checkout.at("seen")).expect("text");
     let (dir, arguments) = seen.split_once('\n').expect("two lines");
     let same = |path: &Path| path.canonicalize().expect("a folder");
@@ -157,11 +157,11 @@ fn cargo_builds_the_checkout_that_it_names() {
     for (package, failure) in
         [("harness", "cargo build failed"), ("my-container", "/nosuch")]
     {
+        let start = format!("harness: {failure}: ");
+        let start = predicate::str::starts_with(start);
         let mut other = checkout.by_cargo("exit 101");
         other.env("CARGO_PKG_NAME", package).env("HARNESS_KERNEL", "/nosuch");
-        let start = format!("harness: {failure}: ");
-        let output = other.output().expect("harness");
-        output.assert().code(125).stderr(predicate::str::starts_with(start));
+        other.assert().code(125).stderr(start);
     }
 }
 
@@ -176,8 +176,8 @@ error[E0425]: no such name
         "echo '   Compiling uts-demo v0.1.0
 warning: unused variable\n{words}' >&2; exit 101"
     );
-    let output = checkout.by_cargo(&cargo).output().expect("harness");
-    output.assert().code(125).stdout("").stderr(format!(
+    let end = checkout.by_cargo(&cargo).assert().code(125);
+    end.stdout("").stderr(format!(
         "harness: cargo build failed: error[E0425]: no such name\n    \
          warning: unused variable\n    {}\n",
         words.replace('\n', "\n    "),
@@ -196,14 +196,13 @@ fn long_build_is_seen_to_go_on() {
         gate.display(),
     );
     let command = checkout.by_cargo(&cargo);
-    let (mut child, mut shown, _) = start_at_terminal(None, command);
+    let (mut child, mut shown, _) = start_at_terminal(command);
     // Cargo waits until the line has been written twice.
-    let mut seen = Vec::new();
-    let line = b" s, building the demos: Compiling nix v0.32.0";
-    while memchr::memmem::find_iter(&seen, line).count() < 2 {
-        let mut byte = [0];
-        shown.read_exact(&mut byte).expect("more lines");
-        seen.push(byte[0]);
+    for _ in 0..2 {
+        read_until(
+            &mut shown,
+            b" s, building the demos: Compiling nix v0.32.0",
+        );
     }
     File::options().write(true).open(gate).expect("the FIFO");
     let mut rest = Vec::new();
@@ -212,5 +211,5 @@ fn long_build_is_seen_to_go_on() {
     let rest = String::from_utf8_lossy(&rest);
     let end = "\r\x1b[Kharness: cargo build failed: ";
     assert!(rest.contains(end), "{rest:?}");
-    assert_eq!(child.wait().expect("an end").code(), Some(125));
+    assert_eq!(child.0.wait().expect("an end").code(), Some(125));
 }

@@ -31,11 +31,8 @@ fn next_command_sees_the_last_edit_and_no_boot() {
             executable(path, text);
         }
     };
-    let run = || {
-        let mut command = checkout.plain();
-        command.arg(&own).env("HARNESS_FILES", &file);
-        qemu.run(command)
-    };
+    let run =
+        || qemu.run(checkout.plain().arg(&own).env("HARNESS_FILES", &file));
     let rounds = kills().unwrap_or(20);
     // Each is edited in the first round.
     for round in 102..102 + rounds {
@@ -131,8 +128,7 @@ fn what_is_delivered_is_what_would_be_saved() {
     let list = |qemu: &Watched, files: &str| {
         let mut command = apart(cache.path());
         command.args(["sh", "-c", script, "sh", &tree]);
-        command.env("HARNESS_FILES", files);
-        qemu.run(command)
+        qemu.run(command.env("HARNESS_FILES", files))
     };
     let delivered = list(&real, &files);
     assert_eq!(real.starts(), "booted restored ");
@@ -148,9 +144,8 @@ fn what_is_delivered_is_what_would_be_saved() {
     assert_eq!(delivered.len(), saved.len());
     // Little goes over the serial port.
     let text = dir.path().join("tree/sub/text");
-    let mut cat = apart(cache.path());
-    cat.arg("cat").arg(&text);
-    assert_eq!(shell.run(cat), "sub/text");
+    let cat = shell.run(apart(cache.path()).arg("cat").arg(&text));
+    assert_eq!(cat, "sub/text");
     assert_eq!(shell.starts(), "restored ");
     fs::write(text, "edited").expect("a file");
     assert_ne!(list(&shell, &files), saved);
@@ -175,9 +170,9 @@ fn long_files_are_saved_and_a_program_is_delivered_over_them() {
         );
         let long = tree.join("long");
         let mut command = apart(cache.path());
-        command.args([&script, &long]).env("HARNESS_FILES", &tree);
+        let command = command.args([&script, &long]);
         let shown = format!("{word}\n{} {}\n", 9 << 20, long.display());
-        assert_eq!(qemu.run(command), shown);
+        assert_eq!(qemu.run(command.env("HARNESS_FILES", &tree)), shown);
     };
     executable(&script, &format!("#!{}\n", interpreter.display()));
     run("one");
@@ -204,11 +199,7 @@ fn machine_that_is_replaced_meanwhile_is_not_used() {
         "rm \"${0%qemu}replace\" 2>/dev/null && mv \"$PWD\" \"$PWD.old\"
         exec $qemu \"$@\"",
     );
-    let run = || {
-        let mut command = apart(cache.path());
-        command.args(["uts-demo", "hostname"]);
-        qemu.run(command)
-    };
+    let run = || qemu.run(apart(cache.path()).args(["uts-demo", "hostname"]));
     assert_eq!(run(), "bird\n");
     assert_eq!(qemu.starts(), "booted restored ");
     fs::write(qemu.at("replace"), "").expect("a file");
@@ -228,8 +219,7 @@ fn error_in_the_readers_program_is_told_before_a_boot() {
     let script = qemu.at("script");
     let run = |file: &Path| {
         let mut command = apart(cache.path());
-        command.arg("true").arg(file).env("HARNESS_QEMU", &qemu.qemu);
-        command.output().expect("harness").assert()
+        command.arg("true").arg(file).env("HARNESS_QEMU", &qemu.qemu).assert()
     };
     executable(&script, "#!/nosuch/interpreter\n");
     let message = "its interpreter /nosuch/interpreter is missing\n";
@@ -242,7 +232,7 @@ fn error_in_the_readers_program_is_told_before_a_boot() {
     full.env("HARNESS_CACHE", cache.path()).env("HARNESS_QEMU", &qemu.qemu);
     full.env("HARNESS_PACKAGES", common::harness().packages());
     let message = predicate::str::contains("File too large");
-    full.output().expect("harness").assert().code(125).stderr(message);
+    full.assert().code(125).stderr(message);
     assert_eq!(qemu.starts(), "");
     let left = fs::read_dir(cache.path()).expect("a folder").flatten();
     let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
@@ -261,11 +251,7 @@ fn owners_machine_serves_a_class() {
     let checkout = Checkout::new();
     let qemu = Watched::new(REAL);
     let own = qemu.at("own");
-    let run = || {
-        let mut command = checkout.plain();
-        command.arg(&own);
-        qemu.run(command)
-    };
+    let run = || qemu.run(checkout.plain().arg(&own));
     executable(&own, "#!/bin/sh\nuts-demo; echo owner\n");
     assert_eq!(run(), "the copy\nowner\n");
     assert_eq!(qemu.starts(), "booted restored ");

@@ -35,7 +35,7 @@ fn listed(list: &str) -> BTreeSet<String> {
 }
 
 /// For each fact the functions that name it in their doc comments: `/// U1`,
-/// `/// G2, G3`, `/// P4 to P8`, `/// V3: and some words`.
+/// `/// G2, G3`, `/// V3: and some words`.
 fn proofs() -> BTreeMap<String, Vec<String>> {
     let dir = common::package().join("tests/claims");
     let entries = fs::read_dir(dir).expect("claims").flatten();
@@ -77,23 +77,13 @@ fn named(source: &str) -> Vec<(String, String)> {
 /// The ids of facts at the start of a doc comment.
 fn ids(words: &str) -> Vec<String> {
     let head = words.split([':', '.']).next().unwrap_or_default();
-    let mut ids = Vec::new();
-    for word in head.split(", ") {
-        let (first, last) = word.split_once(" to ").unwrap_or((word, word));
-        if let Some((letter, first)) = id(first)
-            && let Some((_, last)) = id(last)
-        {
-            ids.extend((first..=last).map(|it| format!("{letter}{it}")));
-        }
-    }
-    ids
+    head.split(", ").filter(|it| is_id(it)).map(String::from).collect()
 }
 
 /// A letter and a number.
-fn id(word: &str) -> Option<(&str, u32)> {
-    let (letter, number) = word.split_at_checked(1)?;
-    let is_letter = letter.starts_with(|it: char| it.is_ascii_uppercase());
-    number.parse().ok().filter(|_| is_letter).map(|number| (letter, number))
+fn is_id(word: &str) -> bool {
+    let number = word.strip_prefix(|it: char| it.is_ascii_uppercase());
+    number.is_some_and(|it| it.parse::<u32>().is_ok())
 }
 
 /// The page with the tests of each fact in the last column.
@@ -134,7 +124,7 @@ fn blessed(
         };
         let fact = fact.join(" | ");
         let id = id.trim_start_matches("| ");
-        if self::id(id).is_none() {
+        if !is_id(id) {
             return Err(format!("a letter and a number, in the row: {line}"));
         }
         let Some(tests) = proofs.remove(id) else {

@@ -39,9 +39,9 @@ fn fault_is_told_apart_from_a_failed_claim() {
         ] {
             let message = predicate::str::starts_with("harness: ")
                 .and(predicate::str::contains(message));
-            let mut command = typed(&["false"]);
-            command.env("HARNESS_KERNEL", kernel).env(variable, value);
             let fault = move || {
+                let mut command = typed(&["false"]);
+                command.env("HARNESS_KERNEL", kernel).env(variable, value);
                 command.assert().code(125).stdout("").stderr(message);
             };
             // A failure is reported under the name of this test.
@@ -55,15 +55,13 @@ fn fault_is_told_apart_from_a_failed_claim() {
 /// the variable for another one. Nobody may make a folder in /sys.
 #[test]
 fn folder_that_cannot_be_written_is_named() {
-    let mut command = typed(&["true"]);
-    command.env("HARNESS_CACHE", "/sys/nosuch");
-    command.assert().code(125).stdout("").stderr(
-        predicate::str::is_match(
-            "^harness: /sys/nosuch: [^\n]*: a new machine needs 250 MB there, \
-             or in another folder: HARNESS_CACHE=/another/folder\n$",
-        )
-        .expect("an expression"),
+    let message = predicate::str::is_match(
+        "^harness: /sys/nosuch: [^\n]*: a new machine needs 250 MB there, or in \
+         another folder: HARNESS_CACHE=/another/folder\n$",
     );
+    let mut command = typed(&["true"]);
+    let end = command.env("HARNESS_CACHE", "/sys/nosuch").assert();
+    end.code(125).stdout("").stderr(message.expect("an expression"));
 }
 
 /// V3
@@ -146,15 +144,15 @@ fn killed_qemu_is_the_machines_failure() {
     let script = "echo ready; sleep 1000";
     let mut child = Running::start(harness().args(["sh", "-c", script]));
     child.wait_for_a_line();
-    let pid = child.id();
+    let pid = child.0.id();
     let children =
         fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     for qemu in children.expect("a process").split_whitespace() {
         let qemu = Pid::from_raw(qemu.parse().expect("a PID"));
         kill(qemu, Signal::SIGKILL).expect("kill");
     }
-    let message = io::read_to_string(child.stderr.take().expect("a pipe"));
+    let message = io::read_to_string(child.0.stderr.take().expect("a pipe"));
     let message = message.expect("text");
     assert!(message.starts_with("harness: the machine has ended"), "{message}");
-    assert_eq!(child.wait().expect("an end").code(), Some(125));
+    assert_eq!(child.0.wait().expect("an end").code(), Some(125));
 }

@@ -18,18 +18,14 @@ fn readers_own_container_runs_in_the_machine() {
     compile("guest/made-wrong/container.rs", &container);
     let look = "hostname; echo $$; echo /proc/[0-9]*; ls -d /etc";
     let run = |argv: &[&str]| {
-        let mut machine = harness();
-        machine.args(argv).current_dir(&dir);
-        machine
+        harness().args(argv).current_dir(&dir).assert().success()
     };
     run(&["./container", "good", "sh", "-c", look])
-        .assert()
-        .success()
         .stdout("container\n2\n/proc/1 /proc/2\n/etc\n");
     // Without it the same commands see the outside.
     let outside = predicate::str::starts_with("outside\n")
         .and(predicate::str::contains(" /proc/2 "));
-    run(&["sh", "-c", look]).assert().success().stdout(outside);
+    run(&["sh", "-c", look]).stdout(outside);
 
     // The harness does not need Go, but the book's readers have it.
     let go = dir.path().join("book");
@@ -46,8 +42,7 @@ fn readers_own_container_runs_in_the_machine() {
         output.assert().success();
         let pipe = "echo 'echo $$' | \"$1\"";
         let book = go.to_str().expect("text");
-        let mut book = run(&["sh", "-c", pipe, "sh", book]);
-        book.assert().success().stdout("1\n");
+        run(&["sh", "-c", pipe, "sh", book]).stdout("1\n");
     }
 }
 

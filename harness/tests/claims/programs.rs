@@ -110,12 +110,10 @@ fn readers_files_go_in_where_the_variable_names_them() {
         ln -s ../elsewhere/text new/link; ln -s part new/lib/inside
         ln -s ../elsewhere new/linked"#;
     let mut sh = Command::new("sh");
-    sh.args(["-euc", make]).current_dir(&readers.dir);
-    sh.assert().success();
+    sh.args(["-euc", make]).current_dir(&readers.dir).assert().success();
+    let script = script.to_str().expect("text");
     let run = |files: &str| {
-        let script = script.to_str().expect("text");
-        let mut run = readers.apart(&[script]);
-        run.env("HARNESS_FILES", files).assert()
+        readers.apart(&[script]).env("HARNESS_FILES", files).assert()
     };
     let states = || {
         let entries = fs::read_dir(readers.cache.path()).expect("a folder");
@@ -164,8 +162,7 @@ fn readers_folder_is_none_of_cargos() {
     fs::write(dir.path().join("rust-toolchain"), "nosuch").expect("a file");
     let mut here = harness();
     here.arg("true").current_dir(&dir).env("CARGO_TARGET_DIR", "relative");
-    here.env_remove("RUSTUP_TOOLCHAIN");
-    here.assert().success().stderr("");
+    here.env_remove("RUSTUP_TOOLCHAIN").assert().success().stderr("");
     assert!(!dir.path().join("relative").exists());
 
     // In a directory that was removed.
@@ -200,17 +197,15 @@ fn variables_may_be_empty_or_relative_paths() {
 
     let dir = tempfile::tempdir().expect("a folder");
     executable(&dir.path().join("q"), "#!/bin/sh\nexit 1\n");
-    let mut relative = harness();
-    relative.arg("true").env("HARNESS_QEMU", "./q").current_dir(&dir);
-    relative.assert().code(125).stderr(predicate::str::starts_with(
-        "harness: QEMU ended at its start",
-    ));
-    let mut wrong = harness();
-    wrong.arg("true").env("HARNESS_PATIENCE", "soon");
-    wrong
-        .assert()
-        .code(125)
-        .stderr(predicate::str::contains("a number from 1"));
+    for (name, value, message) in [
+        ("HARNESS_QEMU", "./q", "harness: QEMU ended at its start"),
+        ("HARNESS_PATIENCE", "soon", "a number from 1"),
+    ] {
+        let message = predicate::str::contains(message);
+        let mut wrong = harness();
+        wrong.arg("true").env(name, value).current_dir(&dir);
+        wrong.assert().code(125).stderr(message);
+    }
 }
 
 /// V8: a variable that is misspelt is named, and so are those that there are,
@@ -225,11 +220,8 @@ fn misspelt_variable_is_refused() {
     let names = names.join(" ");
     let message =
         format!("harness: no variable is called HARNESS_KERNAL, but {names}\n");
-    let run = |value| {
-        let mut misspelt = harness();
-        misspelt.arg("true").env("HARNESS_KERNAL", value);
-        misspelt.assert()
-    };
+    let run =
+        |value| harness().arg("true").env("HARNESS_KERNAL", value).assert();
     run("/nosuch").code(125).stdout("").stderr(message);
     // The control: an empty one counts as not set.
     run("").success().stderr("");
@@ -384,15 +376,15 @@ fn harness_that_boots_ends_with_a_signal() {
     let cache = readers.cache.path();
     let mut command = apart(cache);
     command.arg("true");
-    let (mut child, _shown, _) = start_at_terminal(None, command);
+    let (mut child, _shown, _) = start_at_terminal(command);
     // This folder exists while the harness packs and boots.
     while !cache.join("new").exists() {
-        assert_eq!(child.try_wait().expect("a child"), None);
+        assert_eq!(child.0.try_wait().expect("a child"), None);
         std::thread::yield_now();
     }
     let begun = Instant::now();
     child.send(Signal::SIGTERM);
-    let status = child.wait().expect("an end");
+    let status = child.0.wait().expect("an end");
     assert_eq!(status.signal(), Some(libc::SIGTERM));
     assert!(begun.elapsed() < patience());
 }

@@ -3,15 +3,15 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::Read;
-use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use assert_cmd::assert::OutputAssertExt;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::pty::{OpenptyResult, Winsize, openpty};
+use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
@@ -84,26 +84,12 @@ pub fn kills() -> Option<u32> {
 }
 
 /// A harness that is killed when this is dropped, also if the test fails.
-pub struct Running(Child);
+pub struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.kill();
-        let _ = self.wait();
-    }
-}
-
-impl Deref for Running {
-    type Target = Child;
-
-    fn deref(&self) -> &Child {
-        &self.0
-    }
-}
-
-impl DerefMut for Running {
-    fn deref_mut(&mut self) -> &mut Child {
-        &mut self.0
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -115,24 +101,21 @@ impl Running {
 
     /// Sends it a signal.
     pub fn send(&self, signal: Signal) {
-        kill(Pid::from_raw(self.id() as i32), signal).expect("kill");
+        kill(Pid::from_raw(self.0.id() as i32), signal).expect("kill");
     }
 
     /// Waits until it has printed a line, and not more.
     pub fn wait_for_a_line(&mut self) {
-        read_until(self.stdout.as_mut().expect("a pipe"), b"\n");
+        read_until(self.0.stdout.as_mut().expect("a pipe"), b"\n");
     }
 }
 
-/// Starts the harness at a terminal of this size. Returns the other end of
-/// the terminal, and its settings. Only the harness has the terminal open, so
-/// that the other end reads an error when the harness has ended.
-pub fn start_at_terminal(
-    size: Option<&Winsize>,
-    mut harness: Command,
-) -> (Running, File, Termios) {
+/// Starts the harness at a terminal. Returns the other end of the terminal, and
+/// its settings. Only the harness has the terminal open, so that the other end
+/// reads an error when the harness has ended.
+pub fn start_at_terminal(mut harness: Command) -> (Running, File, Termios) {
     let OpenptyResult { master, slave } =
-        openpty(size, None).expect("a terminal");
+        openpty(None, None).expect("a terminal");
     // These differ from the settings of a new terminal: if the terminal has
     // them again later, the harness has restored them.
     let mut settings = tcgetattr(&slave).expect("a terminal");
@@ -213,9 +196,8 @@ impl Watched {
 
     /// The output of a command, which must succeed.
     #[track_caller]
-    pub fn run(&self, mut command: Command) -> String {
-        command.env("HARNESS_QEMU", &self.qemu);
-        let end = in_time(command).assert().success();
+    pub fn run(&self, command: &mut Command) -> String {
+        let end = command.env("HARNESS_QEMU", &self.qemu).assert().success();
         String::from_utf8(end.get_output().stdout.clone()).expect("text")
     }
 }

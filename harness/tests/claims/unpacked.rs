@@ -4,7 +4,7 @@
 use std::env::{join_paths, var_os};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
@@ -65,42 +65,39 @@ fn qemu_that_is_missing_is_fetched_and_unpacked_once() {
             tools = shown(&harness.packages().join("tools"))
         ),
     );
-    let run = || -> Output {
-        let mut command = without_cargo(common::program());
-        let path = join_paths([&bin, &here]).expect("PATH");
-        command
+    let run = || {
+        without_cargo(common::program())
             .arg("true")
-            .env("PATH", path)
+            .env("PATH", join_paths([&bin, &here]).expect("PATH"))
             .env("HARNESS_CACHE", dir.path().join("cache"))
             .env("HARNESS_PACKAGES", &store)
-            .env("HARNESS_KERNEL", harness.kernel());
-        command.output().expect("harness")
+            .env("HARNESS_KERNEL", harness.kernel())
+            .assert()
+            .code(125)
     };
     let log = || fs::read_to_string(&log).unwrap_or_default();
 
-    run().assert().code(125).stderr(
+    run().stderr(
         predicate::str::starts_with("harness: missing on this machine: ")
             .and(predicate::str::contains("dpkg: one\n    two\n")),
     );
     assert_eq!(log(), "asked\nfetched\n");
     assert!(!store.join("tools").exists());
 
+    let run_twice = |asked: &str| {
+        for _ in 0..2 {
+            run().stderr(predicate::str::contains("QEMU ended at its start"));
+            assert_eq!(log(), asked);
+        }
+    };
     // It is started, and ends at once. The package was there already.
     fs::write(&works, "").expect("a file");
-    for _ in 0..2 {
-        let ended = predicate::str::contains("QEMU ended at its start");
-        run().assert().code(125).stderr(ended);
-        assert_eq!(log(), "asked\nfetched\nasked\n");
-    }
+    run_twice("asked\nfetched\nasked\n");
     // It is asked again after its lists or the system have changed, and where
     // it has no answer, what is there will do.
     fs::write(&broken, "").expect("a file");
     fs::write(store.join("tools.asked"), "before").expect("a file");
-    for _ in 0..2 {
-        let ended = predicate::str::contains("QEMU ended at its start");
-        run().assert().code(125).stderr(ended);
-        assert_eq!(log(), "asked\nfetched\nasked\nasked\n");
-    }
+    run_twice("asked\nfetched\nasked\nasked\n");
     assert!(store.join("tools/run").is_dir());
     assert!(!store.join("tools.new").exists());
     assert!(!store.join("tools.debs").exists());

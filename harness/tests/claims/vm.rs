@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use assert_cmd::assert::OutputAssertExt;
-use nix::pty::Winsize;
 use nix::sys::signal::Signal;
 use nix::sys::termios::tcgetattr;
 use predicates::prelude::*;
@@ -141,12 +140,12 @@ fn fresh_machine_knows_nothing_of_the_last_one() {
 #[test]
 fn laboratory_that_is_ended_gives_the_terminal_back() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP] {
-        let (mut child, mut shown, before) = start_at_terminal(None, harness());
+        let (mut child, mut shown, before) = start_at_terminal(harness());
         read_until(&mut shown, b"# ");
         // While the laboratory runs, the terminal is in raw mode.
         assert_ne!(tcgetattr(&shown).expect("a terminal"), before);
         child.send(signal);
-        let status = child.wait().expect("an end");
+        let status = child.0.wait().expect("an end");
         assert_eq!(status.code(), Some(125), "{signal}");
         assert_eq!(tcgetattr(&shown).expect("a terminal"), before);
     }
@@ -154,34 +153,27 @@ fn laboratory_that_is_ended_gives_the_terminal_back() {
 
 /// V1: the size of the terminal inside follows that of the terminal outside.
 #[test]
-#[expect(unsafe_code, reason = "nix has no wrapper for TIOCSWINSZ")]
 fn terminal_inside_has_the_size_of_the_one_outside() {
     // bash sets LINES and COLUMNS after each program that it has run. `exit`
     // needs a status: in a trap bash 5.3 would use that of the interrupted
     // `wait`.
     let script = "trap 'id > /dev/null; echo $LINES $COLUMNS; exit 0' WINCH; \
                   id > /dev/null; echo $LINES $COLUMNS; sleep 30 & wait";
-    let size = |rows, columns| Winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    let mut command = harness();
-    command.args(["bash", "-c", script]);
-    let (mut child, mut shown, _) =
-        start_at_terminal(Some(&size(31, 101)), command);
+    let first = "stty rows 31 columns 101; exec \"$0\" bash -c \"$1\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", first]).arg(harness().get_program()).arg(script);
+    let (mut child, mut shown, _) = start_at_terminal(command);
     read_until(&mut shown, b"31 101\r\n");
-    let new = size(17, 67);
-    // SAFETY: the kernel reads the size, which lives as long as the call.
-    let done =
-        unsafe { libc::ioctl(shown.as_raw_fd(), libc::TIOCSWINSZ, &new) };
-    assert_eq!(done, 0);
+    Command::new("stty")
+        .args(["rows", "17", "columns", "67"])
+        .stdin(shown.try_clone().expect("a terminal"))
+        .assert()
+        .success();
     // The kernel sends the signal to the terminal's foreground process group,
     // and this terminal has none.
     child.send(Signal::SIGWINCH);
     read_until(&mut shown, b"17 67\r\n");
-    assert!(child.wait().expect("an end").success());
+    assert!(child.0.wait().expect("an end").success());
 }
 
 /// V4
@@ -211,8 +203,8 @@ fn harness_killed_at_any_moment_leaves_nothing() {
             child.wait_for_a_line();
             assert_eq!(marked(&mark).len(), 2, "harness and QEMU");
         }
-        child.kill().expect("kill");
-        child.wait().expect("wait");
+        child.0.kill().expect("kill");
+        child.0.wait().expect("wait");
         wait_for_the_end_of(&mark);
     }
     typed(&["true"]).assert().success().stderr("");
