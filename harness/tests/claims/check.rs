@@ -14,7 +14,7 @@ use harness::guest::check::rows;
 use crate::common;
 use crate::fixture::compile;
 use crate::readers::executable;
-use crate::target::{Machine, Root, fresh_machine};
+use crate::target::{Machine, Root, fresh_machine, steps};
 
 /// What a row says: `+` ok, `X` not ok, `.` skipped.
 type Outcome = char;
@@ -79,92 +79,81 @@ fn check(machine: &Machine, prefix: &[&str]) -> Vec<Outcome> {
     outcome(&machine.root([&["check"], prefix].concat()))
 }
 
-/// The mistakes of tests/guest/made-wrong/container.rs, and the rows that name
-/// each. All other rows are as without it.
-const MISTAKES: &[(&str, &[&str])] = &[
-    (
-        "name before the namespace",
-        &[
-            "UTS: a hostname of its own",
-            "end: SIGTERM to PREFIX leaves nothing",
-            "end: SIGKILL to PREFIX leaves nothing else",
-            "end: COMMAND's own end leaves nothing",
-        ],
-    ),
-    ("/dev/mqueue is bound", &["IPC: queues of its own, also in /dev/mqueue"]),
-    ("unshare without fork", &["PID: COMMAND, or an init above it, is PID 1"]),
-    ("/proc is the outside's", &["mount: /proc inside shows the inside"]),
-    ("chroot", &["root: a root of its own, with no way out"]),
-    ("the old root stays", &["root: the outside's root is not inside it"]),
-    ("root is root", &["user: the kernel's switches cannot be written"]),
-    ("lo is down", &["net: lo is up"]),
-    ("/sys is bound", &["net: /sys shows its own network"]),
-    (
-        "a limit, and nobody in it",
-        &["cgroup: a memory limit that is set holds"],
-    ),
-    ("/dev/null is a file", &["call: /dev/null works"]),
-    ("descriptor 3", &["call: no descriptor is open but 0, 1, 2"]),
-    ("SIGINT is ignored", &["call: no signal is ignored or blocked"]),
-    ("orphans stay", &["end: orphans inside are reaped"]),
-    (
-        "COMMAND is PID 1",
-        &["end: SIGTERM to PREFIX ends all", "end: a closed terminal ends all"],
-    ),
-    (
-        "SIGTERM is not passed on",
-        &[
-            "end: SIGTERM to PREFIX ends all",
-            "end: SIGTERM reaches a COMMAND that handles it",
-        ],
-    ),
-    (
-        "SIGTERM is not passed on, and the words are printed",
-        &[
-            "end: SIGTERM to PREFIX ends all",
-            "end: SIGTERM reaches a COMMAND that handles it",
-            "call: input, output, errors pass",
-        ],
-    ),
-    (
-        "SIGTERM is answered by SIGKILL",
-        &["end: SIGTERM reaches a COMMAND that handles it"],
-    ),
-    ("one at a time", &["end: two can run side by side"]),
-    ("no SIGKILL for the child", &["end: SIGKILL to PREFIX leaves no process"]),
-    (
-        "file is removed at the end",
-        &["end: SIGKILL to PREFIX leaves nothing else"],
-    ),
-    ("file is made at the end", &["end: COMMAND's own end leaves nothing"]),
-    ("a session of its own", &["end: a closed terminal ends all"]),
-    ("waits for all", &["end: what COMMAND leaves running ends too"]),
-    ("status is 1", &["call: COMMAND's status passes (exit 7)"]),
-    ("signal is 1", &["call: COMMAND's death is told (SIGSEGV)"]),
-    ("errors are output", &["call: input, output, errors pass"]),
-    ("no word of errors", &["call: a COMMAND that is not there is told"]),
-    // The last one: the outside's interface is gone then.
-    (
-        "takes an interface",
-        &[
-            "net: interfaces and ports of its own",
-            "end: SIGTERM to PREFIX leaves nothing",
-        ],
-    ),
-];
-
-/// What follows from a mistake: these rows cannot be asked then.
-const SKIPPED: &[(&str, &[&str])] = &[
-    (
-        "unshare without fork",
-        &[
-            "mount: /proc inside shows the inside",
-            "end: orphans inside are reaped",
-            "end: what COMMAND leaves running ends too",
-        ],
-    ),
-    ("COMMAND is PID 1", &["end: orphans inside are reaped"]),
-];
+/// Behind `# ` the mistakes of tests/guest/made-wrong/container.rs. Below each are
+/// the rows that name it, and those that cannot be asked then. All other rows are
+/// as without it. After the last one the outside's interface is gone.
+const MISTAKES: &str = "
+# name before the namespace
+X UTS: a hostname of its own
+X end: SIGTERM to PREFIX leaves nothing
+X end: SIGKILL to PREFIX leaves nothing else
+X end: COMMAND's own end leaves nothing
+# /dev/mqueue is bound
+X IPC: queues of its own, also in /dev/mqueue
+# unshare without fork
+X PID: COMMAND, or an init above it, is PID 1
+. mount: /proc inside shows the inside
+. end: orphans inside are reaped
+. end: what COMMAND leaves running ends too
+# /proc is the outside's
+X mount: /proc inside shows the inside
+# chroot
+X root: a root of its own, with no way out
+# the old root stays
+X root: the outside's root is not inside it
+# root is root
+X user: the kernel's switches cannot be written
+# lo is down
+X net: lo is up
+# /sys is bound
+X net: /sys shows its own network
+# a limit, and nobody in it
+X cgroup: a memory limit that is set holds
+# /dev/null is a file
+X call: /dev/null works
+# descriptor 3
+X call: no descriptor is open but 0, 1, 2
+# SIGINT is ignored
+X call: no signal is ignored or blocked
+# orphans stay
+X end: orphans inside are reaped
+# COMMAND is PID 1
+X end: SIGTERM to PREFIX ends all
+X end: a closed terminal ends all
+. end: orphans inside are reaped
+# SIGTERM is not passed on
+X end: SIGTERM to PREFIX ends all
+X end: SIGTERM reaches a COMMAND that handles it
+# SIGTERM is not passed on, and the words are printed
+X end: SIGTERM to PREFIX ends all
+X end: SIGTERM reaches a COMMAND that handles it
+X call: input, output, errors pass
+# SIGTERM is answered by SIGKILL
+X end: SIGTERM reaches a COMMAND that handles it
+# one at a time
+X end: two can run side by side
+# no SIGKILL for the child
+X end: SIGKILL to PREFIX leaves no process
+# file is removed at the end
+X end: SIGKILL to PREFIX leaves nothing else
+# file is made at the end
+X end: COMMAND's own end leaves nothing
+# a session of its own
+X end: a closed terminal ends all
+# waits for all
+X end: what COMMAND leaves running ends too
+# status is 1
+X call: COMMAND's status passes (exit 7)
+# signal is 1
+X call: COMMAND's death is told (SIGSEGV)
+# errors are output
+X call: input, output, errors pass
+# no word of errors
+X call: a COMMAND that is not there is told
+# takes an interface
+X net: interfaces and ports of its own
+X end: SIGTERM to PREFIX leaves nothing
+";
 
 /// Pairs of an unshare(1) that has it and one that lacks it, for the rows that
 /// the container above, in its user namespace, cannot lack.
@@ -203,11 +192,12 @@ const PAIRS: &[(&str, &str, &[&str])] = &[
 #[test]
 fn each_row_is_seen_ok_and_not_ok() {
     // In halves, at the same time.
-    let half = MISTAKES.len() / 2;
+    let all = steps(MISTAKES);
+    let (one, two) = all.split_at(all.len() / 2);
     let (mut ok, mut not_ok) = (BTreeSet::new(), BTreeSet::new());
     let found = std::thread::scope(|scope| {
-        let first = scope.spawn(|| mistakes(&MISTAKES[..half]));
-        let second = scope.spawn(|| mistakes(&MISTAKES[half..]));
+        let first = scope.spawn(|| mistakes(one));
+        let second = scope.spawn(|| mistakes(two));
         let third = scope.spawn(pairs);
         [first, second, third].map(|it| it.join().expect("no panic"))
     });
@@ -222,7 +212,7 @@ fn each_row_is_seen_ok_and_not_ok() {
 
 type Seen = (BTreeSet<&'static str>, BTreeSet<&'static str>);
 
-fn mistakes(mistakes: &[(&str, &[&str])]) -> Seen {
+fn mistakes(mistakes: &[(char, String, String)]) -> Seen {
     let machine = machine();
     let good = check(&machine, &[PATH, "good"]);
     let limit = "cgroup: a memory limit that is set holds";
@@ -231,14 +221,13 @@ fn mistakes(mistakes: &[(&str, &[&str])]) -> Seen {
     let limited = check(&machine, &[PATH, "a limit"]);
     assert_eq!(those(&limited, '+').len(), rows().len());
     let mut seen = BTreeSet::new();
-    for (mistake, lacks) in mistakes {
+    for (_, mistake, rows) in mistakes {
         let wrong = check(&machine, &[PATH, mistake]);
-        let lacks = BTreeSet::from_iter(lacks.iter().copied());
+        let these =
+            |mark| rows.lines().filter_map(move |it| it.strip_prefix(mark));
+        let lacks: BTreeSet<&str> = these("X ").collect();
         assert_eq!(those(&wrong, 'X'), lacks, "{mistake}");
-        let skipped = SKIPPED.iter().filter(|(it, _)| it == mistake);
-        let mut skipped = BTreeSet::from_iter(
-            skipped.flat_map(|(_, rows)| rows.iter().copied()),
-        );
+        let mut skipped: BTreeSet<&str> = these(". ").collect();
         if !lacks.contains(limit) {
             skipped.insert(limit);
         }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use assert_cmd::assert::OutputAssertExt;
 use harness::DEMOS;
 
-use crate::target::{Root, fresh_machine};
+use crate::target::{Root, fresh_machine, steps};
 
 /// What is typed behind each demo, and what must come: its status, and then the
 /// lines of standard output, and behind `! ` those of standard error.
@@ -54,8 +54,7 @@ SigIgn:\t0000000000000000
 fn contract() {
     let machine = fresh_machine();
     let table = DEMOS.map(|demo| CONTRACT.replace("DEMO", demo)).concat();
-    for row in table.split("$ ").skip(1) {
-        let (typed, rest) = row.split_once('\n').expect("a line");
+    for (_, typed, rest) in steps(&table) {
         let (status, said) = rest.split_once('\n').expect("a status");
         let said = said.split_inclusive('\n');
         let (errors, lines): (Vec<&str>, Vec<&str>) =

@@ -5,7 +5,7 @@ use assert_cmd::assert::OutputAssertExt;
 use crate::report::{
     assert_matches, assert_prints, assert_prints_its_page, assert_report,
 };
-use crate::target::{Reader, Root, USERS, fresh_machine};
+use crate::target::{Reader, Root, USERS, fresh_machine, until};
 
 /// The notes' experiment: new PID and mount namespaces and a new /proc, while
 /// the mounts are shared with the outside.
@@ -30,39 +30,16 @@ const DEAD: &str = "[ ! -e /proc/self ]";
 fn mount_made_inside_is_not_seen_outside() {
     let machine = fresh_machine();
     for user in USERS {
-        let seen = machine.sh(
+        let before = machine.traces();
+        assert!(before.contains(" / /proc ") && before.contains(" kthreadd\n"));
+        let inside = machine.sh(
             user,
-            r#"look() {
-                cat /proc/self/mountinfo
-                for it in /proc/[0-9]*; do
-                    # The process may have ended meanwhile.
-                    read name < $it/comm && echo "$name"
-                done
-                echo ---
-            }
-            mkfifo ready hold
-            look
+            "mkfifo ready hold
             pid-demo mount-demo sh -c '
-                mount -t tmpfs inside /tmp
-                cat /proc/self/mountinfo; echo ---
-                echo > ready; read end < hold' &
-            read word < ready
-            look
-            echo > hold; wait $!
-            look"#,
+                mount -t tmpfs inside /tmp; cat /proc/self/mountinfo
+                echo > ready; read end < hold' > seen &
+            read word < ready; cat seen",
         );
-        let looks = seen.split_terminator("---\n").map(|look| {
-            // The kernel starts and ends its workers at any time.
-            let lines = look.lines().filter(|it| !it.starts_with("kworker"));
-            let mut lines: Vec<&str> = lines.collect();
-            lines.sort();
-            lines
-        });
-        let looks: Vec<Vec<&str>> = looks.collect();
-        let [before, inside, meanwhile, after] = &looks[..] else {
-            panic!("{seen}")
-        };
-        let inside = inside.join("\n");
         assert!(inside.contains(" - tmpfs inside "), "{user}: {inside}");
         // The new /proc has the options that systemd gives to /proc: no
         // set-user-ID, no devices, no programs.
@@ -70,13 +47,16 @@ fn mount_made_inside_is_not_seen_outside() {
             .into_iter()
             .filter(|line| line.contains(" rw,nosuid,nodev,noexec,relatime "));
         assert_eq!((at_proc(&inside).len(), own.count()), (2, 1), "{inside}");
-        assert!(before.iter().any(|line| line.contains(" / /proc ")));
-        assert!(before.contains(&"kthreadd"));
         // Outside, the only new things are the two processes.
-        let mut expected = [&before[..], &["pid-demo", "sh"]].concat();
-        expected.sort();
-        assert_eq!(*meanwhile, expected, "{user}");
-        assert_eq!(before, after, "{user}");
+        let mut meanwhile = machine.traces();
+        for process in [" pid-demo", " sh"] {
+            let line = meanwhile.lines().find(|it| it.ends_with(process));
+            let line = format!("{}\n", line.expect("a process"));
+            meanwhile = meanwhile.replace(&line, "");
+        }
+        assert_eq!(meanwhile, before, "{user}");
+        machine.sh(user, "echo > hold");
+        until(|| machine.traces(), || machine.traces() == before);
     }
 
     // Without the namespace the mount is seen outside. It is also seen when
@@ -94,30 +74,23 @@ fn mount_made_inside_is_not_seen_outside() {
     }
 }
 
-/// M2
+/// M2: with the old /proc, ps inside lists the outside's processes.
 #[test]
 fn ps_inside_lists_exactly_what_runs_there() {
-    let machine = fresh_machine();
     // The width of a column depends on the machine.
-    let words = |text: &str| -> Vec<String> {
-        let lines = text.lines().map(|line| line.split_whitespace());
-        lines.map(|words| words.collect::<Vec<_>>().join(" ")).collect()
-    };
-    for user in USERS {
-        let ps = "ps -e -o pid,ppid,args";
-        let alone = machine.sh(user, &format!("pid-demo mount-demo {ps}"));
-        let expected = ["PID PPID COMMAND", &format!("1 0 {ps}")];
-        assert_eq!(words(&alone), expected, "{user}");
-
-        let some = "sleep 1000 & ps -e -o ppid=,comm=; exit";
-        let some = format!("pid-demo mount-demo sh -c '{some}'");
-        let some = words(&machine.sh(user, &some));
-        assert_eq!(some, ["0 sh", "1 sleep", "1 ps"], "{user}");
-
-        // With the old /proc, ps inside lists the outside's processes.
-        let old = machine.sh(user, "pid-demo ps -o comm= -p 2");
-        assert_eq!(old, "kthreadd\n", "{user}");
-    }
+    fresh_machine().types(
+        "
+% pid-demo mount-demo ps -e -o pid,ppid,args | awk '{ $1 = $1; print }'
+PID PPID COMMAND
+1 0 ps -e -o pid,ppid,args
+% pid-demo mount-demo sh -c 'sleep 1000 & ps -e -o ppid=,comm=; exit' |
+>     awk '{ $1 = $1; print }'
+0 sh
+1 sleep
+1 ps
+% pid-demo ps -o comm= -p 2
+kthreadd",
+    );
 }
 
 /// M2: what `ps` of today does first is to look itself up, by its own PID.
@@ -156,16 +129,13 @@ Learned: the propagation type decides what is passed on.\n";
 /// M3: in each way out of a group a mount may stay unbindable or not.
 #[test]
 fn private_takes_unbindable_away_and_slave_keeps_it() {
-    let machine = fresh_machine();
-    let script = "
-        mkdir /tmp/bind; mount -t tmpfs tree /mnt
-        for kind in unbindable rslave rprivate; do
-            mount --make-$kind /mnt
-            if mount --bind /mnt /tmp/bind 2> /dev/null; then echo bind
-            else echo no bind; fi
-        done";
-    let seen = machine.says(Root, ["unshare", "-m", "sh", "-euc", script]);
-    assert_eq!(seen, "no bind\nno bind\nbind\n");
+    fresh_machine().types(
+        "
+# mkdir /tmp/bind; mount -t tmpfs tree /mnt; mount --make-unbindable /mnt
+# ! mount --bind /mnt /tmp/bind
+# mount --make-rslave /mnt; ! mount --bind /mnt /tmp/bind
+# mount --make-rprivate /mnt; mount --bind /mnt /tmp/bind",
+    );
 }
 
 /// M4. The notes' pitfall.
@@ -342,19 +312,15 @@ fn what_keeps_a_new_proc_inside() {
 /// M7: a new user namespace makes shared mounts slaves by itself.
 #[test]
 fn user_namespace_makes_shared_mounts_slaves() {
-    let machine = fresh_machine();
-    let propagation = |user, namespaces: &str| {
-        let unshare = "unshare --propagation unchanged";
-        let mounts = format!("{unshare} {namespaces} {MOUNTS}");
-        let mounts = machine.sh(user, &mounts);
-        let sys = mounts.lines().find(|line| line.contains(" / /sys "));
-        let sys = sys.expect("a mount at /sys");
-        [" shared:", " master:"].map(|sign| sys.contains(sign))
-    };
-    assert_eq!(propagation(Root, "-m"), [true, false]);
-    for user in USERS {
-        assert_eq!(propagation(user, "-m -U -r"), [false, true], "{user}");
-    }
+    fresh_machine().types(
+        r"
+# unshare --propagation unchanged -m \
+>     grep ' / /sys ' /proc/self/mountinfo | grep -o 'shared\|master'
+shared
+% unshare --propagation unchanged -m -U -r \
+>     grep ' / /sys ' /proc/self/mountinfo | grep -o 'shared\|master'
+master",
+    );
 }
 
 /// M11
@@ -403,20 +369,18 @@ fn pivot_root_wants_the_mount_of_the_old_root_not_to_be_shared() {
     assert_eq!(seen, "-1 EINVAL (Invalid argument)\n0\n");
 }
 
-/// M8
+/// M8: inside are the inherited mount and, on top of it, the new one.
 #[test]
 fn findmnt_says_shared_outside_and_private_inside() {
-    let machine = fresh_machine();
     let findmnt = "findmnt --noheadings --raw -o TARGET,PROPAGATION /proc";
-    let shared = "/proc shared\n";
-    for user in USERS {
-        assert_eq!(machine.sh(user, findmnt), shared, "{user}");
-        let inside =
-            machine.sh(user, &format!("pid-demo mount-demo {findmnt}"));
-        // Two mounts: the inherited one, and on top of it the new one.
-        assert_eq!(inside, "/proc private\n/proc private\n", "{user}");
-        assert_eq!(machine.sh(user, findmnt), shared, "{user}");
-    }
+    fresh_machine().types(&format!(
+        "
+% {findmnt}; pid-demo mount-demo {findmnt}; {findmnt}
+/proc shared
+/proc private
+/proc private
+/proc shared"
+    ));
 }
 
 /// M9

@@ -115,58 +115,30 @@ fn command_is_pid_1_and_has_no_parent() {
     }
 }
 
-/// P2
+/// P2: pid-demo itself stays outside, so it has one PID only.
 #[test]
 fn outside_counts_the_same_process_among_its_own() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let seen = machine.with_steps(
-            user,
-            r#"
-            inside 'echo $$ > ready; read end < hold'
-            echo $demo $child $word
-            numbers_of $demo; numbers_of $child
-            pstree -pl
-            echo > hold; wait $demo"#,
-        );
-        let mut lines = seen.lines();
-        let mut line = || lines.next().expect("a line");
-        let numbers: Vec<&str> = line().split(' ').collect();
-        let [demo, child, "1"] = numbers[..] else { panic!("{seen}") };
-        assert_ne!(child, "1");
-        // pid-demo itself stays outside, so it has one PID only.
-        assert_eq!(line(), demo);
-        assert_eq!(line(), format!("{child} 1"));
-        let branch = format!("-pid-demo({demo})---sh({child})");
-        assert!(seen.contains(&branch), "{seen}");
-    }
+    let script = r#"
+        inside 'echo $$ > ready; read end < hold'
+        echo $word $(numbers_of $demo) $(numbers_of $child) |
+            sed "s/ $demo / demo /; s/ $child / child /"
+        pstree -pl | grep -c -- "-pid-demo($demo)---sh($child)"
+        echo > hold; wait $demo"#;
+    assert_steps(script, "1 demo child 1\n1\n");
 }
 
-/// P3
+/// P3: with a new /proc the only process that is seen inside is COMMAND.
 #[test]
 fn old_proc_still_shows_the_outside() {
-    let machine = fresh_machine();
-    for user in USERS {
-        let seen = machine.with_steps(
-            user,
-            r#"
-            inside 'read self rest < /proc/self/stat; echo $$ $self > ready
-                    ps -o comm= -p 2; read end < hold'
-            echo $word = 1 $child
-            echo > hold; wait $demo"#,
-        );
-        let mut lines: Vec<&str> = seen.lines().collect();
-        lines.sort(); // The two sides print at the same time.
-        let [numbers, "kthreadd"] = lines[..] else { panic!("{seen}") };
-        let (inside, expected) = numbers.split_once(" = ").expect("PIDs");
-        assert_eq!(inside, expected);
-
-        // With a new /proc the only process that is seen inside is COMMAND.
-        let script = "read self rest < /proc/self/stat; echo $self
-            cd /proc; echo [0-9]*";
-        let argv = ["pid-demo", "mount-demo", "sh", "-c", script];
-        assert_eq!(machine.says(user, argv), "1\n1\n");
-    }
+    let script = r#"
+        inside 'read self rest < /proc/self/stat; echo $$ $self > ready
+                ps -o comm= -p 2; read end < hold'
+        echo > hold; wait $demo
+        echo "$word" | sed "s/ $child$/ child/"
+        pid-demo mount-demo sh -c '
+            read self rest < /proc/self/stat; echo $self
+            cd /proc; echo [0-9]*'"#;
+    assert_steps(script, "kthreadd\n1 child\n1\n1\n");
 }
 
 /// P4

@@ -1,14 +1,12 @@
 //! The user namespace: user_namespaces(7).
 
-use assert_cmd::assert::OutputAssertExt;
-
 use crate::report::{assert_prints, assert_prints_its_page, assert_report};
 use crate::target::{
     Machine, Reader, Root, USERS, User, end_of_call, fresh_machine, until,
 };
 
 /// Prints its own ids and capabilities, as the kernel has them.
-const STATUS: [&str; 2] = ["cat", "/proc/self/status"];
+const STATUS: &str = "cat /proc/self/status";
 
 /// The effective uid, gid and capabilities in such a status.
 fn who(status: &str) -> [&str; 3] {
@@ -55,18 +53,15 @@ fn caller_is_root_inside() {
 /// S7: only a map carries the chapter.
 #[test]
 fn without_a_map_no_name_can_be_set() {
-    let machine = fresh_machine();
-    for user in USERS {
-        for (map, name) in [("-r", "bird\n"), ("", "outside\n")] {
-            let script = "unshare $1 --uts sh -c '
-                hostname bird 2> /dev/null; hostname; id -u'";
-            let uid = if map.is_empty() { "65534" } else { "0" };
-            let map = format!("--user {map}");
-            let script = script.replace("$1", &map);
-            let seen = machine.sh(user, &script);
-            assert_eq!(seen, format!("{name}{uid}\n"), "{user}");
-        }
-    }
+    fresh_machine().types(
+        "
+% unshare --user --map-root-user --uts sh -c 'hostname bird; hostname; id -u'
+bird
+0
+% unshare --user --uts sh -c 'hostname bird 2> /dev/null; hostname; id -u'
+outside
+65534",
+    );
 }
 
 /// S4: a map that is written again through the same descriptor.
@@ -135,12 +130,10 @@ fn program_started_before_the_map_has_no_capability() {
     let machine = fresh_machine();
     let all = all(&machine);
     for user in USERS {
-        let unshare = [&["unshare", "-U"], &STATUS[..]].concat();
-        let before = machine.says(user, unshare);
+        let before = machine.sh(user, &format!("unshare -U {STATUS}"));
         assert_eq!(who(&before), ["65534", "65534", NONE], "{user}");
         // Started after the map was written, it has them all.
-        let demo = [&["user-demo"], &STATUS[..]].concat();
-        let after = machine.says(user, demo);
+        let after = machine.sh(user, &format!("user-demo {STATUS}"));
         assert_eq!(who(&after), ["0", "0", &all], "{user}");
     }
 }
@@ -151,7 +144,7 @@ fn capabilities_come_before_the_map() {
     let machine = fresh_machine();
     let all = all(&machine);
     for user in USERS {
-        let status = machine.says(user, STATUS);
+        let status = machine.sh(user, STATUS);
         let [uid, gid, mine] = who(&status);
         assert_eq!([uid, gid], [id(user); 2]);
         let expected = format!(
@@ -247,12 +240,11 @@ fn without_a_map_no_id_can_be_set() {
         assert_eq!(end(&deny, "setgroups", &groups), EPERM, "{user}");
         assert_eq!(end(&deny, "setresgid", &gid), EINVAL, "{user}");
         // One solution is to set no id: then all read as the overflow id.
-        let id = [new, &["id", "-u"]].concat();
-        assert_eq!(machine.says(user, id), "65534\n");
+        assert_eq!(machine.sh(user, "unshare --user id -u"), "65534\n");
         // The other is a map: then the ids in it can be set.
         let gid = ["setpriv", "--regid=0", "--keep-groups", "true"];
         assert_eq!(end(&["user-demo"], "setresgid", &gid), "done", "{user}");
-        assert_eq!(machine.says(user, ["user-demo", "id", "-u"]), "0\n");
+        assert_eq!(machine.sh(user, "user-demo id -u"), "0\n");
     }
     // Without a user namespace root may do both.
     assert_eq!(
@@ -292,11 +284,9 @@ fn root_inside_is_nobody_to_the_outsides_files() {
         machine.end_of_call(user, links, call, &["cat", "/etc/shadow"])
     };
     assert_eq!(open(Reader, &["user-demo"]), "EACCES");
-    let owner = ["stat", "-c", "%u", "/etc/shadow"];
-    let inside = [&["user-demo"], &owner[..]].concat();
-    assert_eq!(machine.says(Reader, inside), "65534\n");
     // The file exists, and root outside can read it.
-    assert_eq!(machine.says(Reader, owner), "0\n");
+    let owner = "stat -c %u /etc/shadow";
+    machine.types(&format!("$ user-demo {owner}; {owner}\n65534\n0"));
     assert_eq!(open(Root, &[]), "done");
 }
 
@@ -304,21 +294,21 @@ fn root_inside_is_nobody_to_the_outsides_files() {
 #[test]
 fn root_inside_may_rename_only_a_uts_namespace_of_its_own() {
     let machine = fresh_machine();
-    let rename = ["sh", "-c", "hostname sparrow && hostname"];
+    machine.types(
+        "
+% ! user-demo sh -c 'hostname sparrow 2> /dev/null && hostname'
+% user-demo uts-demo sh -c 'hostname sparrow && hostname'; hostname
+sparrow
+outside",
+    );
     for user in USERS {
-        let inside = [&["user-demo"], &rename[..]].concat();
-        machine.run(user, inside, b"").assert().failure().stdout("");
         let call = ["sethostname", "sparrow"];
         let hostname = ["hostname", "sparrow"];
         let end = machine.end_of_call(user, &["user-demo"], call, &hostname);
         assert_eq!(end, "EPERM", "{user}");
-        let chain = [&["user-demo", "uts-demo"], &rename[..]].concat();
-        assert_eq!(machine.says(user, chain), "sparrow\n");
-        assert_eq!(machine.says(user, ["hostname"]), "outside\n");
     }
-
     // Without the namespace root may rename the machine, by the same call.
-    assert_eq!(machine.says(Root, rename), "sparrow\n");
+    machine.types("# hostname sparrow && hostname\nsparrow");
 }
 
 /// S6: the example's table.
