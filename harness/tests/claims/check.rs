@@ -8,8 +8,10 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
+use assert_cmd::assert::OutputAssertExt;
 use harness::DEMOS;
 use harness::guest::check::rows;
+use predicates::prelude::*;
 
 use crate::common;
 use crate::fixture::compile;
@@ -155,37 +157,27 @@ X net: interfaces and ports of its own
 X end: SIGTERM to PREFIX leaves nothing
 ";
 
-/// Pairs of an unshare(1) that has it and one that lacks it, for the rows that
+/// Pairs of an unshare(1) that has the rows below and one that lacks them, which
 /// the container above, in its user namespace, cannot lack.
-const PAIRS: &[(&str, &str, &[&str])] = &[
-    (
-        "unshare --mount --propagation private",
-        "unshare --mount --propagation shared",
-        &["mount: a mount inside is not seen outside"],
-    ),
-    (
-        "unshare --mount sh -c 'mount -t proc proc /proc; exec \"$@\"' sh",
-        "sh -c 'mount -t proc proc /proc; exec unshare --mount \"$@\"' sh",
-        &[
-            "mount: /proc outside is whole while it runs",
-            "end: SIGTERM to PREFIX leaves nothing",
-            "end: SIGKILL to PREFIX leaves nothing else",
-            "end: COMMAND's own end leaves nothing",
-        ],
-    ),
-    (
-        "reader unshare --user --map-root-user",
-        "reader unshare --user",
-        &["user: uids of its own"],
-    ),
-    (
-        "reader unshare --user --map-root-user --mount",
-        "unshare --user --map-root-user --mount sh -c '
-            mount -o bind /proc /proc; mount -o remount,bind,ro /proc
-            exec \"$@\"' sh",
-        &["user: root's files outside cannot be written"],
-    ),
-];
+const PAIRS: &str = "
+# unshare --mount --propagation private
+# unshare --mount --propagation shared
+mount: a mount inside is not seen outside
+# unshare --mount sh -c 'mount -t proc proc /proc; exec \"$@\"' sh
+# sh -c 'mount -t proc proc /proc; exec unshare --mount \"$@\"' sh
+mount: /proc outside is whole while it runs
+end: SIGTERM to PREFIX leaves nothing
+end: SIGKILL to PREFIX leaves nothing else
+end: COMMAND's own end leaves nothing
+# reader unshare --user --map-root-user
+# reader unshare --user
+user: uids of its own
+# reader unshare --user --map-root-user --mount
+# unshare --user --map-root-user --mount sh -c '
+>     mount -o bind /proc /proc; mount -o remount,bind,ro /proc
+>     exec \"$@\"' sh
+user: root's files outside cannot be written
+";
 
 /// R1: each row is ok on a container that has what it says, and not ok on one
 /// that lacks it and differs in nothing else.
@@ -245,17 +237,17 @@ fn mistakes(mistakes: &[(char, String, String)]) -> Seen {
 fn pairs() -> Seen {
     let machine = machine();
     let (mut ok, mut not_ok) = (BTreeSet::new(), BTreeSet::new());
-    for (has, lacks, rows) in PAIRS {
+    let prefixes = steps(PAIRS);
+    for [(_, has, _), (_, lacks, lines)] in prefixes.as_chunks().0 {
         let [has, lacks] = [has, lacks].map(|prefix| {
             let line = "eval \"set -- $1\"; exec check \"$@\"";
             outcome(&machine.root(["sh", "-c", line, "sh", prefix]))
         });
-        let rows = BTreeSet::from_iter(rows.iter().copied());
         let more = &those(&lacks, 'X') - &those(&has, 'X');
-        assert_eq!(more, rows, "{has:?} {lacks:?}");
-        assert!(rows.is_subset(&those(&has, '+')), "{has:?}");
+        assert_eq!(more, lines.lines().collect(), "{has:?} {lacks:?}");
+        assert!(more.is_subset(&those(&has, '+')), "{has:?}");
         ok.extend(those(&has, '+'));
-        not_ok.extend(rows);
+        not_ok.extend(more);
     }
     (ok, not_ok)
 }
@@ -337,29 +329,24 @@ fn output_is_tap_and_the_status_sums_it_up() {
         printf %s \"$1\" > /root/once; chmod 755 /root/once
         check /root/once";
     let once = machine.root(["sh", "-c", script, "sh", once]);
-    let text = String::from_utf8_lossy(&once.stdout);
-    assert_eq!(once.status.code(), Some(2), "{text}");
-    assert!(text.contains("\nok 1 - UTS: "), "{text}");
     let last = "\n#   exec /root/once: No such file or directory (os error 2)\n\
                 Bail out! no more is known than the rows above\n";
-    assert!(text.ends_with(last), "{text}");
+    let said = predicate::str::contains("\nok 1 - UTS: ")
+        .and(predicate::str::ends_with(last));
+    once.assert().code(2).stdout(said);
 
     // Rows that nobody can read are no success.
     for (to, why) in [(">&-", "Bad file"), ("> /dev/full", "No space left")] {
         let script = format!("check env {to}");
-        let lost = machine.root(["sh", "-c", &script]);
-        let said = String::from_utf8_lossy(&lost.stderr);
-        assert_eq!(lost.status.code(), Some(125), "{said}");
-        let starts = format!("check: write to standard output: {why}");
-        assert!(said.starts_with(&starts), "{said}");
+        let said = format!("check: write to standard output: {why}");
+        let said = predicate::str::starts_with(said);
+        machine.root(["sh", "-c", &script]).assert().code(125).stderr(said);
     }
 
     // The deadline of all: of no seconds, which nothing can keep.
     let late = ["env", "HARNESS_PATIENCE=0", "check", "sh", "-c", "read line"];
-    let late = machine.root(late);
-    let text = String::from_utf8_lossy(&late.stdout);
-    assert_eq!(late.status.code(), Some(2), "{text}");
-    assert!(text.ends_with("Bail out! no end after 0 s\n"), "{text}");
+    let said = predicate::str::ends_with("Bail out! no end after 0 s\n");
+    machine.root(late).assert().code(2).stdout(said);
 
     let dir = tempfile::tempdir().expect("a folder");
     for (output, fails) in [(bare, 0), (wrong, not_ok)] {

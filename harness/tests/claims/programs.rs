@@ -43,14 +43,7 @@ impl Readers {
         path
     }
 
-    /// From the saved machine that all tests share.
-    fn harness(&self, argv: &[&str]) -> assert_cmd::Command {
-        let mut command = typed(argv);
-        command.current_dir(&self.dir);
-        command
-    }
-
-    /// From one of its own.
+    /// The harness, with a cache of its own.
     fn apart(&self, argv: &[&str]) -> assert_cmd::Command {
         let mut command = in_time(apart(self.cache.path()));
         command.current_dir(&self.dir).args(argv);
@@ -72,8 +65,8 @@ fn readers_program_goes_in_wherever_the_line_names_it() {
     let text = text.to_str().expect("text");
     let path = std::env::var("PATH").expect("PATH");
     let path = format!("{}/bin:{path}", readers.dir.path().display());
-    readers
-        .harness(&["tool", "pid-demo", "env", "A=b", "./own", text])
+    typed(&["tool", "pid-demo", "env", "A=b", "./own", text])
+        .current_dir(&readers.dir)
         .env("PATH", &path)
         .assert()
         .success()
@@ -326,7 +319,7 @@ fn container_of_a_later_chapter_runs_in_the_machine() {
 fn program_with_other_ids_is_loaded_without_complaint() {
     let machine = fresh_machine();
     machine.sh(Root, "cp /usr/bin/id /tmp/id; chmod u+s /tmp/id");
-    let output = machine.reader(["/tmp/id", "-u"]);
+    let output = machine.run(Reader, ["/tmp/id", "-u"], b"");
     output.assert().success().stdout("0\n").stderr("");
     machine.run(Reader, ["id", "-u"], b"").assert().stdout("1000\n");
 }

@@ -78,14 +78,6 @@ impl Machine {
         self.run(Root, argv, b"")
     }
 
-    /// Runs a command as uid 1000, without privilege.
-    pub fn reader<A: AsRef<OsStr>>(
-        &self,
-        argv: impl IntoIterator<Item = A>,
-    ) -> Output {
-        self.run(Reader, argv, b"")
-    }
-
     /// Runs a shell script, which ends at its first failure, and returns what
     /// it prints. It must succeed.
     #[track_caller]

@@ -101,7 +101,8 @@ fn command_has_ended_when_it_has_ended() {
 fn failed_claim_is_a_complete_bug_report() {
     let machine = fresh_machine();
     let release = machine.sh(Root, "uname -r");
-    machine.reader(["sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let fails = ["sh", "-c", "echo out; echo err >&2; exit 7"];
+    machine.run(Reader, fails, b"");
     machine.root(["sh", "-c", "seq 2000; printf '\\33[7m' >&2"]);
     machine.root(["sh", "-c", "echo last words > /dev/console"]);
     // The console is another serial port, and its text may come a little later.
@@ -193,7 +194,8 @@ fn qemu_ends_with_its_machine() {
 fn harness_killed_at_any_moment_leaves_nothing() {
     let kills = kills().unwrap_or(4);
     for round in 0..=kills {
-        let mark = mark(&format!("round {round} of {kills}"));
+        // No other run of the suite on this machine has this mark.
+        let mark = format!("{}, round {round}", std::process::id());
         let mut command = harness();
         command.args(["sh", "-c", "echo ready; sleep 1000"]);
         let mut child = Running::start(command.env("KILLED", &mark));
@@ -205,15 +207,10 @@ fn harness_killed_at_any_moment_leaves_nothing() {
         }
         child.0.kill().expect("kill");
         child.0.wait().expect("wait");
-        wait_for_the_end_of(&mark);
+        let who = || format!("{mark}: {:?} still run", marked(&mark));
+        until(who, || marked(&mark).is_empty());
     }
     typed(&["true"]).assert().success().stderr("");
-}
-
-/// A value for the environment of a process and its children. No other run of
-/// the suite on this machine uses it.
-fn mark(what: &str) -> String {
-    format!("{what}, by {}", std::process::id())
 }
 
 /// The processes that have this mark in their environment.
@@ -230,11 +227,6 @@ fn marked(mark: &str) -> Vec<PathBuf> {
             memchr::memmem::find(&environ, mark.as_bytes()).is_some()
         })
         .collect()
-}
-
-fn wait_for_the_end_of(mark: &str) {
-    let who = || format!("{mark}: {:?} still run", marked(mark));
-    until(who, || marked(mark).is_empty());
 }
 
 /// V5
@@ -302,5 +294,5 @@ fn outside_is_realistic() {
     assert!(clocks.contains(&&*clock), "{clock}");
     let id = machine.sh(Reader, "id");
     assert_eq!(id, "uid=1000(reader) gid=1000(reader) groups=1000(reader)\n");
-    machine.reader(["cat", "/etc/shadow"]).assert().failure();
+    machine.run(Reader, ["cat", "/etc/shadow"], b"").assert().failure();
 }
