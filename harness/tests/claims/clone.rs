@@ -118,15 +118,13 @@ fn setns_enters_a_namespace_that_another_process_is_in() {
         uts-demo pid-demo sh -c 'echo > ready; read end < hold' & link=$!
         read word < ready
         read child < /proc/$link/task/$link/children || :
-        $1 nsenter --target $child $2 --uts hostname
+        nsenter --target $child $1 --uts hostname
         hostname
-        $1 nsenter --target $child $2 --uts --pid sh -c 'echo $$ $PPID'
+        nsenter --target $child $1 --uts --pid sh -c 'echo $$ $PPID'
         echo > hold; wait $link";
-    for (user, also) in
-        [(Reader, "--user --preserve-credentials"), (Root, "--")]
+    for (user, also) in [(Reader, "--user --preserve-credentials"), (Root, "")]
     {
-        let script = script.replace("$2", also.trim_end_matches("--"));
-        let seen = machine.sh_with(user, &script, &["env"]);
+        let seen = machine.sh_with(user, script, &[also]);
         let lines: Vec<&str> = seen.lines().collect();
         let [inside, "outside", pids] = lines[..] else { panic!("{seen}") };
         assert_eq!(inside, "bird");
