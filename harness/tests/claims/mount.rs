@@ -5,7 +5,7 @@ use assert_cmd::assert::OutputAssertExt;
 use crate::report::{
     assert_matches, assert_prints, assert_prints_its_page, assert_report,
 };
-use crate::target::{Reader, Root, USERS, fresh_machine, until};
+use crate::target::{Reader, Root, USERS, fresh_machine};
 
 /// The notes' experiment: new PID and mount namespaces and a new /proc, while
 /// the mounts are shared with the outside.
@@ -56,7 +56,7 @@ fn mount_made_inside_is_not_seen_outside() {
         }
         assert_eq!(meanwhile, before, "{user}");
         machine.sh(user, "echo > hold");
-        until(|| machine.traces(), || machine.traces() == before);
+        machine.comes_back_to(&before);
     }
 
     // Without the namespace the mount is seen outside. It is also seen when

@@ -6,7 +6,7 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
 use crate::common::package;
-use crate::target::{Machine, USERS, User, fresh_machine, until};
+use crate::target::{Machine, USERS, User, fresh_machine};
 
 /// A row of a report: its fact, a script that prints what a tool says of it
 /// outside ("" if none can), and what stands inside: this value; `=` what the
@@ -96,7 +96,6 @@ fn assert_shows(example: &str, text: &impl Predicate<str>) {
         let seen = String::from_utf8_lossy(&output.stdout).into_owned();
         output.assert().success().stderr("");
         assert!(text.eval(&seen), "{user}: {example}: {seen}");
-        // What it has started ends some time after it.
-        until(|| machine.traces(), || machine.traces() == before);
+        machine.comes_back_to(&before);
     }
 }

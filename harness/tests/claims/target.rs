@@ -1,5 +1,6 @@
 //! Where a claim is tried: a fresh VM.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::process::Output;
@@ -122,6 +123,19 @@ impl Machine {
             done
             readlink /proc/self/exe"#;
         self.says(Root, ["sh", "-c", script])
+    }
+
+    /// Waits until the traces are these again: what a program has started may
+    /// end some time after it.
+    #[track_caller]
+    pub fn comes_back_to(&self, before: &str) {
+        let differ = || {
+            let now = self.traces();
+            let [now, before] =
+                [&*now, before].map(|it| it.lines().collect::<BTreeSet<_>>());
+            Vec::from_iter(&now ^ &before).join("\n")
+        };
+        until(differ, || self.traces() == before);
     }
 
     /// Types a session: behind `$ ` as reader, behind `# ` as root, and behind

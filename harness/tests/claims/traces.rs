@@ -6,7 +6,7 @@ use harness::DEMOS;
 
 use crate::common::package;
 use crate::readers::kills;
-use crate::target::{USERS, fresh_machine, until};
+use crate::target::{USERS, fresh_machine};
 
 /// Chains of demos.
 const CHAINS: [&str; 2] = [
@@ -87,7 +87,6 @@ fn killed_at_any_moment_a_program_leaves_no_trace() {
         // If most had ended by themselves, nothing would be proven.
         assert!(killed >= all / 3, "{user}: {ends}");
 
-        // The children of a killed program end some time after it.
-        until(|| machine.traces(), || machine.traces() == before);
+        machine.comes_back_to(&before);
     }
 }
