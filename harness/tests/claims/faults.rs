@@ -10,7 +10,6 @@ use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use predicates::prelude::*;
-use rstest::rstest;
 
 use crate::common;
 use crate::readers::{Running, executable, harness, typed};
@@ -107,35 +106,23 @@ const WIRE: &str = "
 
 /// V3: a command that does not end, and a guest that sends bytes that are no
 /// messages.
-#[rstest]
-#[case::command_without_end(
-    "sleep 1000",
-    200,
-    "no verdict: no end after 200ms"
-)]
-#[case::rubbish(
-    r"printf '\0rubbish\0' > $wire; sleep 1000",
-    60_000,
-    "the guest sends rubbish"
-)]
-#[case::rubbish_without_end(
-    "exec yes > $wire",
-    400,
-    "no verdict: no end after 400ms"
-)]
-fn guest_without_a_verdict_is_the_machines_failure(
-    #[case] script: &str,
-    #[case] patience: u64,
-    #[case] message: &str,
-) {
-    let mut vm = common::harness().start().expect("a machine");
-    let patience = Duration::from_millis(patience);
-    let begun = Instant::now();
-    let argv = ["sh", "-c", &format!("{WIRE}{script}")];
-    let failure = vm.output(Root, argv, b"", patience);
-    assert!(begun.elapsed() < patience + Duration::from_secs(60));
-    let text = failure.expect_err("no verdict").to_string();
-    assert!(text.starts_with(message), "{text}");
+#[test]
+fn guest_without_a_verdict_is_the_machines_failure() {
+    let rubbish = r"printf '\0rubbish\0' > $wire; sleep 1000";
+    for (script, patience, message) in [
+        ("sleep 1000", 200, "no verdict: no end after 200ms"),
+        (rubbish, 60_000, "the guest sends rubbish"),
+        ("exec yes > $wire", 400, "no verdict: no end after 400ms"),
+    ] {
+        let mut vm = common::harness().start().expect("a machine");
+        let patience = Duration::from_millis(patience);
+        let begun = Instant::now();
+        let argv = ["sh", "-c", &format!("{WIRE}{script}")];
+        let failure = vm.output(Root, argv, b"", patience);
+        assert!(begun.elapsed() < patience + Duration::from_secs(60));
+        let text = failure.expect_err("no verdict").to_string();
+        assert!(text.starts_with(message), "{script}: {text}");
+    }
 }
 
 /// V3

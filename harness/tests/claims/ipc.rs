@@ -6,9 +6,6 @@ use crate::target::{Reader, Root, SOON, USERS, fresh_machine};
 /// One of each kind of System V object.
 const MAKE: &str = "ipcmk -Q -S 1 -M 4096 > /dev/null";
 
-/// Runs the script `$1` in a new IPC namespace.
-const INSIDE: &str = "exec ipc-demo sh -euc \"$1\"";
-
 /// For each output of ipcs(1) in this text, how many message queues, memory
 /// segments and semaphore sets it lists.
 fn counts(output: &str) -> Vec<[usize; 3]> {
@@ -87,7 +84,7 @@ fn ipcrm_inside_removes_only_what_is_inside() {
     let script = format!("{MAKE}; ipcs; ipcrm --all; ipcs");
     for (made, user) in (1..).zip(USERS) {
         machine.sh(user, MAKE);
-        let inside = machine.sh_with(user, INSIDE, &[&script]);
+        let inside = machine.says(user, ["ipc-demo", "sh", "-euc", &script]);
         assert_eq!(counts(&inside), [[1; 3], [0; 3]]);
         assert_eq!(counts(&machine.sh(user, "ipcs")), [[made; 3]]);
     }
@@ -111,7 +108,7 @@ fn ids_restart_at_0_inside() {
         while read key id rest; do echo $id; done < /proc/sysvipc/msg";
     assert_eq!(machine.sh(Reader, make), "msqid\n0\n");
     for user in USERS {
-        let inside = machine.sh_with(user, INSIDE, &[make]);
+        let inside = machine.says(user, ["ipc-demo", "sh", "-euc", make]);
         assert_eq!(inside, "msqid\n0\n", "{user}");
         // Without the namespace the next queue has another id.
         let next = machine.sh(user, make);

@@ -3,9 +3,6 @@
 use crate::report::{assert_prints, assert_prints_its_page, assert_report};
 use crate::target::{Reader, Root, SOON, USERS, fresh_machine};
 
-/// Runs the script `$1` in a new network namespace.
-const INSIDE: &str = "exec net-demo sh -euc \"$1\"";
-
 /// Prints the first word of each line: two headings and the interfaces.
 const PROC: &str = "while read name rest; do echo $name; done < /proc/net/dev";
 
@@ -33,7 +30,7 @@ fn there_is_only_lo_inside() {
     let machine = fresh_machine();
     let look = format!("ip -o link; {PROC}");
     for user in USERS {
-        let inside = machine.sh_with(user, INSIDE, &[&look]);
+        let inside = machine.says(user, ["net-demo", "sh", "-euc", &look]);
         assert_eq!(links(&inside), ["lo"; 2]);
     }
     // Outside there are more interfaces.
@@ -91,7 +88,7 @@ fn there_is_no_address_but_los_and_no_route_elsewhere() {
     let machine = fresh_machine();
     let script = "ip -o address; ip route; ip -6 route";
     for user in USERS {
-        let inside = machine.sh_with(user, INSIDE, &[script]);
+        let inside = machine.says(user, ["net-demo", "sh", "-euc", script]);
         let los = [["lo", "inet", "127.0.0.1/8"], ["lo", "inet6", "::1/128"]];
         assert_eq!(addresses(&inside), los);
         // There are no more lines, so there is no route.
