@@ -117,9 +117,12 @@ impl Machine {
             echo /dev/mqueue/* /dev/shm/* /tmp/*
             ip -o address; ip -o link
             for it in /proc/[0-9]*; do
-                # The kernel starts and ends its workers at any time.
-                [ $it != /proc/$$ ] && read name < $it/comm || continue
-                case $name in kworker*) ;; *) echo "$it $name" ;; esac
+                [ $it != /proc/$$ ] && read stat < $it/stat || continue
+                # The kernel starts and ends threads, the children of 2, at any
+                # time.
+                name=${stat#*(}
+                set -- ${stat##*) }
+                [ $2 = 2 ] || echo "$it ${name%)*}"
             done
             readlink /proc/self/exe"#;
         self.says(Root, ["sh", "-c", script])
