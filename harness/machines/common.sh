@@ -113,10 +113,7 @@ inside() {
     ln -s pts/ptmx dev/ptmx
     mount -t tmpfs -o mode=1777 shm dev/shm
     mount -t mqueue mqueue dev/mqueue
-    ln -s /proc/self/fd dev/fd
-    ln -s fd/0 dev/stdin
-    ln -s fd/1 dev/stdout
-    ln -s fd/2 dev/stderr
+    cp -P /dev/fd /dev/stdin /dev/stdout /dev/stderr dev/
     mount -t tmpfs -o mode=1777 tmp tmp
     furnish
     hostname machine
