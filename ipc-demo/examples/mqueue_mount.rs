@@ -5,17 +5,14 @@
 //!
 //! Man pages: mq_overview(7), ipc_namespaces(7).
 
-use std::{ffi::CStr, fs, process::ExitCode};
+use std::{ffi::CStr, process::ExitCode};
 
-use nix::mount::{MsFlags, mount};
 use nix::mqueue::{MQ_OFlag, MqAttr, mq_open};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, stat};
-use user_demo::link::example::{self, learned, make_private, row};
-use user_demo::link::{Call, end};
-use user_demo::{Failure, failed};
-
-const NONE: Option<&str> = None;
+use user_demo::Failure;
+use user_demo::link::end;
+use user_demo::link::example::{self, learned, make_private, new_mount, row};
 
 fn main() -> ExitCode {
     example::run("mqueue_mount", run)
@@ -28,13 +25,12 @@ fn run() -> Result<u8, Failure> {
     user_demo::unshare(flags)?;
     make_private()?;
     let (none, create) = (MQ_OFlag::empty(), MQ_OFlag::O_CREAT);
-    new("/tmp", "tmpfs")?;
-    new("/tmp/before", "mqueue")?;
+    new_mount("tmpfs", "/tmp")?;
+    new_mount("mqueue", "/tmp/before")?;
     let outside = [open(c"/outside", create), open(c"/inside", none)];
 
-    unshare(CloneFlags::CLONE_NEWIPC)
-        .map_err(failed(CloneFlags::CLONE_NEWIPC))?;
-    new("/tmp/after", "mqueue")?;
+    user_demo::unshare(CloneFlags::CLONE_NEWIPC)?;
+    new_mount("mqueue", "/tmp/after")?;
     let inside = [open(c"/outside", none), open(c"/inside", create)];
     let both = |at| ["outside", "inside"].map(|it| find(at, it));
     let (before, after) = (both("/tmp/before"), both("/tmp/after"));
@@ -45,13 +41,6 @@ fn run() -> Result<u8, Failure> {
         & row("mounted outside", before, ["found", "ENOENT"])
         & row("mounted inside", after, ["ENOENT", "found"]);
     Ok(learned(held, "a mount shows the namespace that mounted it."))
-}
-
-/// Mounts a new file system of this type, in a directory that it makes.
-fn new(at: &str, kind: &str) -> Result<(), Failure> {
-    fs::create_dir_all(at).map_err(failed(format!("mkdir {at}")))?;
-    mount(Some(kind), at, Some(kind), MsFlags::empty(), NONE)
-        .map_err(failed(Call::Mount(at.into())))
 }
 
 fn open(name: &CStr, how: MQ_OFlag) -> String {

@@ -11,14 +11,12 @@ use std::process::ExitCode;
 use libc::IPC_CREAT;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 use nix::sys::{mman::shm_open, stat::Mode};
-use user_demo::link::example::{self, learned, make_private, row};
-use user_demo::link::{Call, end};
+use user_demo::link::end;
+use user_demo::link::example::{self, learned, make_private, new_mount, row};
 use user_demo::{Failure, failed};
 
-const NONE: Option<&str> = None;
 const SOCKET: &str = "/dev/shm/socket";
 
 fn main() -> ExitCode {
@@ -31,9 +29,7 @@ fn run() -> Result<u8, Failure> {
     let flags = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNS;
     user_demo::unshare(flags)?;
     make_private()?;
-    let (at, kind) = ("/dev/shm", Some("tmpfs"));
-    mount(kind, at, kind, MsFlags::empty(), NONE)
-        .map_err(failed(Call::Mount("/dev/shm".into())))?;
+    new_mount("tmpfs", "/dev/shm")?;
 
     let _listener = UnixListener::bind(SOCKET).map_err(failed("bind"))?;
     let outside = [
@@ -41,8 +37,7 @@ fn run() -> Result<u8, Failure> {
         end(shm_open("/bird", OFlag::O_CREAT, Mode::empty()), "found"),
         end(UnixStream::connect(SOCKET), "found"),
     ];
-    unshare(CloneFlags::CLONE_NEWIPC)
-        .map_err(failed(CloneFlags::CLONE_NEWIPC))?;
+    user_demo::unshare(CloneFlags::CLONE_NEWIPC)?;
     let inside = [
         queue(0),
         end(shm_open("/bird", OFlag::empty(), Mode::empty()), "found"),

@@ -10,7 +10,7 @@ use std::{fs::File, process::ExitCode};
 
 use libc::{IPC_CREAT, IPC_NOWAIT, c_long, msgget, msgrcv, msgsnd};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 use user_demo::link::example::{self, learned, row};
 use user_demo::{Failure, failed};
 
@@ -25,8 +25,7 @@ fn run() -> Result<u8, Failure> {
     let made = queue(IPC_CREAT | 0o600);
     send(1);
 
-    unshare(CloneFlags::CLONE_NEWIPC)
-        .map_err(failed(CloneFlags::CLONE_NEWIPC))?;
+    user_demo::unshare(CloneFlags::CLONE_NEWIPC)?;
     let one = [made.clone(), queue(0)];
     let two = [made, queue(IPC_CREAT | 0o600)];
     send(2);

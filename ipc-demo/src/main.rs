@@ -5,13 +5,13 @@
 //! An IPC namespace holds System V's IPC objects and POSIX message queues.
 //! Man page: ipc_namespaces(7). Book: chapter 2, "IPC Namespace".
 
-use std::{cell::Cell, fs, process::ExitCode, ptr};
+use std::{cell::Cell, process::ExitCode, ptr};
 
 use libc::{IPC_CREAT, O_CREAT, mq_attr, mq_open, msgget, semget, shmget};
 use nix::{errno::Errno, sched::CloneFlags};
+use user_demo::Failure;
 use user_demo::link::report::{Outcome, Seen, look, namespace, row, verdict};
-use user_demo::link::{self, Call, child::in_child, end};
-use user_demo::{Failure, failed};
+use user_demo::link::{self, child::in_child, end};
 
 fn main() -> ExitCode {
     link::run("ipc-demo", |command| {
@@ -74,11 +74,8 @@ fn report() -> Result<ExitCode, Failure> {
 /// How many objects are listed: a title, and a line for each in the namespace
 /// of the process that reads, whichever /proc this is.
 fn count(kind: &str) -> Result<String, Failure> {
-    let path = format!("/proc/sysvipc/{kind}");
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(text.lines().skip(1).count().to_string()),
-        Err(error) => Err(failed(Call::Proc(format!("read {path}")))(error)),
-    }
+    let text = link::read(&format!("/proc/sysvipc/{kind}"))?;
+    Ok(text.lines().skip(1).count().to_string())
 }
 
 /// What must hold for an object that is made inside.

@@ -8,7 +8,7 @@ use std::{fs, io, io::Write, process::ExitCode};
 
 use nix::mount::{MsFlags as Ms, mount};
 use user_demo::link::Call;
-use user_demo::link::example::{self, learned};
+use user_demo::link::example::{self, inside, learned};
 use user_demo::{Failure, failed};
 
 type Status = Result<u8, Failure>;
@@ -60,8 +60,4 @@ fn outside((name, fix, enough): Fix) -> Status {
 fn set(path: &str, how: Ms) -> Status {
     let done = mount(Some("proc"), path, Some("proc"), how, None::<&str>);
     done.map_err(failed(Call::Mount(path.into()))).map(|()| 0)
-}
-
-fn inside(run: impl FnMut() -> Status) -> Status {
-    example::inside("fixes", run)
 }

@@ -8,7 +8,7 @@ use std::{io, process::Command, process::ExitCode};
 
 use nix::mount::{MsFlags, mount};
 use user_demo::link::Call;
-use user_demo::link::example::{self, learned};
+use user_demo::link::example::{self, inside, learned};
 use user_demo::{Failure, failed};
 
 type Status = Result<u8, Failure>;
@@ -58,8 +58,4 @@ fn works(line: &str) -> Result<bool, Failure> {
 fn set(path: &str, how: MsFlags) -> Status {
     let done = mount(Some("proc"), path, Some("proc"), how, None::<&str>);
     done.map_err(failed(Call::Mount(path.into()))).map(|()| 0)
-}
-
-fn inside(run: impl FnMut() -> Status) -> Status {
-    example::inside("pitfall", run)
 }

@@ -11,7 +11,7 @@ use std::{fs, process::ExitCode};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use user_demo::link::report::{look, namespace, row, verdict};
-use user_demo::link::{self, Call, child::in_child};
+use user_demo::link::{self, Call, child::in_child, read_link};
 use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
@@ -55,7 +55,7 @@ fn report() -> Result<ExitCode, Failure> {
         row("/proc propagation", propagation, |it| it.becomes("private")),
         // Outside it varies.
         row("processes in /proc", processes, |it| it.inside == "1"),
-        row("/proc/self", this, |it| it.becomes("1")),
+        row("/proc/self", || read_link("/proc/self"), |it| it.becomes("1")),
     ];
     let outside = look(&rows)?;
     // As in the book, the child is also PID 1 of a new PID namespace.
@@ -71,8 +71,7 @@ fn report() -> Result<ExitCode, Failure> {
 
 /// The mounts at /proc. The last one is on top.
 fn at_proc() -> Result<Vec<String>, Failure> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")
-        .map_err(failed(Call::Proc("read /proc/self/mountinfo".into())))?;
+    let mounts = link::read("/proc/self/mountinfo")?;
     let stack = mounts.lines().filter(|line| line.contains(" / /proc "));
     Ok(stack.map(String::from).collect())
 }
@@ -89,10 +88,4 @@ fn processes() -> Result<String, Failure> {
         .map_err(failed(Call::Proc("read /proc".into())))?;
     let number = |it: &fs::DirEntry| it.file_name().as_bytes()[0] <= b'9';
     Ok(all.flatten().filter(number).count().to_string())
-}
-
-fn this() -> Result<String, Failure> {
-    let this = fs::read_link("/proc/self")
-        .map_err(failed(Call::Proc("readlink /proc/self".into())))?;
-    Ok(this.display().to_string())
 }

@@ -9,13 +9,10 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::ExitCode;
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use user_demo::link::example::{self, learned, make_private, row};
-use user_demo::link::{Call, end};
+use nix::sched::CloneFlags;
+use user_demo::link::end;
+use user_demo::link::example::{self, learned, make_private, new_mount, row};
 use user_demo::{Failure, failed};
-
-const NONE: Option<&str> = None;
 
 fn main() -> ExitCode {
     example::run("abstract_socket", run)
@@ -27,8 +24,7 @@ fn run() -> Result<u8, Failure> {
     let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
     user_demo::unshare(flags)?;
     make_private()?;
-    mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), NONE)
-        .map_err(failed(Call::Mount("/tmp".into())))?;
+    new_mount("tmpfs", "/tmp")?;
 
     // An abstract name begins with a zero byte, which tools show as @.
     let name = SocketAddr::from_abstract_name("bird").map_err(failed("@"))?;
@@ -37,8 +33,7 @@ fn run() -> Result<u8, Failure> {
     let _two = UnixListener::bind_addr(&path).map_err(failed("bind /tmp"))?;
     let outside = [connect(&name), bind(&name), connect(&path), bind(&path)];
 
-    unshare(CloneFlags::CLONE_NEWNET)
-        .map_err(failed(CloneFlags::CLONE_NEWNET))?;
+    user_demo::unshare(CloneFlags::CLONE_NEWNET)?;
     let inside = [connect(&name), bind(&name), connect(&path), bind(&path)];
 
     println!("{:20}  {:18}  inside", "listener outside", "outside");

@@ -8,13 +8,10 @@
 
 use std::{collections::BTreeSet, fs, process::ExitCode};
 
-use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
-use user_demo::link::Call;
-use user_demo::link::example::{self, learned, make_private};
+use user_demo::link::example::{self, learned, make_private, new_mount};
+use user_demo::link::read;
 use user_demo::{Failure, failed};
-
-const NONE: Option<&str> = None;
 
 fn main() -> ExitCode {
     example::run("sysfs", run)
@@ -29,8 +26,7 @@ fn run() -> Result<u8, Failure> {
     let inside = [proc()?, sys()?];
 
     make_private()?;
-    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE)
-        .map_err(failed(Call::Mount("/sys".into())))?;
+    new_mount("sysfs", "/sys")?;
     let anew = [proc()?, sys()?];
 
     println!("{:18}  {:26}  /sys/class/net", "", "/proc/net/dev");
@@ -46,8 +42,7 @@ fn run() -> Result<u8, Failure> {
 }
 
 fn proc() -> Result<BTreeSet<String>, Failure> {
-    let text = fs::read_to_string("/proc/net/dev");
-    let text = text.map_err(failed(Call::Proc("read /proc/net/dev".into())))?;
+    let text = read("/proc/net/dev")?;
     let names = text.lines().skip(2).filter_map(|line| line.split(':').next());
     Ok(names.map(|name| name.trim().into()).collect())
 }

@@ -12,28 +12,22 @@ use user_demo::{Failure, failed};
 /// The interfaces that are up. Where their modules are loaded, a new namespace
 /// has tunl0 and the like beside lo. They are down (net.core.fb_tunnels_only...).
 pub fn up() -> Result<String, Failure> {
-    let mut names = vec![];
-    for it in all()? {
-        if it.flags.contains(InterfaceFlags::IFF_UP)
-            && !names.contains(&it.interface_name)
-        {
-            names.push(it.interface_name);
-        }
-    }
-    Ok(short(&names))
+    let interfaces = all()?.into_iter().filter(|it| ip(it).is_none());
+    let up = interfaces.filter(|it| it.flags.contains(InterfaceFlags::IFF_UP));
+    Ok(short(&up.map(|it| it.interface_name).collect::<Vec<_>>()))
 }
 
 /// The addresses of lo.
 pub fn lo() -> Result<String, Failure> {
     let lo = all()?.into_iter().filter(is_loopback);
-    let lo: Vec<String> = lo.filter_map(ip).map(|ip| ip.to_string()).collect();
-    Ok(short(&lo))
+    let lo = lo.filter_map(|it| Some(ip(&it)?.to_string()));
+    Ok(short(&lo.collect::<Vec<_>>()))
 }
 
 /// How many addresses the other interfaces have.
 pub fn others() -> Result<String, Failure> {
     let others = all()?.into_iter().filter(|it| !is_loopback(it));
-    Ok(others.filter_map(ip).count().to_string())
+    Ok(others.filter(|it| ip(it).is_some()).count().to_string())
 }
 
 /// An interface is listed once for itself, and once for each IP address.
@@ -45,8 +39,8 @@ fn is_loopback(entry: &InterfaceAddress) -> bool {
     entry.flags.contains(InterfaceFlags::IFF_LOOPBACK)
 }
 
-fn ip(entry: InterfaceAddress) -> Option<IpAddr> {
-    let address = entry.address?;
+fn ip(entry: &InterfaceAddress) -> Option<IpAddr> {
+    let address = entry.address.as_ref()?;
     let v4 = address.as_sockaddr_in().map(|it| it.ip().into());
     v4.or_else(|| address.as_sockaddr_in6().map(|it| it.ip().into()))
 }

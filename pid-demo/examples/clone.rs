@@ -46,7 +46,7 @@ fn start(run: &mut dyn FnMut() -> Status) -> nix::Result<Pid> {
     let two = CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
     let four = two | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
     let mut stack = vec![0; 256 * 1024];
-    let run = || run().unwrap_or_else(|it| it.print("clone")).into();
+    let run = || run().unwrap_or_else(Failure::print).into();
     // SAFETY: it has a copy of our memory and stack, and there is one thread.
     unsafe { clone(Box::new(run), &mut stack, four, Some(SIGCHLD)) }
 }

@@ -8,13 +8,11 @@
 
 use std::{hint::black_box, process::ExitCode};
 
-use nix::libc::SIGCHLD;
-use nix::sched::{CloneFlags, clone};
+use nix::sched::CloneFlags;
 use nix::sys::prctl::set_thp_disable;
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{SysconfVar, sysconf};
-use user_demo::link::example::{self, learned};
+use user_demo::link::example::{self, learned, process};
 use user_demo::{Failure, failed};
 
 const PAGES: usize = 1000;
@@ -50,7 +48,6 @@ fn run() -> Result<u8, Failure> {
 
 /// A row of the table, printed by the child that it is about. True if there
 /// were few page faults: fewer than one for ten pages.
-#[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
 fn faults(
     what: &str,
     memory: &mut [u8],
@@ -67,14 +64,8 @@ fn faults(
         touch(memory);
         let faults = count() - before;
         println!("{what:21}  {faults}");
-        isize::from(faults >= (PAGES / 10) as i64)
+        Ok(u8::from(faults >= (PAGES / 10) as i64))
     };
-    let mut stack = vec![0; 64 * 1024];
-    let (none, signal) = (CloneFlags::empty(), Some(SIGCHLD));
-    // SAFETY: as with fork the child has a copy of all our memory, also of the
-    // stack, and there is one thread only.
-    let child = unsafe { clone(Box::new(child), &mut stack, none, signal) };
-    let child = child.map_err(failed("clone"))?;
-    let end = waitpid(child, None).map_err(failed("waitpid"))?;
-    Ok(end == WaitStatus::Exited(child, 0))
+    // Without flags clone(2) does what fork(2) does.
+    Ok(process(CloneFlags::empty(), child)? == 0)
 }

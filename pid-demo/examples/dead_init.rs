@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::waitpid;
-use user_demo::link::Call;
-use user_demo::link::example::{self, child, learned};
+use user_demo::link::example::{self, learned};
+use user_demo::link::{Call, child::fork};
 use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
 
-    let Some(init) = child().map_err(failed(Call::Fork))? else {
+    let Some(init) = fork().map_err(failed(Call::Fork))? else {
         return Ok(0); // PID 1 ends at once.
     };
     waitpid(init, None).map_err(failed("waitpid"))?;
@@ -31,7 +31,7 @@ fn run() -> Result<u8, Failure> {
 
     // A PID namespace does not get another PID 1. There is no errno for that:
     // ENOMEM means here that no PID could be allocated.
-    let second = child();
+    let second = fork();
     let error = match second {
         Ok(None) => return Ok(0),
         Ok(Some(child)) => {

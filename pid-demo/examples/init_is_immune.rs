@@ -12,8 +12,8 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use user_demo::link::Call;
-use user_demo::link::example::{self, child, learned, status};
+use user_demo::link::example::{self, learned, status};
+use user_demo::link::{Call, child::fork};
 use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
@@ -24,7 +24,7 @@ fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     let (mut question, mut ask) = io::pipe().map_err(failed("pipe"))?;
     let (mut answer, mut reply) = io::pipe().map_err(failed("pipe"))?;
-    let Some(init) = child().map_err(failed(Call::Fork))? else {
+    let Some(init) = fork().map_err(failed(Call::Fork))? else {
         // PID 1 answers each question, until the other end is closed.
         drop((ask, answer));
         let _ = reply.write_all(&[kill_with_sigkill(1)]);
@@ -48,7 +48,7 @@ fn run() -> Result<u8, Failure> {
     };
     let by_itself = still_answers("by itself", returned[0]);
 
-    let Some(other) = child().map_err(failed(Call::Fork))? else {
+    let Some(other) = fork().map_err(failed(Call::Fork))? else {
         return Ok(kill_with_sigkill(1));
     };
     let by_another = still_answers("by PID 2", status(Some(other))?);

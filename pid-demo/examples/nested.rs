@@ -5,13 +5,12 @@
 //! Nests them until the kernel refuses, which it does below 32 levels. Man
 //! page: pid_namespaces(7), "Nesting PID namespaces".
 
-use std::fs;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use user_demo::link::Call;
-use user_demo::link::example::{self, child, learned, status};
+use user_demo::link::example::{self, learned, status};
+use user_demo::link::{self, Call, child::fork};
 use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
@@ -24,7 +23,7 @@ fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
     let mut level = 0;
     loop {
-        if let Some(child) = child().map_err(failed(Call::Fork))? {
+        if let Some(child) = fork().map_err(failed(Call::Fork))? {
             return status(Some(child));
         }
         level += 1;
@@ -38,11 +37,8 @@ fn run() -> Result<u8, Failure> {
 
 /// The innermost process: one number for each level, the outside's first.
 fn look(level: usize, error: Errno) -> Result<u8, Failure> {
-    let status = fs::read_to_string("/proc/self/status")
-        .map_err(failed(Call::Proc("read /proc/self/status".into())))?;
-    let mut lines = status.lines();
-    let numbers = lines.find_map(|line| line.strip_prefix("NSpid:\t"));
-    let numbers: Vec<&str> = numbers.unwrap_or_default().split('\t').collect();
+    let numbers = link::proc_status("NSpid")?;
+    let numbers: Vec<&str> = numbers.split(' ').collect();
     println!("namespace  PID of this one process there");
     for (level, number) in numbers.iter().enumerate() {
         println!("level {level:2} {:level$} PID {number}", "");

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use nix::sched::CloneFlags;
 use nix::unistd::{getpid, getppid};
-use user_demo::link::Call;
-use user_demo::link::example::{self, child, learned, status};
+use user_demo::link::example::{self, learned, status};
+use user_demo::link::{Call, child::fork};
 use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
@@ -22,20 +22,20 @@ fn main() -> ExitCode {
 /// parent; and the one that becomes an orphan and prints what it sees.
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
-    if let Some(init) = child().map_err(failed(Call::Fork))? {
+    if let Some(init) = fork().map_err(failed(Call::Fork))? {
         return status(Some(init));
     }
 
     let (mut looked, looked_writer) = io::pipe().map_err(failed("pipe"))?;
     let (mut ended, ended_writer) = io::pipe().map_err(failed("pipe"))?;
-    if let Some(parent) = child().map_err(failed(Call::Fork))? {
+    if let Some(parent) = fork().map_err(failed(Call::Fork))? {
         drop(looked_writer);
         status(Some(parent))?;
         drop(ended_writer); // Now the process below is an orphan.
         return status(None); // Only its parent can wait for it: that is us.
     }
     drop(ended_writer);
-    if let Some(_orphan) = child().map_err(failed(Call::Fork))? {
+    if let Some(_orphan) = fork().map_err(failed(Call::Fork))? {
         drop(looked_writer);
         let _ = looked.read(&mut [0]); // Until it has looked.
         return Ok(0); // Without waiting for it.

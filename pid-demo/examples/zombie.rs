@@ -10,8 +10,8 @@ use std::{io, io::Read, io::Write, process::ExitCode};
 
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
-use user_demo::link::Call;
-use user_demo::link::example::{self, child, learned, status};
+use user_demo::link::example::{self, learned, status};
+use user_demo::link::{Call, child::fork};
 use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
@@ -22,14 +22,14 @@ fn main() -> ExitCode {
 /// which becomes the orphan.
 fn run() -> Result<u8, Failure> {
     user_demo::unshare(CloneFlags::CLONE_NEWPID)?;
-    if let Some(init) = child().map_err(failed(Call::Fork))? {
+    if let Some(init) = fork().map_err(failed(Call::Fork))? {
         return status(Some(init));
     }
     let (pid_reader, mut pid_writer) = io::pipe().map_err(failed("pipe"))?;
     let (mut end, end_writer) = io::pipe().map_err(failed("pipe"))?;
-    let Some(parent) = child().map_err(failed(Call::Fork))? else {
+    let Some(parent) = fork().map_err(failed(Call::Fork))? else {
         drop(end_writer);
-        if child().map_err(failed(Call::Fork))?.is_none() {
+        if fork().map_err(failed(Call::Fork))?.is_none() {
             // The old /proc shows it under its PID outside.
             let this = read_link("/proc/self").map_err(failed("proc"))?;
             let _ = write!(pid_writer, "{}", this.display());

@@ -9,14 +9,14 @@
 mod init;
 mod supervise;
 
-use std::{cell::Cell, fs, io, process::ExitCode};
+use std::{cell::Cell, io, process::ExitCode};
 
 use nix::sched::CloneFlags;
-use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
+use nix::unistd::{Pid, getpid, getppid};
 use supervise::Supervisor;
-use user_demo::link::child::{receive, send};
+use user_demo::link::child::{fork, receive, send};
 use user_demo::link::report::{look, namespace, row, verdict};
-use user_demo::link::{self, Call};
+use user_demo::link::{self, Call, proc_status};
 use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
@@ -30,7 +30,6 @@ fn main() -> ExitCode {
 }
 
 /// Returns twice, as fork does: `None` in the child, which is inside.
-#[expect(unsafe_code, reason = "fork has no safe wrapper")]
 fn enter() -> Result<Option<(Pid, Supervisor)>, Failure> {
     // A process keeps its PID for life. So this says only in which namespace
     // its children will get theirs.
@@ -39,16 +38,17 @@ fn enter() -> Result<Option<(Pid, Supervisor)>, Failure> {
     // The first child is PID 1. When it ends, the kernel kills all the others
     // inside, and a further fork says ENOMEM, with any amount of memory.
     let supervisor = Supervisor::new()?;
-    // SAFETY: there is one thread only, so the child may go on as we do.
-    match unsafe { fork() }.map_err(failed(Call::Fork))? {
-        ForkResult::Parent { child } => Ok(Some((child, supervisor))),
-        ForkResult::Child => supervisor.in_child().map(|()| None),
+    match fork().map_err(failed(Call::Fork))? {
+        Some(child) => Ok(Some((child, supervisor))),
+        None => supervisor.in_child().map(|()| None),
     }
 }
 
 /// The experiment: a child enters, while this process stays outside.
 fn report() -> Result<ExitCode, Failure> {
     let both = &Cell::new(Pid::this()); // Of the child: outside, and 1 inside.
+    // One for each namespace, from that of /proc on inwards.
+    let numbers = || proc_status("NSpid");
     let rows = [
         namespace("PID namespace", "pid"),
         row("PID", || Ok(getpid().to_string()), |it| it.becomes("1")),
@@ -70,13 +70,4 @@ fn report() -> Result<ExitCode, Failure> {
     let inside = receive(reader)?;
     let again = look(&rows)?;
     verdict(&rows, [&outside, &inside, &again])
-}
-
-/// One number for each namespace, from that of /proc on inwards.
-fn numbers() -> Result<String, Failure> {
-    let status = fs::read_to_string("/proc/self/status")
-        .map_err(failed(Call::Proc("read /proc/self/status".into())))?;
-    let mut lines = status.lines();
-    let numbers = lines.find_map(|line| line.strip_prefix("NSpid:\t"));
-    Ok(numbers.unwrap_or_default().replace('\t', " "))
 }

@@ -42,7 +42,7 @@ fn run() -> Result<u8, Failure> {
         ("gid_map", format!("0 {gid} 1")),
     ] {
         fs::write(format!("/proc/self/{file}"), text)
-            .map_err(failed(format!("write /proc/self/{file}")))?;
+            .map_err(failed(&*format!("write /proc/self/{file}")))?;
     }
     held &= row("after the map", this()?, "0", &all);
     held &= row("  and a program", program()?, "0", &all);

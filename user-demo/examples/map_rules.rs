@@ -12,8 +12,8 @@ use std::{fs, io, process::ExitCode};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getgid, getuid, setgroups};
-use user_demo::link::Call;
-use user_demo::link::example::{self, child, learned, status};
+use user_demo::link::example::{self, learned, status};
+use user_demo::link::{Call, child::fork};
 use user_demo::{Failure, failed};
 
 /// What is written, step by step, and how the last step ends. UID and GID are
@@ -39,7 +39,7 @@ fn run() -> Result<u8, Failure> {
     let mut held = true;
     println!("{:62}  the last step", "written (UID, GID: one's own)");
     for (steps, fact) in ROWS {
-        let Some(child) = child().map_err(failed(Call::Fork))? else {
+        let Some(child) = fork().map_err(failed(Call::Fork))? else {
             return attempt(steps);
         };
         let n = status(Some(child))?;

@@ -6,13 +6,12 @@
 //! Go's runtime starts threads before main(). So the book's program makes the
 //! namespace with clone(2). Man page: unshare(2), EINVAL.
 
-use std::sync::mpsc;
-use std::{fs, process::ExitCode, thread};
+use std::{process::ExitCode, sync::mpsc, thread};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use user_demo::link::Call;
 use user_demo::link::example::{self, learned};
+use user_demo::link::proc_status;
 use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
@@ -28,7 +27,7 @@ fn run() -> Result<u8, Failure> {
     drop(release);
     let _ = second.join();
     // A thread may still be in /proc for a moment after join.
-    while threads()? > 1 {
+    while proc_status("Threads")? != "1" {
         thread::yield_now();
     }
     held &= row("done")?;
@@ -38,19 +37,12 @@ fn run() -> Result<u8, Failure> {
 /// Tries unshare(2), and prints what happens. True if that is what the fact
 /// says.
 fn row(fact: &str) -> Result<bool, Failure> {
-    let threads = threads()?;
+    let threads = proc_status("Threads")?;
     let end = match unshare(CloneFlags::CLONE_NEWUSER) {
         Ok(()) => "done",
         Err(Errno::EINVAL) => "EINVAL",
         Err(other) => Err(failed(CloneFlags::CLONE_NEWUSER)(other))?,
     };
-    println!("{threads:<8}  {end}");
+    println!("{threads:8}  {end}");
     Ok(end == fact)
-}
-
-fn threads() -> Result<usize, Failure> {
-    let tasks = fs::read_dir("/proc/self/task");
-    Ok(tasks
-        .map_err(failed(Call::Proc("read /proc/self/task".into())))?
-        .count())
 }

@@ -14,7 +14,7 @@ use std::{cell::RefCell, fs, process::ExitCode};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{getegid, geteuid};
 use user_demo::link::report::{look, namespace, row, verdict};
-use user_demo::link::{self, Call, child::in_child};
+use user_demo::link::{self, child::in_child, proc_status, read_link};
 use user_demo::{Failure, enter, failed};
 
 fn main() -> ExitCode {
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
 fn report() -> Result<ExitCode, Failure> {
     let map = |id: u32| format!("0 {id} 1");
     let (uid_map, gid_map) = (map(geteuid().into()), map(getegid().into()));
+    let capabilities = || proc_status("CapEff");
     let file = &RefCell::new(file()?);
     let rows = [
         namespace("user namespace", "user"),
@@ -67,26 +68,16 @@ fn report() -> Result<ExitCode, Failure> {
 fn file() -> Result<String, Failure> {
     let file = memfd_create("file", MFdFlags::MFD_CLOEXEC)
         .map_err(failed("memfd_create"))?;
-    let this = fs::read_link("/proc/self")
-        .map_err(failed(Call::Proc("readlink /proc/self".into())))?;
-    Ok(format!("/proc/{}/fd/{}", this.display(), file.into_raw_fd()))
+    let this = read_link("/proc/self")?;
+    Ok(format!("/proc/{this}/fd/{}", file.into_raw_fd()))
 }
 
 fn owner(file: &str) -> Result<String, Failure> {
     Ok(fs::metadata(file).map_err(failed("stat"))?.uid().to_string())
 }
 
-fn capabilities() -> Result<String, Failure> {
-    let status = read("status")?;
-    let set = status.split(' ').skip_while(|&word| word != "CapEff:");
-    Ok(set.skip(1).take(1).collect())
-}
-
 /// A file of /proc/self, with single spaces in it.
 fn read(file: &str) -> Result<String, Failure> {
-    let path = format!("/proc/self/{file}");
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(text.split_whitespace().collect::<Vec<_>>().join(" ")),
-        Err(error) => Err(failed(Call::Proc(format!("read {path}")))(error)),
-    }
+    let text = link::read(&format!("/proc/self/{file}"))?;
+    Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }

@@ -7,12 +7,11 @@
 
 use std::{fs::File, process::ExitCode};
 
-use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::utsname::uname;
 use nix::unistd::sethostname;
-use user_demo::link::Call;
 use user_demo::link::example::{self, learned, row};
+use user_demo::link::{Call, setdomainname};
 use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
@@ -26,8 +25,7 @@ fn run() -> Result<u8, Failure> {
     rename("tree", "wood")?;
 
     // The kernel copies both names now, and never again.
-    unshare(CloneFlags::CLONE_NEWUTS)
-        .map_err(failed(CloneFlags::CLONE_NEWUTS))?;
+    user_demo::unshare(CloneFlags::CLONE_NEWUTS)?;
     let inside = File::open("/proc/self/ns/uts").map_err(failed("open"))?;
 
     let at_birth = [names(&outside)?, names(&inside)?];
@@ -55,11 +53,7 @@ fn go_to(namespace: &File) -> Result<(), Failure> {
     setns(namespace, CloneFlags::CLONE_NEWUTS).map_err(failed("setns"))
 }
 
-#[expect(unsafe_code, reason = "nix has no setdomainname")]
 fn rename(host: &str, domain: &str) -> Result<(), Failure> {
     sethostname(host).map_err(failed(Call::Sethostname))?;
-    // SAFETY: the kernel reads this many bytes and keeps no pointer.
-    let done =
-        unsafe { libc::setdomainname(domain.as_ptr().cast(), domain.len()) };
-    Errno::result(done).map(drop).map_err(failed(Call::Setdomainname))
+    setdomainname(domain).map_err(failed(Call::Setdomainname))
 }

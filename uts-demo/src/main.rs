@@ -7,12 +7,11 @@
 
 use std::process::ExitCode;
 
-use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::utsname::{UtsName, uname};
 use nix::unistd::sethostname;
 use user_demo::link::report::{look, namespace, row, verdict};
-use user_demo::link::{self, Call, child::in_child};
+use user_demo::link::{self, Call, child::in_child, setdomainname};
 use user_demo::{Failure, failed};
 
 fn main() -> ExitCode {
@@ -24,7 +23,6 @@ fn main() -> ExitCode {
 }
 
 /// Enters a new UTS namespace, and sets both names in it.
-#[expect(unsafe_code, reason = "nix has no setdomainname")]
 fn enter() -> Result<(), Failure> {
     // From here on both names belong to this process alone: a new namespace
     // starts as a copy of the old one, and later changes stay in each.
@@ -35,10 +33,7 @@ fn enter() -> Result<(), Failure> {
     sethostname("bird").map_err(failed(Call::Sethostname))?;
 
     // `domainname nest`: the name of NIS, which has nothing to do with DNS.
-    // SAFETY: the kernel reads these four bytes and keeps no pointer.
-    Errno::result(unsafe { libc::setdomainname(c"nest".as_ptr(), 4) })
-        .map_err(failed(Call::Setdomainname))?;
-    Ok(())
+    setdomainname("nest").map_err(failed(Call::Setdomainname))
 }
 
 /// The experiment: a child enters, while this process stays outside.

@@ -5,7 +5,7 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 
 use nix::libc::_exit;
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{self, ForkResult, Pid};
 
 use super::{Call, Failure, failed};
 
@@ -15,25 +15,37 @@ pub struct Child {
     release: Option<PipeWriter>,
 }
 
+/// fork(2): `None` in the child.
+///
+/// # Errors
+/// As fork(2).
+#[expect(unsafe_code, reason = "fork has no safe wrapper")]
+pub fn fork() -> nix::Result<Option<Pid>> {
+    // SAFETY: there is one thread only, so the child may go on as we do.
+    match unsafe { unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
+
 /// Runs `look` in a child, while this process stays outside. Returns what the
 /// child saw, and the child.
 ///
 /// # Errors
 /// As pipe(2), fork(2) and read(2), and what `look` says.
-#[expect(unsafe_code, reason = "fork and _exit have no safe wrapper")]
-pub fn in_child<const N: usize>(
-    look: impl FnOnce() -> Result<[String; N], Failure>,
-) -> Result<([String; N], Child), Failure> {
+#[expect(unsafe_code, reason = "_exit has no safe wrapper")]
+pub fn in_child(
+    look: impl FnOnce() -> Result<Vec<String>, Failure>,
+) -> Result<(Vec<String>, Child), Failure> {
     let (reader, writer) = io::pipe().map_err(failed("pipe"))?;
     let (wait, release) = io::pipe().map_err(failed("pipe"))?;
-    // SAFETY: there is one thread only, so the child may go on as we do.
-    match unsafe { fork() }.map_err(failed(Call::Fork))? {
-        ForkResult::Parent { child: pid } => {
+    match fork().map_err(failed(Call::Fork))? {
+        Some(pid) => {
             drop(writer); // Or read never sees the end of the text.
             let child = Child { pid, release: Some(release) };
             Ok((receive(reader)?, child))
         }
-        ForkResult::Child => {
+        None => {
             drop((reader, release));
             send(look(), writer);
             let _ = io::read_to_string(wait);
@@ -51,10 +63,7 @@ impl Drop for Child {
 }
 
 /// In a child: tells the parent what it saw, or why it could not.
-pub fn send<const N: usize>(
-    seen: Result<[String; N], Failure>,
-    mut writer: PipeWriter,
-) {
+pub fn send(seen: Result<Vec<String>, Failure>, mut writer: PipeWriter) {
     let text = match seen {
         Ok(values) => format!("+{}", values.join("\0")),
         Err(failure) => format!("-{}", failure.messages.join("\0")),
@@ -67,14 +76,13 @@ pub fn send<const N: usize>(
 ///
 /// # Errors
 /// As read(2); what the child could not see; and where it was killed.
-pub fn receive<const N: usize>(
-    reader: PipeReader,
-) -> Result<[String; N], Failure> {
+pub fn receive(reader: PipeReader) -> Result<Vec<String>, Failure> {
     let text = io::read_to_string(reader).map_err(failed("read"))?;
-    let parts = |text: &str| text.split('\0').map(String::from).collect();
-    let values: Vec<String> = text.strip_prefix('+').map_or(vec![], parts);
-    values.try_into().map_err(|_| match text.strip_prefix('-') {
-        Some(messages) => Failure { status: 125, messages: parts(messages) },
-        None => Failure::new(125, "the child inside was killed".into()),
-    })
+    let parts = text.get(1..).unwrap_or_default().split('\0');
+    let parts = parts.map(String::from).collect();
+    match text.chars().next() {
+        Some('+') => Ok(parts),
+        Some(_) => Err(Failure { status: 125, messages: parts }),
+        None => Err(Failure::new(125, "the child inside was killed".into())),
+    }
 }

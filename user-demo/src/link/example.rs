@@ -1,13 +1,13 @@
 //! What the examples have in common: each tries something, prints a table of
 //! what it saw, and ends with what it teaches.
 
-use std::process::ExitCode;
+use std::{fs, process::ExitCode};
 
 use nix::libc::SIGCHLD;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, clone};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::Pid;
 
 use super::{Call, Failure, begin, failed};
 
@@ -18,8 +18,7 @@ pub fn run<S: Into<ExitCode>>(
     example: impl FnOnce() -> Result<S, Failure>,
 ) -> ExitCode {
     begin(name);
-    let done = example().map(S::into);
-    done.unwrap_or_else(|failure| ExitCode::from(failure.print(name)))
+    example().map_or_else(|failure| failure.print().into(), S::into)
 }
 
 /// Prints a row of two values. True if they are what the fact says.
@@ -47,17 +46,14 @@ pub fn make_private() -> Result<(), Failure> {
     mount(none, "/", none, private, none).map_err(failed(Call::Private))
 }
 
-/// fork(2): `None` in the child.
+/// Mounts a new file system of this type, in a directory that it makes.
 ///
 /// # Errors
-/// As fork(2).
-#[expect(unsafe_code, reason = "fork has no safe wrapper")]
-pub fn child() -> nix::Result<Option<Pid>> {
-    // SAFETY: there is one thread only, so the child may run any code.
-    match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(Some(child)),
-        ForkResult::Child => Ok(None),
-    }
+/// As mkdir(2) and mount(2).
+pub fn new_mount(kind: &str, at: &str) -> Result<(), Failure> {
+    fs::create_dir_all(at).map_err(failed(&*format!("mkdir {at}")))?;
+    mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)
+        .map_err(failed(Call::Mount(at.into())))
 }
 
 /// Waits for this child, or for any. Returns its status, or 125 if it was
@@ -72,22 +68,28 @@ pub fn status(child: Option<Pid>) -> Result<u8, Failure> {
     }
 }
 
-/// Runs this as PID 1 of new PID and mount namespaces, to its end. `name` is
-/// the example's, for what it prints where it fails.
+/// Runs this as PID 1 of new PID and mount namespaces, to its end.
 ///
 /// # Errors
 /// As clone(2): EPERM without CAP_SYS_ADMIN.
+pub fn inside(run: impl FnMut() -> Result<u8, Failure>) -> Result<u8, Failure> {
+    process(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID, run)
+}
+
+/// Runs this in a process that clone(2) makes in new namespaces, to its end.
+///
+/// # Errors
+/// As clone(2).
 #[expect(unsafe_code, reason = "the new process runs on a stack of ours")]
-pub fn inside(
-    name: &str,
+pub fn process(
+    namespaces: CloneFlags,
     mut run: impl FnMut() -> Result<u8, Failure>,
 ) -> Result<u8, Failure> {
     let mut stack = vec![0; 256 * 1024];
-    let main = || run().unwrap_or_else(|it| it.print(name)).into();
-    let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    let main = || run().unwrap_or_else(Failure::print).into();
     // SAFETY: the new process has a copy of all our memory, and there is one
     // thread only, so it may run any code.
     let child =
-        unsafe { clone(Box::new(main), &mut stack, both, Some(SIGCHLD)) };
+        unsafe { clone(Box::new(main), &mut stack, namespaces, Some(SIGCHLD)) };
     status(Some(child.map_err(failed("clone"))?))
 }

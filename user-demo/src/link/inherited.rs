@@ -18,14 +18,15 @@ static AT_START: extern "C" fn() = at_start;
 
 #[expect(unsafe_code, reason = "signal, fcntl and open, before Rust starts")]
 extern "C" fn at_start() {
-    // SAFETY: there is one thread, "default" and "ignore" are no functions of
-    // ours, the path ends with a zero, and nothing here allocates.
+    // SAFETY: there is one thread, "default" is no function of ours, the path
+    // ends with a zero, and nothing here allocates.
     unsafe {
-        PIPE_IGNORED.store(ignored(SIGPIPE), Relaxed);
+        let pipe = libc::signal(SIGPIPE, SIG_DFL);
+        PIPE_IGNORED.store(pipe == SIG_IGN, Relaxed);
         // Where SIGCHLD is ignored, the status of a child is thrown away, and
         // waitpid says ECHILD.
-        CHILD_IGNORED.store(ignored(SIGCHLD), Relaxed);
-        libc::signal(SIGCHLD, SIG_DFL);
+        let child = libc::signal(SIGCHLD, SIG_DFL);
+        CHILD_IGNORED.store(child == SIG_IGN, Relaxed);
         // A file opened later must not become standard output. A folder
         // cannot be written to, and with O_CLOEXEC COMMAND finds none.
         for fd in 0..=2 {
@@ -36,35 +37,21 @@ extern "C" fn at_start() {
     }
 }
 
-/// # Safety
-/// There must be one thread only.
-#[expect(unsafe_code, reason = "signal has no safe wrapper")]
-unsafe fn ignored(signal: i32) -> bool {
-    // SAFETY: no function is set; this is how to ask what is.
-    unsafe {
-        let found = libc::signal(signal, SIG_DFL);
-        if found == SIG_IGN {
-            libc::signal(signal, SIG_IGN);
-        }
-        found == SIG_IGN
-    }
-}
-
 /// At the start of `main`: a closed pipe ends this process silently, as it
 /// ends ls(1), unless the caller ignores SIGPIPE.
-#[expect(unsafe_code, reason = "signal has no safe wrapper")]
 pub fn restore_sigpipe() {
-    let was = if PIPE_IGNORED.load(Relaxed) { SIG_IGN } else { SIG_DFL };
-    // SAFETY: neither is a function of ours.
-    unsafe { libc::signal(SIGPIPE, was) };
+    restore(SIGPIPE, &PIPE_IGNORED);
 }
 
 /// Just before COMMAND: signals that were ignored are ignored again.
-#[expect(unsafe_code, reason = "signal has no safe wrapper")]
 pub fn restore_all() {
     restore_sigpipe();
-    if CHILD_IGNORED.load(Relaxed) {
-        // SAFETY: it is no function of ours.
-        unsafe { libc::signal(SIGCHLD, SIG_IGN) };
-    }
+    restore(SIGCHLD, &CHILD_IGNORED);
+}
+
+#[expect(unsafe_code, reason = "signal has no safe wrapper")]
+fn restore(signal: i32, ignored: &AtomicBool) {
+    let was = if ignored.load(Relaxed) { SIG_IGN } else { SIG_DFL };
+    // SAFETY: neither is a function of ours.
+    unsafe { libc::signal(signal, was) };
 }

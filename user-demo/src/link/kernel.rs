@@ -18,7 +18,8 @@ pub fn status(name: &str) -> Vec<String> {
     words(&text, name)
 }
 
-fn words(status: &str, name: &str) -> Vec<String> {
+/// The words behind `name` in the text of a status file.
+pub fn words(status: &str, name: &str) -> Vec<String> {
     let mut lines = status.lines().filter_map(|line| line.split_once(':'));
     let found = lines.find(|(first, _)| *first == name);
     let rest = found.map_or("", |(_, rest)| rest);
@@ -28,12 +29,8 @@ fn words(status: &str, name: &str) -> Vec<String> {
 /// Does this process lack a capability? Without /proc nobody can tell, and
 /// this says no.
 pub fn lacks(capability: u32) -> bool {
-    status("CapEff").first().is_some_and(|set| !has(set, capability))
-}
-
-/// Is this bit set, in a number of hexadecimal digits?
-fn has(set: &str, bit: u32) -> bool {
-    u64::from_str_radix(set, 16).is_ok_and(|set| set >> bit & 1 == 1)
+    let set = status("CapEff").concat();
+    u64::from_str_radix(&set, 16).is_ok_and(|set| set >> capability & 1 == 0)
 }
 
 /// Which namespace it is. Before Linux 7.1 that of the next child can be read

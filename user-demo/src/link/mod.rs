@@ -2,14 +2,14 @@
 //! nice(1) and chroot(1). A link changes one thing about its process, then
 //! becomes COMMAND, and adds nothing to its output.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::{ffi::OsStrExt, process::CommandExt};
 use std::process::{self, Command, ExitCode};
-use std::{env, fmt::Display, panic};
+use std::{env, fmt::Display, panic, sync::OnceLock};
 
-use nix::errno::Errno;
+use nix::{errno::Errno, libc};
 
 pub mod child;
 pub mod example;
@@ -53,12 +53,16 @@ pub fn run(
             }))
         }
     };
-    done.unwrap_or_else(|failure| ExitCode::from(failure.print(name)))
+    done.unwrap_or_else(|failure| failure.print().into())
 }
+
+/// The program's name, with which its messages begin.
+static NAME: OnceLock<&str> = OnceLock::new();
 
 /// What Rust's runtime does otherwise than other programs.
 #[expect(clippy::disallowed_methods, reason = "a panic ends it in any case")]
 fn begin(name: &'static str) {
+    let _ = NAME.set(name);
     inherited::restore_sigpipe();
     // `println!` panics where standard output cannot be written.
     panic::set_hook(Box::new(move |panic| {
@@ -95,6 +99,43 @@ pub fn print(line: impl Display) -> Result<ExitCode, Failure> {
         .and_then(|mut stdout| stdout.write_all(format!("{line}\n").as_bytes()))
         .map_err(failed(Call::Stdout))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The text of a file in /proc.
+///
+/// # Errors
+/// As open(2) and read(2).
+pub fn read(path: &str) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(failed(Call::Proc(format!("read {path}"))))
+}
+
+/// Where a symbolic link in /proc points to.
+///
+/// # Errors
+/// As readlink(2).
+pub fn read_link(path: &str) -> Result<String, Failure> {
+    let link = fs::read_link(path)
+        .map_err(failed(Call::Proc(format!("readlink {path}"))))?;
+    Ok(link.display().to_string())
+}
+
+/// What /proc/self/status says behind `name`, with single spaces.
+///
+/// # Errors
+/// As [`read`].
+pub fn proc_status(name: &str) -> Result<String, Failure> {
+    Ok(kernel::words(&read("/proc/self/status")?, name).join(" "))
+}
+
+/// setdomainname(2), which nix lacks.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN, EINVAL for more than 64 bytes.
+#[expect(unsafe_code, reason = "nix has no setdomainname")]
+pub fn setdomainname(name: &str) -> nix::Result<()> {
+    // SAFETY: the kernel reads this many bytes and keeps no pointer.
+    let done = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    Errno::result(done).map(drop)
 }
 
 /// How a call ended, for a table: `done`, or the name of its error.
@@ -134,7 +175,8 @@ pub fn failed<E: Into<io::Error>>(
 impl Failure {
     /// Says it on standard error, and returns the status to end with. In a
     /// chain, the name in front says which link it was.
-    pub fn print(self, name: &str) -> u8 {
+    pub fn print(self) -> u8 {
+        let name = NAME.get().copied().unwrap_or_default();
         for message in self.messages {
             // Where nobody reads it, the status still says it.
             let _ = writeln!(io::stderr(), "{name}: {message}");

@@ -1,10 +1,9 @@
 //! What a demo prints without COMMAND: a table of what a process saw outside,
 //! inside and outside again, and whether that proves isolation.
 
-use std::fs;
 use std::process::ExitCode;
 
-use super::{Call, Failure, failed, print};
+use super::{Failure, print, read_link};
 
 /// A row of the table: a fact, how a process sees it, and what must hold.
 pub struct Row<'a> {
@@ -64,12 +63,7 @@ pub fn row<'a, O: Into<Outcome>>(
 /// The first row of each demo: which namespace a process is in. `kind` is its
 /// name in /proc/self/ns.
 pub fn namespace(fact: &'static str, kind: &'static str) -> Row<'static> {
-    let look = move || {
-        let path = format!("/proc/self/ns/{kind}");
-        let link = fs::read_link(&path);
-        let link = link.map_err(failed(Call::Proc(format!("readlink {path}"))));
-        Ok(link?.display().to_string())
-    };
+    let look = move || read_link(&format!("/proc/self/ns/{kind}"));
     row(fact, look, |it| it.inside != it.outside && it.stays())
 }
 
@@ -77,12 +71,8 @@ pub fn namespace(fact: &'static str, kind: &'static str) -> Row<'static> {
 ///
 /// # Errors
 /// The first row that cannot be seen: then there is no table.
-pub fn look<const N: usize>(rows: &[Row; N]) -> Result<[String; N], Failure> {
-    let mut seen = [const { String::new() }; N];
-    for (value, row) in seen.iter_mut().zip(rows) {
-        *value = (row.look)()?;
-    }
-    Ok(seen)
+pub fn look(rows: &[Row]) -> Result<Vec<String>, Failure> {
+    rows.iter().map(|row| (row.look)()).collect()
 }
 
 /// Prints the table. The status is 0 if all rows hold.
@@ -90,9 +80,9 @@ pub fn look<const N: usize>(rows: &[Row; N]) -> Result<[String; N], Failure> {
 /// # Errors
 /// 1 if a row does not hold, and 125 if one that might not hold could not be
 /// tried.
-pub fn verdict<const N: usize>(
-    rows: &[Row; N],
-    [outside, inside, again]: [&[String; N]; 3],
+pub fn verdict(
+    rows: &[Row],
+    [outside, inside, again]: [&[String]; 3],
 ) -> Result<ExitCode, Failure> {
     let widths = widths(outside.iter().chain(inside).chain(again));
     print(line(widths, ["", "outside", "inside", "outside again"]))?;

@@ -65,12 +65,6 @@ impl From<&str> for Call {
     }
 }
 
-impl From<String> for Call {
-    fn from(name: String) -> Call {
-        Call::Other(name)
-    }
-}
-
 /// The type of namespace that the flag makes, as /proc names it.
 pub fn kind(flag: CloneFlags) -> &'static str {
     match flag {

@@ -37,13 +37,13 @@ pub fn missing(flags: CloneFlags) -> Option<String> {
 
 /// ENOSPC of unshare: how to raise the limit. Of the six types two nest.
 pub fn exhausted(flags: CloneFlags) -> Option<String> {
-    let or_nested = match kind(flags) {
+    let kind = kind(flags);
+    let or_nested = match kind {
         "" => return None,
         "user" => " (or 33 are nested)",
         "pid" => " (or 32 are nested)",
         _ => "",
     };
-    let kind = kind(flags);
     Some(format!(
         "No {kind} namespace is left here{or_nested}: \
          sudo sysctl -w user.max_{kind}_namespaces=10000"

@@ -13,11 +13,11 @@ use nix::unistd::{getegid, geteuid, sethostname};
 
 use super::call::Call;
 use crate::link::kernel::{self, CAP_SYS_ADMIN, lacks, mounts, says};
+use crate::link::setdomainname;
 
 /// Does a seccomp filter answer instead of the kernel? Asked with arguments
 /// about which the kernel itself says another error: before it asks for any
 /// privilege, or where the caller has that.
-#[expect(unsafe_code, reason = "nix has no setdomainname")]
 pub fn filtered(call: &Call) -> bool {
     if kernel::status("Seccomp").concat() != "2" {
         return false;
@@ -32,12 +32,7 @@ pub fn filtered(call: &Call) -> bool {
             (mount(none, "", none, MsFlags::empty(), none), Errno::ENOENT)
         }
         Call::Sethostname => (sethostname(&long), Errno::EINVAL),
-        Call::Setdomainname => {
-            // SAFETY: the kernel reads at most these bytes, and keeps no
-            // pointer.
-            let said = unsafe { libc::setdomainname(long.as_ptr().cast(), 65) };
-            (Errno::result(said).map(drop), Errno::EINVAL)
-        }
+        Call::Setdomainname => (setdomainname(&long), Errno::EINVAL),
         _ => return false,
     };
     said != Err(by_kernel)
@@ -103,87 +98,64 @@ pub fn forbidden(call: &Call, errno: Errno) -> Option<String> {
     if let Call::Map(file) = call
         && let Some(advice) = map_refused(file, errno)
     {
-        return Some(advice);
+        return Some(advice.into());
     }
-    let root = began_as_root();
-    let sysctl = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
-    if !root && says(sysctl, "1") {
-        return Some(
-            "AppArmor restricts user namespaces here: sudo sysctl -w \
-             kernel.apparmor_restrict_unprivileged_userns=0"
-                .into(),
-        );
-    }
-    if let Some(profile) = apparmor() {
+    let restricts = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
+    let clone = "/proc/sys/kernel/unprivileged_userns_clone";
+    let advice = if !began_as_root() && says(restricts, "1") {
+        "AppArmor restricts user namespaces here: sudo sysctl -w \
+         kernel.apparmor_restrict_unprivileged_userns=0"
+    } else if let Some(profile) = apparmor() {
         return Some(format!(
             "AppArmor's profile {profile} may forbid it (is this a \
              container?): leave it, or start it with \
              `--security-opt apparmor=unconfined`"
         ));
-    }
-    if let Call::Unshare(CloneFlags::CLONE_NEWUSER) = call {
-        let clone = "/proc/sys/kernel/unprivileged_userns_clone";
-        if says(clone, "0") && (lacks(CAP_SYS_ADMIN) || !is_initial()) {
-            return Some(
-                "User namespaces are for root here: \
-                 sudo sysctl -w kernel.unprivileged_userns_clone=1"
-                    .into(),
-            );
-        }
-        if chrooted() {
-            return Some(
-                "No user namespace begins in a chroot: leave it".into(),
-            );
-        }
-        if !mapped("uid_map", geteuid().as_raw())
-            || !mapped("gid_map", getegid().as_raw())
-        {
-            return Some(
-                "Your uid or gid has no mapping in this user namespace: \
-                 see /proc/self/uid_map and gid_map"
-                    .into(),
-            );
-        }
-    }
-    None
+    } else if !matches!(call, Call::Unshare(CloneFlags::CLONE_NEWUSER)) {
+        return None;
+    } else if says(clone, "0") && (lacks(CAP_SYS_ADMIN) || !is_initial()) {
+        "User namespaces are for root here: \
+         sudo sysctl -w kernel.unprivileged_userns_clone=1"
+    } else if chrooted() {
+        "No user namespace begins in a chroot: leave it"
+    } else if !mapped("uid_map", geteuid().as_raw())
+        || !mapped("gid_map", getegid().as_raw())
+    {
+        "Your uid or gid has no mapping in this user namespace: \
+         see /proc/self/uid_map and gid_map"
+    } else {
+        return None;
+    };
+    Some(advice.into())
 }
 
 /// Why a map, or setgroups, could not be written. Until there is a map, the
 /// kernel says the overflow id for each id: what they were stands in auxv.
-fn map_refused(file: &str, errno: Errno) -> Option<String> {
-    let said = [geteuid().to_string(), getegid().to_string()];
-    let effective = ["Uid", "Gid"].map(|ids| kernel::status(ids).into_iter());
-    let known = effective.map(|mut ids| ids.nth(1));
-    if known.into_iter().zip(said).any(|(id, it)| id.is_some_and(|id| id != it))
-    {
-        return Some(
-            "Your uid is pretended (fakeroot?), and the kernel maps real ones \
-             only: call fakeroot inside, user-demo fakeroot COMMAND"
-                .into(),
-        );
-    }
-    if errno == Errno::EACCES && get_dumpable() == Ok(false) {
-        let differ = |real, effective| at_start(real) != at_start(effective);
-        let advice = if differ(AT_UID, AT_EUID) {
-            "Your real and effective uid differ, and so /proc/self is root's: \
-             setpriv --reuid=UID --keep-groups COMMAND makes them one"
-        } else if differ(AT_GID, AT_EGID) {
-            "Your real and effective gid differ, and so /proc/self is root's: \
-             setpriv --regid=GID --keep-groups COMMAND makes them one"
-        } else {
-            "This program's file cannot be read, or has capabilities, and so \
-             /proc/self is root's: see PR_SET_DUMPABLE in prctl(2)"
-        };
-        return Some(advice.into());
-    }
-    if began_as_root() && file == "uid_map" && errno == Errno::EPERM {
-        return Some(
-            "To map uid 0 takes CAP_SETFCAP since Linux 5.12, and this \
-             root lacks it (in a container: `--cap-add SETFCAP`)"
-                .into(),
-        );
-    }
-    None
+fn map_refused(file: &str, errno: Errno) -> Option<&'static str> {
+    let ids = [("Uid", geteuid().to_string()), ("Gid", getegid().to_string())];
+    let pretended = ids.iter().any(|(name, said)| {
+        kernel::status(name).get(1).is_some_and(|id| id != said)
+    });
+    let undumpable = errno == Errno::EACCES && get_dumpable() == Ok(false);
+    let differ = |real, effective| at_start(real) != at_start(effective);
+    Some(if pretended {
+        "Your uid is pretended (fakeroot?), and the kernel maps real ones \
+         only: call fakeroot inside, user-demo fakeroot COMMAND"
+    } else if undumpable && differ(AT_UID, AT_EUID) {
+        "Your real and effective uid differ, and so /proc/self is root's: \
+         setpriv --reuid=UID --keep-groups COMMAND makes them one"
+    } else if undumpable && differ(AT_GID, AT_EGID) {
+        "Your real and effective gid differ, and so /proc/self is root's: \
+         setpriv --regid=GID --keep-groups COMMAND makes them one"
+    } else if undumpable {
+        "This program's file cannot be read, or has capabilities, and so \
+         /proc/self is root's: see PR_SET_DUMPABLE in prctl(2)"
+    } else if began_as_root() && file == "uid_map" && errno == Errno::EPERM {
+        "To map uid 0 takes CAP_SETFCAP since Linux 5.12, and this \
+         root lacks it (in a container: `--cap-add SETFCAP`)"
+    } else {
+        return None;
+    })
 }
 
 /// The AppArmor profile that confines this process.
