@@ -76,7 +76,7 @@ fn model(
 #[test]
 fn model_predicts_which_maps_are_accepted() {
     let machine = fresh_machine();
-    machine.put("maps");
+    machine.put("/tmp/maps");
     let status = machine.sh(Root, "grep CapPrm /proc/self/status");
     let (_, caps) = status.trim_end().split_once('\t').expect("CapPrm");
     let all = u64::from_str_radix(caps, 16).expect("capabilities");

@@ -226,7 +226,7 @@ fn walks() -> u64 {
 #[test]
 fn model_predicts_what_the_kernel_does() {
     let machine = fresh_machine();
-    machine.put("mounts");
+    machine.put("/tmp/mounts");
     let perform = |walks: &[_]| performed(&machine, walks);
 
     // Vendors backport, so the kernel is asked what it is like.

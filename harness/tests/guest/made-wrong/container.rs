@@ -1,65 +1,30 @@
 //! `container MISTAKE COMMAND [ARG]...`: a container of which `check` finds
-//! nothing wrong, with one mistake. `good` is none. Built by rustc alone, so the
-//! C library's functions are declared here.
+//! nothing wrong, with one mistake. `good` is none.
 
-use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
 use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read};
+use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command, exit};
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
-use std::{env, ptr};
+use std::{env, mem};
 
-unsafe extern "C" {
-    fn syscall(number: c_long, ...) -> c_long;
-    fn mount(
-        source: *const c_char,
-        target: *const c_char,
-        kind: *const c_char,
-        flags: c_ulong,
-        data: *const c_void,
-    ) -> c_int;
-    fn umount2(target: *const c_char, flags: c_int) -> c_int;
-    fn unshare(flags: c_int) -> c_int;
-    fn chroot(path: *const c_char) -> c_int;
-    fn sethostname(name: *const c_char, length: usize) -> c_int;
-    fn setresuid(real: u32, effective: u32, saved: u32) -> c_int;
-    fn setresgid(real: u32, effective: u32, saved: u32) -> c_int;
-    fn prctl(option: c_int, ...) -> c_int;
-    fn signal(number: c_int, handler: usize) -> usize;
-    fn kill(pid: c_int, number: c_int) -> c_int;
-    fn fork() -> c_int;
-    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
-    fn setsid() -> c_int;
-    fn dup2(from: c_int, to: c_int) -> c_int;
-    fn flock(fd: c_int, operation: c_int) -> c_int;
-    fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
-    fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
-}
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{
+    SigHandler,
+    Signal::{self, SIGHUP, SIGINT, SIGKILL, SIGTERM},
+    signal,
+};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{self, Gid, Pid, Uid};
 
-const NEWNS: c_int = 0x2_0000;
-const NEWPID: c_int = 0x2000_0000;
-const NEWUSER: c_int = 0x1000_0000;
-const NEWUTS_IPC_NET: c_int = 0x400_0000 | 0x800_0000 | 0x4000_0000;
-
-const HUP: c_int = 1;
-const INT: c_int = 2;
-const KILL: c_int = 9;
-const TERM: c_int = 15;
-const CHLD: c_int = 17;
-const IGNORE: usize = 1;
-
-const BIND: c_ulong = 0x1000;
-const REC: c_ulong = 0x4000;
-const PRIVATE: c_ulong = 0x4_0000;
-const DETACH: c_int = 2;
-
-const ARM: bool = cfg!(target_arch = "aarch64");
-const CLONE: c_long = if ARM { 220 } else { 56 };
-const PIVOT_ROOT: c_long = if ARM { 41 } else { 155 };
-const PDEATHSIG: c_int = 1;
+use super::{child, clone};
 
 /// The one mistake.
 struct Mistake(String);
@@ -70,20 +35,19 @@ impl Mistake {
     }
 }
 
-fn main() {
-    let mut argv: Vec<String> = env::args().skip(1).collect();
+pub fn main(mut argv: Vec<String>) -> u8 {
     let mistake = Mistake(argv.remove(0));
-    exit(outside(&mistake, &argv));
+    outside(&mistake, &argv)
 }
 
 /// PREFIX itself: starts the init, passes signals to it, and ends as it does.
-fn outside(mistake: &Mistake, argv: &[String]) -> c_int {
+fn outside(mistake: &Mistake, argv: &[String]) -> u8 {
     let id = process::id();
     let file = format!("/run/container.{id}");
-    let lock = File::open("/etc/hostname").expect("a file");
-    if mistake.is("one at a time") {
-        checked("flock", unsafe { flock(lock.as_raw_fd(), 2 | 4) });
-    }
+    let _lock = mistake.is("one at a time").then(|| {
+        let file = File::open("/etc/hostname").expect("a file");
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("a lock")
+    });
     if mistake.is("name before the namespace") {
         rename();
     }
@@ -94,30 +58,38 @@ fn outside(mistake: &Mistake, argv: &[String]) -> c_int {
         println!("{argv:?}");
     }
     let (mut go, gone) = io::pipe().expect("a pipe");
-    let mut flags = NEWNS | NEWUTS_IPC_NET | NEWPID | NEWUSER | CHLD;
+    let mut flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWUSER;
     if mistake.is("unshare without fork") {
-        flags &= !NEWPID;
+        flags.remove(CloneFlags::CLONE_NEWPID);
     }
-    // Like fork(2), but the child is in new namespaces.
-    let child = unsafe { syscall(CLONE, flags as c_long, 0, 0, 0, 0) } as c_int;
-    checked("clone", child);
-    if child == 0 {
-        drop(gone);
+    let child = clone(flags, || {
+        unistd::close(gone.as_raw_fd()).expect("close");
         // The maps are written when the other end is closed.
         let _ = go.read(&mut [0]);
-        exit(init(mistake, argv));
-    }
-    CHILD.store(child, SeqCst);
-    for number in [HUP, INT, TERM] {
-        let handler = match mistake.0.as_str() {
-            name if name.starts_with("SIGTERM is not") && number == TERM => {
-                IGNORE
-            }
-            "a session of its own" if number == HUP => IGNORE,
-            "SIGTERM is answered by SIGKILL" => end as *const () as usize,
-            _ => pass_on as *const () as usize,
-        };
-        unsafe { signal(number, handler) };
+        init(mistake, argv)
+    });
+    CHILD.store(child.as_raw(), SeqCst);
+    for number in [SIGHUP, SIGINT, SIGTERM] {
+        on(
+            number,
+            match mistake.0.as_str() {
+                name if name.starts_with("SIGTERM is not")
+                    && number == SIGTERM =>
+                {
+                    SigHandler::SigIgn
+                }
+                "a session of its own" if number == SIGHUP => {
+                    SigHandler::SigIgn
+                }
+                "SIGTERM is answered by SIGKILL" => SigHandler::Handler(end),
+                _ => SigHandler::Handler(pass_on),
+            },
+        );
     }
     if mistake.is("takes an interface") {
         let child = child.to_string();
@@ -165,16 +137,16 @@ fn outside(mistake: &Mistake, argv: &[String]) -> c_int {
 
 /// The other side of the clone. It is PID 1, collects what ends, and ends with
 /// COMMAND.
-fn init(mistake: &Mistake, argv: &[String]) -> c_int {
-    for set in [setresgid, setresuid] {
-        checked("root", unsafe { set(0, 0, 0) });
-    }
+fn init(mistake: &Mistake, argv: &[String]) -> u8 {
+    let (root, group) = (Uid::from_raw(0), Gid::from_raw(0));
+    unistd::setresgid(group, group, group).expect("group 0");
+    unistd::setresuid(root, root, root).expect("root");
     // Cleared by setresuid(2), so it comes after that.
     if !mistake.is("no SIGKILL for the child") {
-        checked("prctl", unsafe { prctl(PDEATHSIG, KILL) });
+        set_pdeathsig(SIGKILL).expect("prctl");
     }
     if mistake.is("a session of its own") {
-        unsafe { setsid() };
+        unistd::setsid().expect("setsid");
     }
     rename();
     if !mistake.is("lo is down") {
@@ -184,26 +156,20 @@ fn init(mistake: &Mistake, argv: &[String]) -> c_int {
     if mistake.is("COMMAND is PID 1") {
         run(mistake, argv);
     }
-    let command = unsafe { fork() };
-    checked("fork", command);
-    if command == 0 {
-        run(mistake, argv);
-    }
-    CHILD.store(command, SeqCst);
-    for number in [HUP, INT, TERM] {
-        unsafe { signal(number, pass_on as *const () as usize) };
+    let command = child(|| run(mistake, argv));
+    CHILD.store(command.as_raw(), SeqCst);
+    for number in [SIGHUP, SIGINT, SIGTERM] {
+        on(number, SigHandler::Handler(pass_on));
     }
     if mistake.is("orphans stay") {
         return wait(command);
     }
     let mut end = None;
     loop {
-        let mut status = 0;
-        match unsafe { waitpid(-1, &mut status, 0) } {
-            pid if pid == command => end = Some(status_of(status)),
-            -1 if interrupted() => {}
-            -1 => return end.unwrap_or(125),
-            _ => {}
+        match waitpid(None, None) {
+            Ok(it) if it.pid() == Some(command) => end = Some(status_of(it)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return end.unwrap_or(125),
         }
         if let Some(end) = end
             && !mistake.is("waits for all")
@@ -216,18 +182,19 @@ fn init(mistake: &Mistake, argv: &[String]) -> c_int {
 /// Becomes COMMAND.
 fn run(mistake: &Mistake, argv: &[String]) -> ! {
     if mistake.is("unshare without fork") {
-        checked("unshare", unsafe { unshare(NEWPID) });
+        unshare(CloneFlags::CLONE_NEWPID).expect("unshare");
         // No PID namespace ends it.
-        checked("prctl", unsafe { prctl(PDEATHSIG, KILL) });
+        set_pdeathsig(SIGKILL).expect("prctl");
     }
     if mistake.is("descriptor 3") {
-        checked("dup2", unsafe { dup2(0, 3) });
+        // SAFETY: nothing else of this process is open there.
+        mem::forget(unsafe { unistd::dup2_raw(io::stdin(), 3) });
     }
     if mistake.is("SIGINT is ignored") {
-        unsafe { signal(INT, IGNORE) };
+        on(SIGINT, SigHandler::SigIgn);
     }
     if mistake.is("errors are output") {
-        checked("dup2", unsafe { dup2(1, 2) });
+        unistd::dup2_stderr(io::stdout()).expect("dup2");
     }
     let error = Command::new(&argv[0]).args(&argv[1..]).exec();
     if mistake.is("no word of errors") {
@@ -243,8 +210,9 @@ fn new_root(mistake: &Mistake) {
     // right there.
     let no_proc = mistake.is("/proc is the outside's")
         || mistake.is("unshare without fork");
-    at("", "/", "", REC | PRIVATE);
-    at("tmpfs", "/mnt", "tmpfs", 0);
+    let (none, bind) = (MsFlags::empty(), MsFlags::MS_BIND);
+    at("", "/", "", MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    at("tmpfs", "/mnt", "tmpfs", none);
     env::set_current_dir("/mnt").expect("the new root");
     for dir in ["usr", "etc", "proc", "sys", "dev", "run", "tmp", "old"] {
         fs::create_dir(dir).expect("a folder");
@@ -252,113 +220,104 @@ fn new_root(mistake: &Mistake) {
     for name in ["bin", "sbin", "lib", "lib64"] {
         symlink(format!("usr/{name}"), name).expect("a link");
     }
-    at("/usr", "usr", "", BIND);
-    at("/etc", "etc", "", BIND);
+    at("/usr", "usr", "", bind);
+    at("/etc", "etc", "", bind);
     File::create("dev/null").expect("a file");
     if !mistake.is("/dev/null is a file") {
-        at("/dev/null", "dev/null", "", BIND);
+        at("/dev/null", "dev/null", "", bind);
     }
     fs::create_dir("dev/mqueue").expect("a folder");
     match mistake.is("/dev/mqueue is bound") {
-        true => at("/dev/mqueue", "dev/mqueue", "", BIND),
-        false => at("mqueue", "dev/mqueue", "mqueue", 0),
+        true => at("/dev/mqueue", "dev/mqueue", "", bind),
+        false => at("mqueue", "dev/mqueue", "mqueue", none),
     }
     match mistake.is("/sys is bound") {
-        true => at("/sys", "sys", "", BIND | REC),
-        false => at("sysfs", "sys", "sysfs", 0),
+        true => at("/sys", "sys", "", bind | MsFlags::MS_REC),
+        false => at("sysfs", "sys", "sysfs", none),
     }
     match no_proc {
-        true => at("/proc", "proc", "", BIND | REC),
-        false => at("proc", "proc", "proc", 0),
+        true => at("/proc", "proc", "", bind | MsFlags::MS_REC),
+        false => at("proc", "proc", "proc", none),
     }
     if mistake.is("chroot") {
-        checked("chroot", unsafe { chroot(text(".").as_ptr()) });
+        unistd::chroot(".").expect("chroot");
         return;
     }
-    let (new, old) = (text("."), text("old"));
-    let done = unsafe { syscall(PIVOT_ROOT, new.as_ptr(), old.as_ptr()) };
-    checked("pivot_root", done as c_int);
+    unistd::pivot_root(".", "old").expect("pivot_root");
     env::set_current_dir("/").expect("the new root");
     if !mistake.is("the old root stays") {
-        checked("umount", unsafe { umount2(text("old").as_ptr(), DETACH) });
+        umount2("old", MntFlags::MNT_DETACH).expect("umount");
     }
 }
 
 fn rename() {
-    let done = unsafe { sethostname(text("container").as_ptr(), 9) };
-    checked("sethostname", done);
+    unistd::sethostname("container").expect("sethostname");
 }
 
 /// Sets the flag IFF_UP of `lo`: netdevice(7).
 fn lo_up() {
-    const SET_FLAGS: c_ulong = 0x8914;
-    const UP: u8 = 1;
-    let mut request = [0_u8; 40];
-    request[..2].copy_from_slice(b"lo");
-    request[16] = UP;
-    let socket = unsafe { socket(2, 2 | 0o2000000, 0) };
-    checked("socket", socket);
-    checked("lo", unsafe { ioctl(socket, SET_FLAGS, request.as_ptr()) });
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    // SAFETY: an ifreq may be all zero, and the kernel keeps no pointer to it.
+    let done = unsafe {
+        let mut lo: libc::ifreq = mem::zeroed();
+        lo.ifr_name[..2].copy_from_slice(&[b'l' as _, b'o' as _]);
+        lo.ifr_ifru.ifru_flags = libc::IFF_UP as i16;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &lo)
+    };
+    Errno::result(done).expect("lo");
 }
 
 /// A process that removes the cgroup as soon as the pipe is closed, which it is
 /// also if PREFIX is killed, and all in it have ended.
-fn remove_later(cgroup: String) -> (c_int, PipeWriter) {
+fn remove_later(cgroup: String) -> (Pid, PipeWriter) {
     let (mut open, close) = io::pipe().expect("a pipe");
-    let child = unsafe { fork() };
-    if child == 0 {
-        drop(close);
-        unsafe { setsid() };
+    let child = child(|| {
+        unistd::close(close.as_raw_fd()).expect("close");
+        unistd::setsid().expect("setsid");
         let _ = open.read(&mut [0]);
         while fs::remove_dir(&cgroup).is_err() {
             std::thread::yield_now();
         }
-        exit(0);
-    }
+        0
+    });
     (child, close)
 }
 
 static CHILD: AtomicI32 = AtomicI32::new(0);
 
-extern "C" fn pass_on(number: c_int) {
-    unsafe { kill(CHILD.load(SeqCst), number) };
+extern "C" fn pass_on(number: i32) {
+    // SAFETY: two numbers; a handler may call it.
+    unsafe { libc::kill(CHILD.load(SeqCst), number) };
 }
 
-extern "C" fn end(_: c_int) {
-    unsafe { kill(CHILD.load(SeqCst), KILL) };
+extern "C" fn end(_: i32) {
+    pass_on(libc::SIGKILL);
+}
+
+fn on(number: Signal, handler: SigHandler) {
+    // SAFETY: the handlers above call nothing that they must not call.
+    unsafe { signal(number, handler) }.expect("signal");
 }
 
 /// Waits for the end of a child: its status, or 128+N if signal N ended it.
-fn wait(child: c_int) -> c_int {
-    let mut status = 0;
-    while unsafe { waitpid(child, &mut status, 0) } < 0 {
-        assert!(interrupted(), "waitpid");
-    }
-    status_of(status)
-}
-
-fn status_of(status: c_int) -> c_int {
-    match status & 0x7f {
-        0 => status >> 8 & 0xff,
-        number => 128 + number,
+fn wait(child: Pid) -> u8 {
+    loop {
+        match waitpid(child, None) {
+            Err(Errno::EINTR) => {}
+            status => return status_of(status.expect("waitpid")),
+        }
     }
 }
 
-fn interrupted() -> bool {
-    io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+fn status_of(status: WaitStatus) -> u8 {
+    match status {
+        WaitStatus::Exited(_, status) => status as u8,
+        WaitStatus::Signaled(_, number, _) => 128 + number as u8,
+        _ => panic!("{status:?}"),
+    }
 }
 
-fn at(source: &str, target: &str, kind: &str, flags: c_ulong) {
-    let [from, to, kind] = [source, target, kind].map(text);
-    let (from, to, kind) = (from.as_ptr(), to.as_ptr(), kind.as_ptr());
-    let done = unsafe { mount(from, to, kind, flags, ptr::null()) };
-    checked(&format!("mount {target}"), done);
-}
-
-fn text(text: &str) -> CString {
-    CString::new(text).expect("no zero byte")
-}
-
-fn checked(call: &str, done: c_int) {
-    assert!(done >= 0, "{call}: {}", io::Error::last_os_error());
+fn at(source: &str, target: &str, kind: &str, flags: MsFlags) {
+    let done = mount(Some(source), target, Some(kind), flags, None::<&str>);
+    done.unwrap_or_else(|error| panic!("mount {target}: {error}"));
 }
