@@ -17,11 +17,10 @@ mod terminal;
 mod text;
 mod translation;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 use std::{env, fs, thread};
 
-use same::Same;
 use text::{Block, Kind, Page};
 
 /// Blocks that are not run: page, first line, and the reason.
@@ -89,6 +88,36 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
+/// The files of the checkout, by their paths from the workspace.
+fn files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut dirs = vec![workspace().to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).expect("a folder").flatten() {
+            let (path, kind) = (entry.path(), entry.file_type());
+            let kind = kind.expect("its type");
+            let name = entry.file_name();
+            if kind.is_dir() && name != "target" && name != ".git" {
+                dirs.push(path);
+            } else if kind.is_file() {
+                let path = path.strip_prefix(workspace()).expect("below");
+                files.push(path.to_path_buf());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The demos' examples: the files of their programs.
+fn examples() -> Vec<PathBuf> {
+    let mut files = files();
+    files.retain(|it| {
+        it.components().nth(1) == Some(Component::Normal("examples".as_ref()))
+    });
+    files
+}
+
 /// The text of a file of the workspace.
 fn text_of(path: impl AsRef<Path>) -> String {
     let text = fs::read_to_string(workspace().join(&path));
@@ -118,10 +147,8 @@ fn pages_show_what_a_terminal_shows() {
                 let text = page.with(&seen);
                 fs::write(workspace().join(&path), &text).expect("a page");
                 if let Some(path) = translation::chinese(&path) {
-                    let old = text_of(&path);
-                    let new = translation::with_blocks(&text, &old);
-                    fs::write(workspace().join(path), new.unwrap_or(old))
-                        .expect("a page");
+                    let text = translation::with_blocks(&text, &text_of(&path));
+                    fs::write(workspace().join(path), text).expect("a page");
                 }
             } else {
                 wrong.lock().expect("text").push_str(&complaint);
@@ -150,10 +177,9 @@ fn typed(path: &Path, page: &Page) -> (Vec<Block>, String) {
     let mut complaint = String::new();
     let mut seen = Vec::new();
     for block in page.sessions() {
-        let mut same = Same::default();
         let real = match block.is_for_this_machine() {
             true => terminal::here(block),
-            false => terminal::session(&mut machine, block, &mut same),
+            false => terminal::session(&mut machine, block),
         };
         let (path, line) = (path.display(), block.line);
         match real {
@@ -337,26 +363,17 @@ fn every_claim_that_a_page_names_exists() {
 /// learned, and is short.
 #[test]
 fn every_example_is_named_on_its_page() {
-    let mut named = 0;
-    let front = text_of("README.md");
-    for path in pages() {
-        let folder = workspace().join(&path);
-        let folder = folder.parent().expect("a folder").to_path_buf();
-        let page = text_of(&path);
-        for file in fs::read_dir(folder.join("examples")).into_iter().flatten()
-        {
-            let file = file.expect("an entry").path();
-            let name = file.file_stem().expect("a name").to_string_lossy();
-            assert!(page.contains(&format!("`{name}`")), "{name}: {path:?}");
-            assert!(
-                front.contains(&format!("`{name}`")),
-                "{name}: not on the front page"
-            );
-            let program = fs::read_to_string(&file).expect("an example");
-            assert!(program.contains("learned("), "{name}: no lesson");
-            assert!(program.lines().count() <= 80, "{name}: too long");
-            named += 1;
+    let examples = examples();
+    assert!(!examples.is_empty(), "there is no example");
+    for file in examples {
+        let demo = file.ancestors().nth(2).expect("a demo");
+        let name = file.file_stem().expect("a name").to_string_lossy();
+        for page in [&demo.join("README.md"), Path::new("README.md")] {
+            let is_named = text_of(page).contains(&format!("`{name}`"));
+            assert!(is_named, "{name}: not on {}", page.display());
         }
+        let program = text_of(&file);
+        assert!(program.contains("learned("), "{name}: no lesson");
+        assert!(program.lines().count() <= 80, "{name}: too long");
     }
-    assert!(named > 0, "there is no example");
 }

@@ -10,79 +10,27 @@
 //! comment `<!-- English only -->` has no translation.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use super::workspace;
+use super::text::{Section, sections, with_others};
+use super::{examples, files, workspace};
 
 const CHINESE: &str = ".zh-CN.md";
-
-/// A heading, and everything below it up to the next one.
-#[derive(Debug, Default)]
-struct Section {
-    /// The heading's line, without the `#`s.
-    name: String,
-    /// The number of `#`s.
-    level: usize,
-    /// The hash in the comment below the heading.
-    translates: Option<String>,
-    english_only: bool,
-    /// All of it, with the heading.
-    text: String,
-    /// Its lines without the heading, the comment and the blocks.
-    prose: Vec<String>,
-    /// Its blocks, each from fence to fence.
-    blocks: Vec<String>,
-}
-
-fn sections(text: &str) -> Vec<Section> {
-    let mut sections: Vec<Section> = Vec::new();
-    let mut block: Option<String> = None;
-    for line in text.lines() {
-        let level = line.bytes().take_while(|it| *it == b'#').count();
-        if block.is_none() && level > 0 && line[level..].starts_with(' ') {
-            let name = line[level..].trim().into();
-            sections.push(Section { name, level, ..Section::default() });
-        }
-        let Some(section) = sections.last_mut() else { continue };
-        section.text += &format!("{line}\n");
-        let fence = line.starts_with("```");
-        if let Some(inner) = block.take() {
-            let inner = format!("{inner}{line}\n");
-            match fence {
-                true => section.blocks.push(inner),
-                false => block = Some(inner),
-            }
-        } else if fence {
-            block = Some(format!("{line}\n"));
-            // The block's place in the prose counts, too.
-            section.prose.push("```".into());
-        } else if let Some(hash) = marker(line) {
-            section.translates = Some(hash.into());
-        } else if line == "<!-- English only -->" {
-            section.english_only = true;
-        } else if section.text.lines().count() > 1 {
-            section.prose.push(line.into());
-        }
-    }
-    sections
-}
 
 /// The sections that have a translation.
 fn translated(text: &str) -> Vec<Section> {
     let mut sections = sections(text);
-    sections.retain(|section| !section.english_only);
+    let english_only = "<!-- English only -->".to_string();
+    sections.retain(|it| !it.comments.contains(&english_only));
     sections
 }
 
-/// The hash in such a comment.
-fn marker(line: &str) -> Option<&str> {
-    line.strip_prefix("<!-- en: ")?.strip_suffix(" -->")
-}
-
 impl Section {
-    /// The hash (FNV-1a) of the heading and the prose. The blocks are compared
-    /// themselves, and a change in them needs no new translation.
+    /// The hash (FNV-1a) of the heading and the prose, in such a comment. The
+    /// blocks are compared themselves, and a change in them needs no new
+    /// translation.
     fn hash(&self) -> String {
         let words = self.prose.iter().flat_map(|line| line.split_whitespace());
         let mut hash: u32 = 0x811c_9dc5;
@@ -91,7 +39,7 @@ impl Section {
                 hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
             }
         }
-        format!("{hash:08x}")
+        format!("<!-- en: {hash:08x} -->")
     }
 
     fn rows(&self) -> usize {
@@ -99,12 +47,11 @@ impl Section {
     }
 
     /// The examples that the section names in code spans.
-    fn examples(&self, all: &BTreeSet<String>) -> Vec<String> {
+    fn examples<'a>(&self, all: &'a [PathBuf]) -> BTreeSet<&'a OsStr> {
         let text = self.prose.join(" ");
-        let code = text.split('`').skip(1).step_by(2);
-        let named = code.filter(|code| all.contains(*code));
-        let named: BTreeSet<&str> = named.collect();
-        named.into_iter().map(String::from).collect()
+        let code: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+        let names = all.iter().filter_map(|it| it.file_stem());
+        names.filter(|it| code.iter().any(|code| it == code)).collect()
     }
 
     fn links(&self) -> Vec<&str> {
@@ -135,23 +82,8 @@ impl Section {
 
 /// All pages of this repository, by their paths from the workspace.
 pub fn all_pages() -> Vec<PathBuf> {
-    let mut pages = Vec::new();
-    let mut dirs = vec![workspace().to_path_buf()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            let name = path.file_name().expect("a name").to_string_lossy();
-            if path.is_dir() {
-                if !name.starts_with('.') && name != "target" {
-                    dirs.push(path);
-                }
-            } else if name.ends_with(".md") {
-                let path = path.strip_prefix(workspace()).expect("below");
-                pages.push(path.to_path_buf());
-            }
-        }
-    }
-    pages.sort();
+    let mut pages = files();
+    pages.retain(|it| it.extension().is_some_and(|end| end == "md"));
     pages
 }
 
@@ -171,15 +103,6 @@ pub fn chinese(page: &Path) -> Option<PathBuf> {
     workspace().join(&page).is_file().then_some(page)
 }
 
-/// The names of all examples.
-fn examples() -> BTreeSet<String> {
-    let dirs = fs::read_dir(workspace()).expect("a folder").flatten();
-    let files = dirs.flat_map(|dir| fs::read_dir(dir.path().join("examples")));
-    let names = files.flatten().flatten().map(|file| file.path());
-    let names = names.filter_map(|it| Some(it.file_stem()?.to_str()?.into()));
-    names.collect()
-}
-
 /// The target of a link: an address, a file, or a page, for which it is the
 /// English page and the number of the heading.
 fn target(root: &Path, page: &Path, link: &str) -> Result<String, String> {
@@ -187,24 +110,16 @@ fn target(root: &Path, page: &Path, link: &str) -> Result<String, String> {
         return Ok(link.into());
     }
     let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-    let mut path = match file {
+    let path = match file {
         "" => page.to_path_buf(),
-        _ => page.parent().unwrap_or(Path::new("")).join(file),
+        _ => page.parent().expect("a folder").join(file),
     };
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => drop(clean.pop()),
-            part => clean.push(part),
-        }
-    }
-    path = clean;
-    if !root.join(&path).exists() {
-        return Err(format!("{}: {link} leads nowhere", page.display()));
-    }
+    let path = root.join(path).canonicalize();
+    let path =
+        path.map_err(|_| format!("{}: {link} leads nowhere", page.display()))?;
     let mut at = english(&path).display().to_string();
     if !anchor.is_empty() {
-        let text = read(root, &path);
+        let text = fs::read_to_string(&path).expect("a page");
         let is_it = |it: &Section| slug(&it.name) == anchor;
         if !sections(&text).iter().any(is_it) {
             let page = page.display();
@@ -231,32 +146,30 @@ fn slug(heading: &str) -> String {
 fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
     let [ours, theirs] =
         [page, translation].map(|it| translated(&read(root, it)));
-    let mut wrong = Vec::new();
-    let names = examples();
-    let own = english(page).display().to_string();
-    let levels = |it: &[Section]| it.iter().map(|it| it.level).collect();
-    let [here, there]: [Vec<usize>; 2] = [levels(&ours), levels(&theirs)];
-    if here != there {
-        let first = here.iter().zip(&there).position(|(a, b)| a != b);
-        let first = first.unwrap_or(here.len().min(there.len()));
+    let same = ours.iter().zip(&theirs);
+    let same = same.take_while(|(a, b)| a.level == b.level).count();
+    if same < ours.len().max(theirs.len()) {
         let name = |it: &[Section]| {
-            it.get(first).map_or("nothing", |it| &it.name).to_string()
+            it.get(same).map_or("nothing", |it| &it.name).to_string()
         };
         return vec![format!(
             "its headings differ: {} in English, here {}; the first is \"{}\" \
              in English, here \"{}\"",
-            here.len(),
-            there.len(),
+            ours.len(),
+            theirs.len(),
             name(&ours),
             name(&theirs)
         )];
     }
+    let mut wrong = Vec::new();
+    let names = examples();
+    let own = target(root, page, "").expect("the page");
     for (here, there) in ours.iter().zip(&theirs) {
         let mut complain = |what: String| {
             wrong.push(format!("\"{}\" ({}): {what}", here.name, there.name));
         };
         let hash = here.hash();
-        if there.translates.as_ref() != Some(&hash) {
+        if !there.comments.contains(&hash) {
             complain("the English has changed: translate it anew".into());
         }
         if here.blocks.len() != there.blocks.len() {
@@ -306,44 +219,29 @@ fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
 
 /// The translation with the hashes of the page as it is now.
 fn with_hashes(page: &str, translation: &str) -> String {
-    let hashes: Vec<String> =
-        translated(page).iter().map(Section::hash).collect();
-    let mut hashes = hashes.iter();
+    let mut hashes = translated(page).into_iter().map(|it| it.hash());
     let mut text = String::new();
-    let mut in_block = false;
-    for line in translation.lines() {
-        in_block ^= line.starts_with("```");
-        if marker(line).is_some() && !in_block {
-            continue;
-        }
-        text += &format!("{line}\n");
-        let level = line.bytes().take_while(|it| *it == b'#').count();
-        if level > 0 && line[level..].starts_with(' ') && !in_block {
-            let hash = hashes.next().map_or("none", |it| it);
-            text += &format!("<!-- en: {hash} -->\n");
-        }
+    for section in sections(translation) {
+        let mut lines = section.text.split_inclusive('\n');
+        text.extend(lines.next());
+        text += &hashes.next().unwrap_or("<!-- en: none -->".into());
+        text += "\n";
+        text.extend(lines.filter(|it| !it.starts_with("<!-- en: ")));
     }
     text
 }
 
 /// The translation with the blocks of its page, if both have the same number.
-pub fn with_blocks(page: &str, translation: &str) -> Option<String> {
-    let blocks = |text| -> Vec<String> {
-        translated(text).into_iter().flat_map(|it| it.blocks).collect()
-    };
+pub fn with_blocks(page: &str, translation: &str) -> String {
+    let blocks = |text| translated(text).into_iter().flat_map(|it| it.blocks);
     let (ours, theirs) = (blocks(page), blocks(translation));
+    let theirs: Vec<String> = theirs.collect();
+    let ours: Vec<String> = ours.collect();
     if ours.len() != theirs.len() {
-        return None;
+        return translation.into();
     }
-    let mut text = String::new();
-    let mut rest = translation;
-    for (here, there) in ours.iter().zip(&theirs) {
-        let at = rest.find(&**there)?;
-        text += &rest[..at];
-        text += here;
-        rest = &rest[at + there.len()..];
-    }
-    Some(text + rest)
+    let theirs = theirs.iter().map(String::as_str);
+    with_others(translation, theirs.zip(ours))
 }
 
 /// Each translation has what its page has, and no section is out of date.
@@ -435,6 +333,6 @@ fn translation_that_differs_in_one_place_is_noticed() {
         ["\"f\" (f): the English has changed: translate it anew"]
     );
     let blessed = page.replace("\ne\n", "\nE\n");
-    let copied = with_blocks(&blessed, &right).expect("as many blocks");
+    let copied = with_blocks(&blessed, &right);
     assert_eq!(compare(&blessed, &copied), [""; 0]);
 }
