@@ -106,11 +106,12 @@ fn model_predicts_which_maps_are_accepted() {
     for (creator, writer) in writers {
         let user = |(uid, caps)| format!("{uid}:{caps}");
         let writer = writer.map_or("inside".into(), user);
+        input += &format!("{}\t{writer}", user(creator));
         for map in &maps {
             let map = map.iter().map(|(a, b, n)| format!("{a} {b} {n};"));
-            let map: String = map.collect();
-            input += &format!("{} {writer} {map}\n", user(creator));
+            input += &format!("\t{}", map.collect::<String>());
         }
+        input += "\n";
     }
     let output = machine.run(Root, ["/tmp/maps"], input.as_bytes());
     let output = output.assert().success().get_output().stdout.clone();

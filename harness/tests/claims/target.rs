@@ -5,23 +5,17 @@ use std::fmt::Write;
 use std::process::Output;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use harness::User;
 use harness::{Vm, printable};
 
 use crate::common::{NO_VERDICT, harness, name_broken_claims};
-pub use crate::common::{Reader, Root};
+pub use crate::common::{Reader, Root, patience};
 
 /// The users who try a claim. They share its machine, and the one without
 /// privilege comes first.
 pub const USERS: [User; 2] = [Reader, Root];
-
-/// How long a command of a claim may take. Even on a busy machine none takes a
-/// tenth of this.
-pub fn patience() -> Duration {
-    harness::patience(Duration::from_secs(60))
-}
 
 /// Waits until this is so. If it is not in time, it panics with these words.
 #[track_caller]

@@ -1,8 +1,8 @@
-//! Writes maps of uids, as `claims/maps.rs` says, one a line: the uid and the
-//! capabilities of who creates the user namespace, and of who writes the map
-//! (`inside`: the creator himself, from inside), and the map's lines. It prints
-//! for each how the write ended: 0, or its errno. A map that is refused leaves
-//! no trace, so the next one is written in the same namespace.
+//! Writes maps of uids, as `claims/maps.rs` says. Each line has, between tabs,
+//! the uid and the capabilities of who creates the user namespace, those of who
+//! writes the map (`inside`: the creator himself, from inside), and the maps. It
+//! prints for each how the write ended: 0, or its errno. A map that is refused
+//! leaves no trace, so the next one is written in the same namespace.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, Read, Write};
@@ -41,7 +41,7 @@ fn wait(pid: Pid) {
 }
 
 /// Writes maps until one is accepted. Sends a byte for each.
-fn write(file: &str, maps: &[String], mut results: &io::PipeWriter) {
+fn write(file: &str, maps: &[&str], mut results: &io::PipeWriter) {
     for map in maps {
         let file = OpenOptions::new().write(true).open(file);
         let mut file = file.expect("a map");
@@ -57,7 +57,7 @@ fn write(file: &str, maps: &[String], mut results: &io::PipeWriter) {
 }
 
 /// The same in a new user namespace. Returns the results.
-fn attempt(creator: &str, writer: &str, maps: &[String]) -> Vec<u8> {
+fn attempt(creator: &str, writer: &str, maps: &[&str]) -> Vec<u8> {
     let (mut results, to_results) = io::pipe().expect("a pipe");
     let (made, to_made) = io::pipe().expect("a pipe");
     let (end, to_end) = io::pipe().expect("a pipe");
@@ -93,21 +93,13 @@ fn attempt(creator: &str, writer: &str, maps: &[String]) -> Vec<u8> {
 }
 
 pub fn main() -> u8 {
-    let mut groups: Vec<(String, String, Vec<String>)> = Vec::new();
     for line in io::stdin().lock().lines() {
-        let line = line.expect("a line");
-        let (creator, rest) = line.split_once(' ').expect("a writer");
-        let (writer, map) = rest.split_once(' ').expect("a map");
-        let map = map.replace(';', "\n");
-        match groups.last_mut() {
-            Some((a, b, maps)) if a == creator && b == writer => maps.push(map),
-            _ => groups.push((creator.into(), writer.into(), vec![map])),
-        }
-    }
-    for (creator, writer, maps) in groups {
+        let line = line.expect("a line").replace(';', "\n");
+        let words: Vec<&str> = line.split('\t').collect();
+        let [creator, writer, maps @ ..] = &words[..] else { panic!("{line}") };
         let mut next = 0;
         while next < maps.len() {
-            let results = attempt(&creator, &writer, &maps[next..]);
+            let results = attempt(creator, writer, &maps[next..]);
             assert!(!results.is_empty(), "no result");
             results.iter().for_each(|it| println!("{it}"));
             next += results.len();

@@ -136,47 +136,17 @@ fn walk() -> io::Result<()> {
     for line in io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split(' ').collect();
-        let number =
-            |at: usize| -> u32 { words[at].parse().expect("a number") };
-        let path = |at: usize| format!("{BASE}/{}", words[at]);
-        if !["begin", "unshare", "end"].contains(&words[0]) {
-            namespaces.enter(number(1));
-        }
-        let (none, bind) = (MsFlags::empty(), MsFlags::MS_BIND);
+        let number = |it: &str| -> u32 { it.parse().expect("a number") };
         let mut ended = Ok(());
-        match words[0] {
-            "begin" => namespaces.begin(),
-            "unshare" => {
-                namespaces.copy(number(1), number(2), words[3] == "user");
+        match words[..] {
+            ["begin"] => namespaces.begin(),
+            ["unshare", from, to, user] => {
+                namespaces.copy(number(from), number(to), user == "user");
             }
-            "end" => namespaces.end(number(1)),
-            "mount" if number(2) > 3 => {
-                ended = at("leaf", &path(3), "tmpfs", none);
-            }
-            "mount" => {
-                let source = format!("{BASE}/pool/{}", number(2));
-                ended = at(&source, &path(3), "", bind);
-            }
-            "bind" => ended = at(&path(2), &path(3), "", bind),
-            "rbind" => {
-                ended = at(&path(2), &path(3), "", bind | MsFlags::MS_REC);
-            }
-            "move" => ended = at(&path(2), &path(3), "", MsFlags::MS_MOVE),
-            "umount" => ended = umount2(&*path(2), MntFlags::empty()),
-            "detach" => ended = umount2(&*path(2), MntFlags::MNT_DETACH),
-            call => {
-                let (kind, rec) = match call.strip_prefix("make-r") {
-                    Some(kind) => (kind, MsFlags::MS_REC),
-                    None => (&call["make-".len()..], none),
-                };
-                let flag = match kind {
-                    "unbindable" => MsFlags::MS_UNBINDABLE,
-                    "private" => MsFlags::MS_PRIVATE,
-                    "slave" => MsFlags::MS_SLAVE,
-                    "shared" => MsFlags::MS_SHARED,
-                    _ => panic!("{line}"),
-                };
-                ended = at("", &path(2), "", flag | rec);
+            ["end", namespace] => namespaces.end(number(namespace)),
+            _ => {
+                namespaces.enter(number(words[1]));
+                ended = perform(&words);
             }
         }
         writeln!(out, "{}", ended.err().map_or(0, |errno| errno as i32))?;
@@ -185,4 +155,38 @@ fn walk() -> io::Result<()> {
         }
     }
     out.flush()
+}
+
+/// What is done in one namespace.
+fn perform(words: &[&str]) -> nix::Result<()> {
+    let path = |it: &str| format!("{BASE}/{it}");
+    let bind = MsFlags::MS_BIND;
+    match *words {
+        ["mount", _, pool @ ("1" | "2" | "3"), on] => {
+            at(&format!("{BASE}/pool/{pool}"), &path(on), "", bind)
+        }
+        ["mount", _, _, on] => at("leaf", &path(on), "tmpfs", MsFlags::empty()),
+        ["bind", _, from, to] => at(&path(from), &path(to), "", bind),
+        ["rbind", _, from, to] => {
+            at(&path(from), &path(to), "", bind | MsFlags::MS_REC)
+        }
+        ["move", _, from, to] => {
+            at(&path(from), &path(to), "", MsFlags::MS_MOVE)
+        }
+        ["umount", _, on] => umount2(&*path(on), MntFlags::empty()),
+        ["detach", _, on] => umount2(&*path(on), MntFlags::MNT_DETACH),
+        [make, _, on] => {
+            let kind = make.strip_prefix("make-").expect("a kind");
+            let mut flags = match kind.trim_start_matches('r') {
+                "unbindable" => MsFlags::MS_UNBINDABLE,
+                "private" => MsFlags::MS_PRIVATE,
+                "slave" => MsFlags::MS_SLAVE,
+                "shared" => MsFlags::MS_SHARED,
+                _ => panic!("{make}"),
+            };
+            flags.set(MsFlags::MS_REC, kind.starts_with('r'));
+            at("", &path(on), "", flags)
+        }
+        _ => panic!("{words:?}"),
+    }
 }

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let path = words.next().expect("a name");
     let words: Vec<String> = words.collect();
     let status = match path.rsplit('/').next() {
-        Some("container") => container::main(words),
+        Some("container") => container::main(&words),
         Some("in_flight") => in_flight::main(&words),
         Some("maps") => maps::main(),
         Some("mounts") => mounts::main(),

@@ -4,7 +4,7 @@
 #[path = "../exercises/page.rs"]
 mod page;
 
-use super::{text_of, workspace};
+use super::{is_claim, text_of, workspace};
 use page::{Exercise, exercises};
 
 /// The exercises of the page.
@@ -33,9 +33,7 @@ fn complaints(it: &Exercise) -> Vec<String> {
         wrong.push("the answer is not sorted".into());
     }
     for claim in &it.fails {
-        let (module, name) = claim.split_once("::").unwrap_or((claim, ""));
-        let claims = text_of(format!("harness/tests/claims/{module}.rs"));
-        if !claims.contains(&format!("\nfn {name}(")) {
+        if is_claim(claim) != Some(true) {
             wrong.push(format!("there is no claim {claim}"));
         }
         if !claim.starts_with(&it.run) {

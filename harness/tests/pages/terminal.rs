@@ -1,25 +1,22 @@
 //! Types a session at a terminal of the guest.
 
 use std::env;
+use std::error::Error;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::slice::Iter;
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use harness::{Input, Io, Request, User, Vm};
+use memchr::memmem;
 use regex::Regex;
 
 use super::common::{program, scratch};
-use super::same::Same;
+use super::same;
 use super::text::{self, Block, Kind, Release, Turn};
-use crate::common::{NO_VERDICT, Reader, Root, harness};
-
-/// The deadline of a session.
-fn patience() -> Duration {
-    harness::patience(Duration::from_secs(60))
-}
+use crate::common::{NO_VERDICT, Reader, Root, harness, patience};
 
 /// What each prompt begins with: no program prints it.
 const MARK: &str = "<prompt>";
@@ -34,6 +31,9 @@ PS1="MARK$PS1"
 
 /// The user's shell.
 const SHELL: [&str; 3] = ["sh", "-c", "ENV=/run/prompt exec sh"];
+
+/// Why a session could not be typed to its end.
+type Failed = Box<dyn Error>;
 
 /// The machine of a page.
 pub struct Machine {
@@ -57,22 +57,24 @@ struct Pane {
 
 /// What is typed of a block, and what that shows.
 struct Typist<'a> {
-    same: &'a mut Same,
     /// The turns that are left.
     page: Iter<'a, Turn>,
-    /// What was typed last.
-    current: Option<Turn>,
+    /// The page's turn that was typed last, and the same as it is shown.
+    current: Option<(&'a Turn, Turn)>,
     done: Vec<Turn>,
+    /// The keys that the page has, each with the one that the machine has.
+    keys: Vec<(&'a str, String)>,
 }
 
 impl Typist<'_> {
     /// Ends the current turn: what was shown is its output.
     fn finish(&mut self, shown: &str) {
-        if let Some(mut turn) = self.current.take() {
+        if let Some((page, mut turn)) = self.current.take() {
             let echo = turn.translated();
             let shown = shown.strip_prefix(&echo).unwrap_or(shown);
             turn.output = lines(shown.strip_prefix("\r\n").unwrap_or(shown));
-            self.same.record(&turn);
+            let real = same::keys(&turn).map(String::from);
+            self.keys.extend(same::keys(page).zip(real));
             self.done.push(turn);
         }
     }
@@ -80,11 +82,17 @@ impl Typist<'_> {
     /// At a prompt, after this was shown: the page's next line, if there is one.
     fn prompted(&mut self, prompt: char, shown: &str) -> Option<String> {
         self.finish(shown);
+        let page = self.page.next()?;
+        let mut typed = page.typed.clone();
         // A key that the machine has chosen differs from the one on the page.
         // Like a reader, this types the key that its own terminal has shown.
-        let turn = self.same.expect(self.page.next()?);
-        let turn = Turn { prompt, output: Vec::new(), ..turn };
-        self.current.insert(turn).translated().into()
+        for (page, real) in &self.keys {
+            typed = typed.replace(page, real);
+        }
+        let turn = Turn { prompt, typed, output: Vec::new() };
+        let line = turn.translated();
+        self.current = Some((page, turn));
+        Some(line)
     }
 }
 
@@ -92,32 +100,31 @@ impl Typist<'_> {
 pub fn session(
     machine: &mut Option<Machine>,
     block: &Block,
-) -> Result<Block, String> {
+) -> Result<Block, Failed> {
     let machine = match machine {
         Some(machine) => machine,
-        None => machine.insert(start()?),
+        None => machine.insert(Machine::start()?),
     };
     let mut typist = Typist {
-        same: &mut Same::default(),
         page: block.turns.iter(),
         current: None,
         done: Vec::new(),
+        keys: Vec::new(),
     };
     let end = match block.kind {
         Kind::Console => machine.terminal(user(block), &mut typist),
         _ => machine.other_pane(block, &mut typist),
     };
-    let left = typist.page.next();
-    if end.is_err() || left.is_some() {
-        let shown = typist.done.iter().flat_map(Turn::lines);
-        let shown = shown.map(|line| line + "\n").collect::<String>();
-        return Err(match (end, left) {
-            (Err(failure), _) => format!("{shown}{failure}"),
-            (_, turn) => format!("{shown}ended before {turn:?}"),
-        });
-    }
+    let why = match (end, typist.page.next()) {
+        (Err(failure), _) => failure.to_string(),
+        (_, Some(turn)) => format!("ended before {turn:?}"),
+        _ => String::new(),
+    };
     let mut real = block.clone();
     real.turns = typist.done;
+    if !why.is_empty() {
+        return Err(format!("{}{why}", real.shown()).into());
+    }
     Ok(real)
 }
 
@@ -139,14 +146,41 @@ const SHOWN: &str = "cat /tmp/pane$1";
 /// Types the line `$2` there.
 const TYPE: &str = "printf '%s\\n' \"$2\" > /tmp/keys$1";
 
+/// The output of a shell script, which must succeed.
+fn sh(
+    vm: &mut Vm,
+    user: User,
+    script: &str,
+    args: &[&str],
+) -> Result<String, Failed> {
+    let argv = [&["sh", "-euc", script, "sh"], args].concat();
+    let output = vm.output(user, argv, b"", patience())?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into()),
+        false => Err(format!("{script}: {output:?}").into()),
+    }
+}
+
 impl Machine {
+    fn start() -> Result<Machine, Failed> {
+        let vm = harness().start();
+        let mut vm = vm.unwrap_or_else(|why| panic!("{NO_VERDICT}{why}"));
+        let script = "printf %s \"$1\" > /run/prompt; exec uname -rv";
+        let prompt = PROMPT.replace("MARK", MARK);
+        let version = sh(&mut vm, Root, script, &[&prompt])?;
+        let release = text::release(&version);
+        let release = release.ok_or("a kernel without a version")?;
+        let debians = version.contains(" Debian ");
+        Ok(Machine { vm, pane: None, release, debians })
+    }
+
     /// Types a block at a terminal of its own.
     fn terminal(
         &mut self,
         user: User,
         typist: &mut Typist,
-    ) -> Result<(), String> {
-        let (stdin, keys) = io::pipe().map_err(|error| error.to_string())?;
+    ) -> Result<(), Failed> {
+        let (stdin, keys) = io::pipe()?;
         let request = Request {
             argv: SHELL.map(|arg| arg.as_bytes().to_vec()).to_vec(),
             user,
@@ -164,7 +198,8 @@ impl Machine {
         };
         let end = self.vm.run(&request, io);
         screen.typist.finish(&String::from_utf8_lossy(&screen.shown));
-        end.map(drop).map_err(|failure| failure.to_string())
+        end?;
+        Ok(())
     }
 
     /// Types a block in the other pane, which stays open after it.
@@ -172,76 +207,40 @@ impl Machine {
         &mut self,
         block: &Block,
         typist: &mut Typist,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failed> {
         if block.kind == Kind::Stays {
             let number = self.pane.map_or(1, |it| it.number + 1);
             let user = user(block);
-            self.sh(user, PANE, &[&number.to_string()])?;
+            sh(&mut self.vm, user, PANE, &[&number.to_string()])?;
             self.pane = Some(Pane { number, user, read: 0 });
         }
+        let pane = self.pane.as_mut().ok_or("no session has stayed open")?;
+        let number = pane.number.to_string();
         loop {
-            let mut pane = self.pane.ok_or("no session has stayed open")?;
-            let number = pane.number.to_string();
-            let (shown, prompt) = self.shown(pane)?;
-            let Some(line) = typist.prompted(prompt, &shown) else {
+            let deadline = Instant::now() + patience();
+            let (all, prompt) = loop {
+                let all = sh(&mut self.vm, Root, SHOWN, &[&number])?;
+                match all[pane.read..].rsplit_once(MARK) {
+                    Some((_, "$ ")) => break (all, '$'),
+                    Some((_, "# ")) => break (all, '#'),
+                    _ if Instant::now() < deadline => {}
+                    _ => {
+                        return Err(format!(
+                            "no prompt in the other pane: {all}"
+                        )
+                        .into());
+                    }
+                }
+            };
+            let shown = &all[pane.read..all.len() - MARK.len() - 2];
+            let Some(line) = typist.prompted(prompt, shown) else {
                 return Ok(());
             };
             // What is shown from now on belongs to this turn.
-            pane.read = self.sh(Root, SHOWN, &[&number])?.len();
-            self.pane = Some(pane);
-            self.sh(pane.user, TYPE, &[&number, &line])?;
+            pane.read = all.len();
+            sh(&mut self.vm, pane.user, TYPE, &[&number, &line])?;
         }
     }
-
-    /// Waits for the other pane's prompt. Returns what the pane has shown since
-    /// the last turn, and the prompt.
-    fn shown(&mut self, pane: Pane) -> Result<(String, char), String> {
-        let deadline = Instant::now() + patience();
-        loop {
-            let shown = self.sh(Root, SHOWN, &[&pane.number.to_string()])?;
-            let shown = shown.get(pane.read..).unwrap_or_default();
-            for prompt in ['$', '#'] {
-                let end = format!("{MARK}{prompt} ");
-                if let Some(shown) = shown.strip_suffix(&end) {
-                    return Ok((shown.into(), prompt));
-                }
-            }
-            if Instant::now() > deadline {
-                return Err(format!("no prompt in the other pane: {shown}"));
-            }
-        }
-    }
-
-    fn sh(
-        &mut self,
-        user: User,
-        script: &str,
-        args: &[&str],
-    ) -> Result<String, String> {
-        let argv = [&["sh", "-euc", script, "sh"], args].concat();
-        let output = self.vm.output(user, argv, b"", patience());
-        let output = output.map_err(|failure| failure.to_string())?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into()),
-            false => Err(format!("{script}: {output:?}")),
-        }
-    }
-}
-
-/// Starts a page's machine.
-fn start() -> Result<Machine, String> {
-    let vm = harness().start();
-    let vm = vm.unwrap_or_else(|failure| panic!("{NO_VERDICT}{failure}"));
-    // The kernel is not yet known.
-    let (release, debians) = ((0, 0), false);
-    let mut machine = Machine { vm, pane: None, release, debians };
-    let script = "printf %s \"$1\" > /run/prompt; exec uname -rv";
-    let prompt = PROMPT.replace("MARK", MARK);
-    let version = machine.sh(Root, script, &[&prompt])?;
-    machine.release =
-        text::release(&version).ok_or("a kernel without a version")?;
-    machine.debians = version.contains(" Debian ");
-    Ok(machine)
 }
 
 /// Reads what the terminal shows, and types the next line at a prompt.
@@ -255,22 +254,16 @@ struct Screen<'a, 'b> {
 impl Write for Screen<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.shown.extend(bytes);
-        let length = MARK.len();
-        let mut marks = self.shown.windows(length + 2);
-        let at = marks.position(|it| {
-            it.starts_with(MARK.as_bytes())
-                && [&b"$ "[..], b"# "].contains(&&it[length..])
-        });
-        if let Some(at) = at {
-            let prompt = char::from(self.shown[at + length]);
-            let later = self.shown.split_off(at + length + 2);
-            self.shown.truncate(at);
-            let shown = String::from_utf8_lossy(&self.shown);
-            let line = self.typist.prompted(prompt, &shown);
+        let at = memmem::find(&self.shown, MARK.as_bytes());
+        if let Some(at) = at
+            && let [prompt, b' ', later @ ..] = &self.shown[at + MARK.len()..]
+        {
+            let shown = String::from_utf8_lossy(&self.shown[..at]);
+            let line = self.typist.prompted((*prompt).into(), &shown);
             // ^D ends every shell.
             let keys = line.map_or("\x04".into(), |line| line + "\n");
             self.keys.write_all(keys.as_bytes())?;
-            self.shown = later; // Output of a background process.
+            self.shown = later.to_vec(); // Output of a background process.
         }
         Ok(bytes.len())
     }
@@ -282,11 +275,10 @@ impl Write for Screen<'_, '_> {
 
 /// Runs a block whose lines all start the harness, on this machine: each line
 /// has a machine of its own, as it has for a reader.
-pub fn here(block: &Block) -> Result<Block, String> {
+pub fn here(block: &Block) -> Result<Block, Failed> {
     let (harness, dir) = (program(), scratch());
-    let mut path = env::var_os("PATH").unwrap_or_default();
-    path = [harness.parent().unwrap_or(harness).as_os_str(), &path]
-        .join(std::ffi::OsStr::new(":"));
+    let beside = harness.parent().expect("a folder").display();
+    let path = format!("{beside}:{}", env::var("PATH")?);
     let mut block = block.clone();
     for turn in &mut block.turns {
         let line = turn.translated();
@@ -295,8 +287,7 @@ pub fn here(block: &Block) -> Result<Block, String> {
             .current_dir(&dir)
             .env("PATH", &path)
             .stdin(Stdio::null())
-            .output()
-            .map_err(|error| error.to_string())?;
+            .output()?;
         let text = String::from_utf8_lossy(&shell.stdout);
         turn.prompt = '$';
         turn.output = lines(&text);

@@ -1,5 +1,7 @@
 //! A page as text: its sections and blocks, and what is typed and shown in them.
 
+use regex::Regex;
+
 /// A heading, and everything below it up to the next one.
 #[derive(Debug, Default)]
 pub struct Section {
@@ -180,7 +182,7 @@ impl Block {
     }
 
     /// Its text, with the turns as they are now.
-    fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         let fence = self.text.lines().next().unwrap_or_default();
         let lines = self.turns.iter().flat_map(Turn::lines);
         let lines: String = lines.map(|it| it + "\n").collect();
@@ -216,23 +218,10 @@ impl Turn {
     /// The line that is typed. The guest has no Cargo, but the programs that
     /// Cargo would build are on PATH.
     pub fn translated(&self) -> String {
-        let mut parts = self.typed.split("cargo run -q -p ");
-        let mut line = parts.next().unwrap_or_default().to_string();
-        for part in parts {
-            let (mut name, mut rest) = word(part);
-            if let Some(example) = rest.strip_prefix(" --example ") {
-                (name, rest) = word(example);
-            }
-            line += name;
-            line += rest.strip_prefix(" --").unwrap_or(rest);
-        }
-        line
+        let cargo = r"cargo run -q -p (?:\S+ --example )?(\S+)(?: --)?";
+        let cargo = Regex::new(cargo).expect("an expression");
+        cargo.replace_all(&self.typed, "$1").into()
     }
-}
-
-/// The first word, and what follows it.
-fn word(text: &str) -> (&str, &str) {
-    text.split_at(text.find(' ').unwrap_or(text.len()))
 }
 
 /// How a line begins that is typed on this machine, and not in the guest.

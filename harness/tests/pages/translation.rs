@@ -10,14 +10,11 @@
 //! comment `<!-- English only -->` has no translation.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use super::text::{Section, sections, with_others};
-use super::{examples, files, workspace};
-
-const CHINESE: &str = ".zh-CN.md";
+use super::{examples, files, text_of, workspace};
 
 /// The sections that have a translation.
 fn translated(text: &str) -> Vec<Section> {
@@ -42,16 +39,32 @@ impl Section {
         format!("<!-- en: {hash:08x} -->")
     }
 
-    fn rows(&self) -> usize {
-        self.prose.iter().filter(|line| line.starts_with('|')).count()
-    }
-
-    /// The examples that the section names in code spans.
-    fn examples<'a>(&self, all: &'a [PathBuf]) -> BTreeSet<&'a OsStr> {
+    /// What it has as often as the section that it translates. `page` is the
+    /// page that it is on.
+    fn counted(
+        &self,
+        root: &Path,
+        page: &Path,
+        names: &[PathBuf],
+    ) -> [String; 4] {
+        let rows = self.prose.iter().filter(|line| line.starts_with('|'));
+        let own = target(root, page, "");
+        // Another test finds broken links.
+        let links = self.links().into_iter().map(|it| target(root, page, it));
+        let links = links.filter(|it| *it != own).flatten();
+        let mut links: Vec<String> = links.collect();
+        links.sort();
         let text = self.prose.join(" ");
         let code: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
-        let names = all.iter().filter_map(|it| it.file_stem());
-        names.filter(|it| code.iter().any(|code| it == code)).collect()
+        let names = names.iter().filter_map(|it| it.file_stem());
+        let names = names.filter(|it| code.iter().any(|code| it == code));
+        let names: BTreeSet<_> = names.collect();
+        [
+            format!("{} blocks", self.blocks.len()),
+            format!("{} rows of tables", rows.count()),
+            format!("links {links:?}"),
+            format!("examples {names:?}"),
+        ]
     }
 
     fn links(&self) -> Vec<&str> {
@@ -62,33 +75,31 @@ impl Section {
     /// A line that continues the paragraph of the one before it. The browser
     /// would join the two with a space, which Chinese does not have.
     fn wrapped(&self) -> Option<&String> {
-        let begins = |line: &str| {
-            line.is_empty()
-                || ["|", "- ", "<", "```"].iter().any(|it| line.starts_with(it))
-                || line.split_once(". ").is_some_and(|(number, _)| {
-                    number.bytes().all(|it| it.is_ascii_digit())
-                })
+        let is_text = |line: &str| {
+            let others = ["|", "<", "```"];
+            !line.is_empty() && !others.iter().any(|it| line.starts_with(it))
         };
-        let lines = self.prose.windows(2);
-        let joined = lines.filter(|two| {
-            let after_text = !["", "```"].contains(&&*two[0])
-                && !two[0].starts_with('|')
-                && !two[0].starts_with('<');
-            after_text && !begins(two[1].trim_start())
+        let is_item = |line: &str| {
+            let number = line.split_once(". ").map(|it| it.0);
+            line.starts_with("- ")
+                || number.is_some_and(|it| it.parse::<u32>().is_ok())
+        };
+        let joined = self.prose.windows(2).find(|two| {
+            let next = two[1].trim_start();
+            is_text(&two[0]) && is_text(next) && !is_item(next)
         });
-        joined.map(|two| &two[1]).next()
+        joined.map(|two| &two[1])
     }
 }
 
 /// All pages of this repository, by their paths from the workspace.
 pub fn all_pages() -> Vec<PathBuf> {
     let mut pages = files();
-    pages.retain(|it| it.extension().is_some_and(|end| end == "md"));
+    pages.retain(|it| {
+        let name = it.to_string_lossy();
+        name.ends_with(".md") && !name.starts_with('.')
+    });
     pages
-}
-
-fn read(root: &Path, page: &Path) -> String {
-    fs::read_to_string(root.join(page)).expect("a page")
 }
 
 /// The English page, or picture, of one in either language.
@@ -98,9 +109,12 @@ fn english(page: &Path) -> PathBuf {
 
 /// The Chinese page, if there is one.
 pub fn chinese(page: &Path) -> Option<PathBuf> {
-    let name = page.to_string_lossy();
-    let page = PathBuf::from(name.strip_suffix(".md")?.to_string() + CHINESE);
+    let page = page.with_extension("zh-CN.md");
     workspace().join(&page).is_file().then_some(page)
+}
+
+pub fn is_chinese(text: &str) -> bool {
+    text.contains(|it| ('\u{4e00}'..'\u{a000}').contains(&it))
 }
 
 /// The target of a link: an address, a file, or a page, for which it is the
@@ -144,8 +158,9 @@ fn slug(heading: &str) -> String {
 
 /// The differences between a translation and its page: a line for each.
 fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
-    let [ours, theirs] =
-        [page, translation].map(|it| translated(&read(root, it)));
+    let [ours, theirs] = [page, translation].map(|page| {
+        translated(&fs::read_to_string(root.join(page)).expect("a page"))
+    });
     let same = ours.iter().zip(&theirs);
     let same = same.take_while(|(a, b)| a.level == b.level).count();
     if same < ours.len().max(theirs.len()) {
@@ -163,49 +178,28 @@ fn complaints(root: &Path, page: &Path, translation: &Path) -> Vec<String> {
     }
     let mut wrong = Vec::new();
     let names = examples();
-    let own = target(root, page, "").expect("the page");
     for (here, there) in ours.iter().zip(&theirs) {
         let mut complain = |what: String| {
             wrong.push(format!("\"{}\" ({}): {what}", here.name, there.name));
         };
-        let hash = here.hash();
-        if !there.comments.contains(&hash) {
+        if !there.comments.contains(&here.hash()) {
             complain("the English has changed: translate it anew".into());
         }
-        if here.blocks.len() != there.blocks.len() {
-            let (n, m) = (here.blocks.len(), there.blocks.len());
-            complain(format!("{n} blocks in English, here {m}"));
-        } else if here.blocks != there.blocks {
-            let pairs = here.blocks.iter().zip(&there.blocks);
-            let at = pairs.take_while(|(a, b)| a == b).count();
-            let first = here.blocks[at].lines().nth(1).unwrap_or_default();
+        let [ours, theirs] = [(here, page), (there, translation)]
+            .map(|(it, page)| it.counted(root, page, &names));
+        for (a, b) in ours.iter().zip(theirs).filter(|(a, b)| *a != b) {
+            complain(format!("{a} in English, here {b}"));
+        }
+        let mut pairs = here.blocks.iter().zip(&there.blocks);
+        if here.blocks.len() == there.blocks.len()
+            && let Some((ours, _)) = pairs.find(|(a, b)| a != b)
+        {
+            let first = ours.lines().nth(1).unwrap_or_default();
             complain(format!("another block in place of `{first}`"));
         }
-        if here.rows() != there.rows() {
-            let (n, m) = (here.rows(), there.rows());
-            complain(format!("{n} rows of tables in English, here {m}"));
-        }
-        let links = |from: &Path, section: &Section| {
-            let links = section.links().into_iter();
-            // Another test finds broken links.
-            let links = links.filter_map(|it| target(root, from, it).ok());
-            let mut links: Vec<_> = links.filter(|it| *it != own).collect();
-            links.sort();
-            links
-        };
-        let (a, b) = (links(page, here), links(translation, there));
-        if a != b {
-            complain(format!("links {a:?} in English, here {b:?}"));
-        }
-        let (a, b) = (here.examples(&names), there.examples(&names));
-        if a != b {
-            complain(format!("examples {a:?} in English, here {b:?}"));
-        }
         let prose = there.prose.join("");
-        let is_chinese = |it| ('\u{4e00}'..'\u{a000}').contains(&it);
-        if prose.chars().any(|it| it.is_ascii_lowercase())
-            && !prose.chars().any(is_chinese)
-        {
+        let has_words = prose.contains(|it: char| it.is_ascii_lowercase());
+        if has_words && !is_chinese(&prose) {
             complain("not translated".into());
         }
         if let Some(line) = there.wrapped() {
@@ -233,10 +227,9 @@ fn with_hashes(page: &str, translation: &str) -> String {
 
 /// The translation with the blocks of its page, if both have the same number.
 pub fn with_blocks(page: &str, translation: &str) -> String {
-    let blocks = |text| translated(text).into_iter().flat_map(|it| it.blocks);
-    let (ours, theirs) = (blocks(page), blocks(translation));
-    let theirs: Vec<String> = theirs.collect();
-    let ours: Vec<String> = ours.collect();
+    let [ours, theirs] = [page, translation].map(|text| -> Vec<String> {
+        translated(text).into_iter().flat_map(|it| it.blocks).collect()
+    });
     if ours.len() != theirs.len() {
         return translation.into();
     }
@@ -258,14 +251,12 @@ fn each_translation_follows_its_page() {
         fs::write(&path, with_hashes(&page, &text)).expect("a page");
     }
     let mut wrong = String::new();
-    let pages = all_pages();
-    let is_chinese =
-        |page: &&PathBuf| page.to_string_lossy().ends_with(CHINESE);
-    for translation in pages.iter().filter(is_chinese) {
-        for complaint in
-            complaints(workspace(), &english(translation), translation)
-        {
-            wrong += &format!("\n{}: {complaint}", translation.display());
+    for page in all_pages() {
+        let english = english(&page);
+        if english != page {
+            for complaint in complaints(workspace(), &english, &page) {
+                wrong += &format!("\n{}: {complaint}", page.display());
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -277,9 +268,7 @@ fn every_link_leads_somewhere() {
     let mut wrong = String::new();
     let mut count = 0;
     for page in all_pages() {
-        for link in
-            sections(&read(workspace(), &page)).iter().flat_map(Section::links)
-        {
+        for link in sections(&text_of(&page)).iter().flat_map(Section::links) {
             count += 1;
             if let Err(why) = target(workspace(), &page, link) {
                 wrong += &format!("\n{why}");

@@ -26,35 +26,26 @@ use nix::unistd::{self, Gid, Pid, Uid};
 
 use super::{child, clone};
 
-/// The one mistake.
-struct Mistake(String);
-
-impl Mistake {
-    fn is(&self, name: &str) -> bool {
-        self.0 == name
-    }
-}
-
-pub fn main(mut argv: Vec<String>) -> u8 {
-    let mistake = Mistake(argv.remove(0));
-    outside(&mistake, &argv)
+pub fn main(words: &[String]) -> u8 {
+    let [mistake, argv @ ..] = words else { panic!("no MISTAKE") };
+    outside(mistake, argv)
 }
 
 /// PREFIX itself: starts the init, passes signals to it, and ends as it does.
-fn outside(mistake: &Mistake, argv: &[String]) -> u8 {
+fn outside(mistake: &str, argv: &[String]) -> u8 {
     let id = process::id();
     let file = format!("/run/container.{id}");
-    let _lock = mistake.is("one at a time").then(|| {
+    let _lock = (mistake == "one at a time").then(|| {
         let file = File::open("/etc/hostname").expect("a file");
         Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("a lock")
     });
-    if mistake.is("name before the namespace") {
+    if mistake == "name before the namespace" {
         rename();
     }
-    if mistake.is("file is removed at the end") {
+    if mistake == "file is removed at the end" {
         fs::write(&file, "").expect("a file");
     }
-    if mistake.0.ends_with("the words are printed") {
+    if mistake.ends_with("the words are printed") {
         println!("{argv:?}");
     }
     let (mut go, gone) = io::pipe().expect("a pipe");
@@ -64,7 +55,7 @@ fn outside(mistake: &Mistake, argv: &[String]) -> u8 {
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWUSER;
-    if mistake.is("unshare without fork") {
+    if mistake == "unshare without fork" {
         flags.remove(CloneFlags::CLONE_NEWPID);
     }
     let child = clone(flags, || {
@@ -77,7 +68,7 @@ fn outside(mistake: &Mistake, argv: &[String]) -> u8 {
     for number in [SIGHUP, SIGINT, SIGTERM] {
         on(
             number,
-            match mistake.0.as_str() {
+            match mistake {
                 name if name.starts_with("SIGTERM is not")
                     && number == SIGTERM =>
                 {
@@ -91,12 +82,12 @@ fn outside(mistake: &Mistake, argv: &[String]) -> u8 {
             },
         );
     }
-    if mistake.is("takes an interface") {
+    if mistake == "takes an interface" {
         let child = child.to_string();
         let ip = ["link", "set", "dummy0", "netns", &child];
         let _ = Command::new("ip").args(ip).output();
     }
-    let map = match mistake.is("root is root") {
+    let map = match mistake == "root is root" {
         true => "0 0 65536",
         false => "0 100000 65536",
     };
@@ -105,11 +96,11 @@ fn outside(mistake: &Mistake, argv: &[String]) -> u8 {
         fs::write(path, map).expect("a map");
     }
     let mut cgroup = None;
-    if mistake.0.starts_with("a limit") {
+    if mistake.starts_with("a limit") {
         let path = format!("/sys/fs/cgroup/container.{id}");
         fs::create_dir(&path).expect("a cgroup");
         fs::write(format!("{path}/memory.max"), "100M").expect("a limit");
-        if !mistake.is("a limit, and nobody in it") {
+        if mistake != "a limit, and nobody in it" {
             let procs = format!("{path}/cgroup.procs");
             fs::write(procs, child.to_string()).expect("a process");
         }
@@ -118,17 +109,17 @@ fn outside(mistake: &Mistake, argv: &[String]) -> u8 {
     drop((go, gone));
     let cleaner = cgroup.map(remove_later);
     let status = wait(child);
-    if mistake.is("file is removed at the end") {
+    if mistake == "file is removed at the end" {
         fs::remove_file(&file).expect("a file");
     }
-    if mistake.is("file is made at the end") && status < 128 {
+    if mistake == "file is made at the end" && status < 128 {
         fs::write(&file, "").expect("a file");
     }
     if let Some((cleaner, close)) = cleaner {
         drop(close);
         wait(cleaner);
     }
-    match mistake.0.as_str() {
+    match mistake {
         "status is 1" if status != 0 && status < 128 => 1,
         "signal is 1" if status > 128 => 1,
         _ => status,
@@ -137,23 +128,23 @@ fn outside(mistake: &Mistake, argv: &[String]) -> u8 {
 
 /// The other side of the clone. It is PID 1, collects what ends, and ends with
 /// COMMAND.
-fn init(mistake: &Mistake, argv: &[String]) -> u8 {
+fn init(mistake: &str, argv: &[String]) -> u8 {
     let (root, group) = (Uid::from_raw(0), Gid::from_raw(0));
     unistd::setresgid(group, group, group).expect("group 0");
     unistd::setresuid(root, root, root).expect("root");
     // Cleared by setresuid(2), so it comes after that.
-    if !mistake.is("no SIGKILL for the child") {
+    if mistake != "no SIGKILL for the child" {
         set_pdeathsig(SIGKILL).expect("prctl");
     }
-    if mistake.is("a session of its own") {
+    if mistake == "a session of its own" {
         unistd::setsid().expect("setsid");
     }
     rename();
-    if !mistake.is("lo is down") {
+    if mistake != "lo is down" {
         lo_up();
     }
     new_root(mistake);
-    if mistake.is("COMMAND is PID 1") {
+    if mistake == "COMMAND is PID 1" {
         run(mistake, argv);
     }
     let command = child(|| run(mistake, argv));
@@ -161,7 +152,7 @@ fn init(mistake: &Mistake, argv: &[String]) -> u8 {
     for number in [SIGHUP, SIGINT, SIGTERM] {
         on(number, SigHandler::Handler(pass_on));
     }
-    if mistake.is("orphans stay") {
+    if mistake == "orphans stay" {
         return wait(command);
     }
     let mut end = None;
@@ -172,7 +163,7 @@ fn init(mistake: &Mistake, argv: &[String]) -> u8 {
             Err(_) => return end.unwrap_or(125),
         }
         if let Some(end) = end
-            && !mistake.is("waits for all")
+            && mistake != "waits for all"
         {
             return end;
         }
@@ -180,24 +171,24 @@ fn init(mistake: &Mistake, argv: &[String]) -> u8 {
 }
 
 /// Becomes COMMAND.
-fn run(mistake: &Mistake, argv: &[String]) -> ! {
-    if mistake.is("unshare without fork") {
+fn run(mistake: &str, argv: &[String]) -> ! {
+    if mistake == "unshare without fork" {
         unshare(CloneFlags::CLONE_NEWPID).expect("unshare");
         // No PID namespace ends it.
         set_pdeathsig(SIGKILL).expect("prctl");
     }
-    if mistake.is("descriptor 3") {
+    if mistake == "descriptor 3" {
         // SAFETY: nothing else of this process is open there.
         mem::forget(unsafe { unistd::dup2_raw(io::stdin(), 3) });
     }
-    if mistake.is("SIGINT is ignored") {
+    if mistake == "SIGINT is ignored" {
         on(SIGINT, SigHandler::SigIgn);
     }
-    if mistake.is("errors are output") {
+    if mistake == "errors are output" {
         unistd::dup2_stderr(io::stdout()).expect("dup2");
     }
     let error = Command::new(&argv[0]).args(&argv[1..]).exec();
-    if mistake.is("no word of errors") {
+    if mistake == "no word of errors" {
         exit(0);
     }
     eprintln!("container: {}: {error}", argv[0]);
@@ -205,11 +196,11 @@ fn run(mistake: &Mistake, argv: &[String]) -> ! {
 }
 
 /// A root with the outside's programs, and all that is the container's own.
-fn new_root(mistake: &Mistake) {
+fn new_root(mistake: &str) {
     // A /proc of the outside's PID namespace cannot be mounted by who has no
     // right there.
-    let no_proc = mistake.is("/proc is the outside's")
-        || mistake.is("unshare without fork");
+    let no_proc = mistake == "/proc is the outside's"
+        || mistake == "unshare without fork";
     let (none, bind) = (MsFlags::empty(), MsFlags::MS_BIND);
     at("", "/", "", MsFlags::MS_REC | MsFlags::MS_PRIVATE);
     at("tmpfs", "/mnt", "tmpfs", none);
@@ -223,15 +214,15 @@ fn new_root(mistake: &Mistake) {
     at("/usr", "usr", "", bind);
     at("/etc", "etc", "", bind);
     File::create("dev/null").expect("a file");
-    if !mistake.is("/dev/null is a file") {
+    if mistake != "/dev/null is a file" {
         at("/dev/null", "dev/null", "", bind);
     }
     fs::create_dir("dev/mqueue").expect("a folder");
-    match mistake.is("/dev/mqueue is bound") {
+    match mistake == "/dev/mqueue is bound" {
         true => at("/dev/mqueue", "dev/mqueue", "", bind),
         false => at("mqueue", "dev/mqueue", "mqueue", none),
     }
-    match mistake.is("/sys is bound") {
+    match mistake == "/sys is bound" {
         true => at("/sys", "sys", "", bind | MsFlags::MS_REC),
         false => at("sysfs", "sys", "sysfs", none),
     }
@@ -239,13 +230,13 @@ fn new_root(mistake: &Mistake) {
         true => at("/proc", "proc", "", bind | MsFlags::MS_REC),
         false => at("proc", "proc", "proc", none),
     }
-    if mistake.is("chroot") {
+    if mistake == "chroot" {
         unistd::chroot(".").expect("chroot");
         return;
     }
     unistd::pivot_root(".", "old").expect("pivot_root");
     env::set_current_dir("/").expect("the new root");
-    if !mistake.is("the old root stays") {
+    if mistake != "the old root stays" {
         umount2("old", MntFlags::MNT_DETACH).expect("umount");
     }
 }
