@@ -7,9 +7,8 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 
 use crate::common;
-use crate::fixture::guest;
 use crate::readers::harness;
-use crate::target::{Reader, Root, fresh_machine};
+use crate::target::{Reader, Root, fresh_machine, guest};
 
 /// V7: a reader's own program is a container in the machine.
 #[test]

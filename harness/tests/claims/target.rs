@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::process::Output;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -10,7 +11,7 @@ use std::time::Instant;
 pub use harness::User;
 use harness::{Vm, printable};
 
-use crate::common::{NO_VERDICT, harness, name_broken_claims};
+use crate::common::{NO_VERDICT, harness, name_broken_claims, program};
 pub use crate::common::{Reader, Root, patience};
 
 /// The users who try a claim. They share its machine, and the one without
@@ -44,6 +45,11 @@ pub const SOON: &str = r#"
 
 /// How many characters of an output the report of a failure has.
 const LONGEST: usize = 4000;
+
+/// The program that all those of `tests/guest` are. Its name says which.
+pub fn guest() -> PathBuf {
+    program().with_file_name("guest")
+}
 
 /// The machine on which a claim is tried. Its commands run in the initial
 /// namespaces, "outside".
@@ -223,6 +229,16 @@ fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Machine {
+    /// Puts a program of `tests/guest` there. It goes in as the input of a
+    /// command: so no other machine is booted.
+    #[track_caller]
+    pub fn put(&self, path: &str) {
+        let program = std::fs::read(guest()).expect("a program");
+        let put = format!("cat > {path}; chmod 755 {path}");
+        let put = self.run(Root, ["sh", "-euc", &put], &program);
+        assert!(put.status.success(), "{put:?}");
+    }
+
     /// The commands so far, their results, and the machine: a bug report.
     pub fn bug_report(&self) -> String {
         let history = unpoisoned(&self.history);

@@ -31,10 +31,10 @@ pub fn name_broken_claims() {
             // libtest names each thread after its test.
             let thread = thread::current();
             let name = thread.name().unwrap_or("a thread of a claim");
-            let at = info.location().map(|at| format!(" ({at})"));
-            let rule = info.location().and_then(rule_at).unwrap_or_default();
+            let at = info.location().expect("there is always one");
+            let rule = rule_at(at).unwrap_or_default();
             let facts = facts_of(name).unwrap_or_default();
-            let place = format!("{name}{facts}{}", at.unwrap_or_default());
+            let place = format!("{name}{facts} ({at})");
             eprintln!("{}", one_line(&place, &rule, message));
             next(info);
         }));
@@ -114,7 +114,8 @@ fn rule_at(at: &Location) -> Option<String> {
 fn rule(source: &str, line: u32, column: u32) -> Option<String> {
     let mut lines = source.lines().skip(line as usize - 1);
     let first = lines.next()?.get(column as usize - 1..)?;
-    let text = [first].into_iter().chain(lines).collect::<Vec<_>>().join(" ");
+    let words = first.split(' ').chain(lines.flat_map(str::split_whitespace));
+    let text = words.collect::<Vec<_>>().join(" ");
     let (name, rest) = text.split_once('(')?;
     let mut operands = operands(rest).into_iter();
     let first = operands.next()?;
@@ -129,7 +130,7 @@ fn rule(source: &str, line: u32, column: u32) -> Option<String> {
 /// The operands of a macro, up to the parenthesis that closes it.
 fn operands(text: &str) -> Vec<String> {
     // A string, a letter, or anything else, piece by piece.
-    let pieces = Regex::new(r#"(?s)"(?:\\.|[^"\\])*"|'\\?.'|."#);
+    let pieces = Regex::new(r#""(?:\\.|[^"\\])*"|'\\?.'|."#);
     let mut depth = 0;
     let mut operands = vec![String::new()];
     for piece in pieces.expect("an expression").find_iter(text) {
@@ -145,9 +146,7 @@ fn operands(text: &str) -> Vec<String> {
         }
         *operands.last_mut().expect("one") += piece.as_str();
     }
-    let words =
-        |it: &String| it.split_whitespace().collect::<Vec<_>>().join(" ");
-    operands.iter().map(words).collect()
+    operands.iter().map(|it| it.trim().to_string()).collect()
 }
 
 /// The facts that this test proves, as FACTS.md says: ` [U1, U2]`.

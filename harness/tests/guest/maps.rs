@@ -4,16 +4,15 @@
 //! prints for each how the write ended: 0, or its errno. A map that is refused
 //! leaves no trace, so the next one is written in the same namespace.
 
-use std::fs::OpenOptions;
+use std::fs;
 use std::io::{self, BufRead, Read, Write};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_dumpable, set_keepcaps};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use super::child;
+use super::{child, wait};
 
 /// From now on this process has these ids and these capabilities, `UID:CAPS`.
 fn become_user(user: &str) {
@@ -36,17 +35,11 @@ fn become_user(user: &str) {
     set_dumpable(true).expect("prctl");
 }
 
-fn wait(pid: Pid) {
-    assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 0)));
-}
-
 /// Writes maps until one is accepted. Sends a byte for each.
 fn write(file: &str, maps: &[&str], mut results: &io::PipeWriter) {
     for map in maps {
-        let file = OpenOptions::new().write(true).open(file);
-        let mut file = file.expect("a map");
-        let end = match file.write(map.as_bytes()) {
-            Ok(_) => 0,
+        let end = match fs::write(file, map) {
+            Ok(()) => 0,
             Err(error) => error.raw_os_error().expect("an errno"),
         };
         results.write_all(&[end as u8]).expect("a result");
@@ -78,14 +71,15 @@ fn attempt(creator: &str, writer: &str, maps: &[&str]) -> Vec<u8> {
     });
     hear(&made);
     if writer != "inside" {
-        wait(child(|| {
+        let writing = child(|| {
             become_user(writer);
             write(&format!("/proc/{creating}/uid_map"), maps, &to_results);
             0
-        }));
+        });
+        assert_eq!(wait(writing), 0);
     }
     tell(&to_end);
-    wait(creating);
+    assert_eq!(wait(creating), 0);
     drop(to_results);
     let mut all = Vec::new();
     results.read_to_end(&mut all).expect("results");

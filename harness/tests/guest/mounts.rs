@@ -10,7 +10,8 @@ use std::os::fd::{FromRawFd, IntoRawFd};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::wait::{WaitStatus, waitpid};
+
+use super::{clone, wait};
 
 const BASE: &str = "/media";
 
@@ -71,17 +72,12 @@ impl Namespaces {
         flags.set(CloneFlags::CLONE_NEWUSER, user);
         // The child shares the descriptors, and its status is the number of the
         // one that keeps the namespace.
-        let child = super::clone(CloneFlags::CLONE_FILES, || {
+        let child = clone(CloneFlags::CLONE_FILES, || {
             unshare(flags).expect("unshare");
             here().into_raw_fd() as u8
         });
-        let WaitStatus::Exited(_, descriptor @ 3..) =
-            waitpid(child, None).expect("waitpid")
-        else {
-            panic!("unshare");
-        };
         // SAFETY: nobody else closes it.
-        let namespace = unsafe { File::from_raw_fd(descriptor) };
+        let namespace = unsafe { File::from_raw_fd(wait(child).into()) };
         self.known.insert(to, (namespace, String::new()));
     }
 

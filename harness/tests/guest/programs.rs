@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 fn main() -> ExitCode {
@@ -50,5 +51,23 @@ fn clone(flags: CloneFlags, run: impl FnOnce() -> u8) -> Pid {
         // SAFETY: it takes any number.
         0 => unsafe { libc::_exit(run().into()) },
         child => Pid::from_raw(child as libc::pid_t),
+    }
+}
+
+/// Waits for the end of a child: its status, or 128+N if signal N ended it.
+fn wait(child: Pid) -> u8 {
+    loop {
+        match waitpid(child, None) {
+            Err(Errno::EINTR) => {}
+            status => return status_of(status.expect("waitpid")),
+        }
+    }
+}
+
+fn status_of(status: WaitStatus) -> u8 {
+    match status {
+        WaitStatus::Exited(_, status) => status as u8,
+        WaitStatus::Signaled(_, number, _) => 128 + number as u8,
+        _ => panic!("{status:?}"),
     }
 }

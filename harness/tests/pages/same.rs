@@ -44,19 +44,13 @@ pub fn difference(page: &Block, real: &Block) -> Option<String> {
     let at = (0..lines).find(|&at| {
         page.get(at).map(|line| &line.1) != real.get(at).map(|line| &line.1)
     })?;
-    let rest = |lines: &[(String, String)], sign: &str| {
-        let lines = lines.iter().skip(at).take(8);
-        lines.map(|line| format!("{sign}{}\n", line.0)).collect::<String>()
+    let shown = |sign: char, lines: &[(String, String)]| {
+        let lines = lines.iter().take(8);
+        lines.map(|(line, _)| format!("{sign}{line}\n")).collect::<String>()
     };
-    let before: String = page[..at]
-        .iter()
-        .rev()
-        .take(3)
-        .rev()
-        .map(|l| format!(" {}\n", l.0))
-        .collect();
     let head = "the page -, the terminal +\n".to_string();
-    Some(head + &before + &rest(&page, "-") + &rest(&real, "+"))
+    let before = shown(' ', &page[at.saturating_sub(3)..at]);
+    Some(head + &before + &shown('-', &page[at..]) + &shown('+', &real[at..]))
 }
 
 /// Each line as it is, and with names for the values that the machine chose.
@@ -64,29 +58,22 @@ fn plain(block: &Block) -> Vec<(String, String)> {
     let mut names = Names::default();
     let mut lines = Vec::new();
     for turn in &block.turns {
+        let typed = format!("{} {}", turn.prompt, turn.typed);
+        let plain = names.line(&typed, &[], false);
+        lines.push((typed, plain));
         let pids = ["$$", "$!"].iter().any(|it| turn.typed.contains(it));
         let mut heads = Vec::new();
-        for (number, line) in turn.lines().into_iter().enumerate() {
-            if number > 0 && turn.typed == "exit" && is_exit_message(&line) {
+        for line in &turn.output {
+            if turn.typed == "exit" && is_exit_message(line) {
                 continue;
             }
             let words: Vec<&str> = line.split_whitespace().collect();
             // A row of a report may have such a word, too, but it has digits.
             let is_heading = !line.contains(|it: char| it.is_ascii_digit());
             if is_heading && (words.contains(&"PID") || words.contains(&"ID")) {
-                heads = words.iter().map(|it| it.to_string()).collect();
+                heads = words;
             }
-            let mut plain = match number {
-                0 => names.line(&line, &[], false),
-                _ => names.line(&line, &heads, pids),
-            };
-            if number > 0 && !heads.is_empty() {
-                // The width of a column depends on the largest possible number,
-                // which differs between machines.
-                let words: Vec<&str> = plain.split_whitespace().collect();
-                plain = words.join(" ");
-            }
-            lines.push((line, plain));
+            lines.push((line.clone(), names.line(line, &heads, pids)));
         }
     }
     lines
@@ -138,8 +125,10 @@ impl Names {
     }
 
     /// The line with names for the machine's values. If there are any, single
-    /// spaces replace the columns, which a longer number would move.
-    fn line(&mut self, line: &str, heads: &[String], pids: bool) -> String {
+    /// spaces replace the columns, which a longer number would move. So they do
+    /// below a heading: the width of a column depends on the largest possible
+    /// number, which differs between machines.
+    fn line(&mut self, line: &str, heads: &[&str], pids: bool) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
         let plain: Vec<String> = (0..words.len())
             .map(|at| match kind_of_word(&words, at, heads, pids) {
@@ -147,7 +136,7 @@ impl Names {
                 None => self.parts(words[at]),
             })
             .collect();
-        match plain.iter().zip(&words).all(|(plain, word)| plain == word) {
+        match heads.is_empty() && plain == words {
             true => line.to_string(),
             false => plain.join(" "),
         }
@@ -169,7 +158,7 @@ impl Names {
 fn kind_of_word(
     words: &[&str],
     at: usize,
-    heads: &[String],
+    heads: &[&str],
     pids: bool,
 ) -> Option<Kind> {
     if is_key(words[at]) {
@@ -192,7 +181,7 @@ fn kind_of_word(
         ["processes", "in", "/proc", ..] => return Some(Kind::Count),
         _ => {}
     }
-    match heads.get(at)?.as_str() {
+    match *heads.get(at)? {
         "PID" | "PPID" => Some(Kind::Pid),
         "NS" => Some(Kind::Namespace),
         "ID" | "PARENT" => Some(Kind::Mount),

@@ -224,12 +224,7 @@ impl Machine {
                     Some((_, "$ ")) => break (all, '$'),
                     Some((_, "# ")) => break (all, '#'),
                     _ if Instant::now() < deadline => {}
-                    _ => {
-                        return Err(format!(
-                            "no prompt in the other pane: {all}"
-                        )
-                        .into());
-                    }
+                    _ => return Err(format!("no other prompt: {all}").into()),
                 }
             };
             let shown = &all[pane.read..all.len() - MARK.len() - 2];
@@ -316,18 +311,19 @@ static DECORATION: LazyLock<Regex> = LazyLock::new(|| {
 
 /// A line as it is seen: tabs become spaces, and spaces at the end are removed.
 fn column(line: &str) -> String {
-    let mut seen = String::new();
-    let mut width = 0;
-    for letter in line.trim_end().chars() {
-        let next = if letter == '\t' { width / 8 * 8 + 8 } else { width + 1 };
-        match letter {
-            '\t' => seen.extend((width..next).map(|_| ' ')),
-            other if other.is_control() => seen.extend(other.escape_default()),
-            other => seen.push(other),
-        }
-        width = next;
+    let mut seen = line.trim_end().to_string();
+    while let Some(at) = seen.find('\t') {
+        let width = seen[..at].chars().count();
+        seen.replace_range(at..=at, &" ".repeat(8 - width % 8));
     }
-    seen
+    let mut plain = String::new();
+    for letter in seen.chars() {
+        match letter.is_control() {
+            true => plain.extend(letter.escape_default()),
+            false => plain.push(letter),
+        }
+    }
+    plain
 }
 
 #[test]

@@ -190,8 +190,8 @@ impl Block {
     }
 
     /// The first line between the fences.
-    pub fn first(&self) -> String {
-        self.text.lines().nth(1).unwrap_or_default().into()
+    pub fn first(&self) -> &str {
+        self.text.lines().nth(1).unwrap_or_default()
     }
 
     /// Whether each typed line starts the harness.

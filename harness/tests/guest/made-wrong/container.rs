@@ -21,10 +21,10 @@ use nix::sys::signal::{
     Signal::{self, SIGHUP, SIGINT, SIGKILL, SIGTERM},
     signal,
 };
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::{self, Gid, Pid, Uid};
 
-use super::{child, clone};
+use super::{child, clone, status_of, wait};
 
 pub fn main(words: &[String]) -> u8 {
     let [mistake, argv @ ..] = words else { panic!("no MISTAKE") };
@@ -65,22 +65,18 @@ fn outside(mistake: &str, argv: &[String]) -> u8 {
         init(mistake, argv)
     });
     CHILD.store(child.as_raw(), SeqCst);
+    let answer = match mistake {
+        "SIGTERM is answered by SIGKILL" => end,
+        _ => pass_on,
+    };
     for number in [SIGHUP, SIGINT, SIGTERM] {
-        on(
-            number,
-            match mistake {
-                name if name.starts_with("SIGTERM is not")
-                    && number == SIGTERM =>
-                {
-                    SigHandler::SigIgn
-                }
-                "a session of its own" if number == SIGHUP => {
-                    SigHandler::SigIgn
-                }
-                "SIGTERM is answered by SIGKILL" => SigHandler::Handler(end),
-                _ => SigHandler::Handler(pass_on),
-            },
-        );
+        on(number, SigHandler::Handler(answer));
+    }
+    if mistake.starts_with("SIGTERM is not") {
+        on(SIGTERM, SigHandler::SigIgn);
+    }
+    if mistake == "a session of its own" {
+        on(SIGHUP, SigHandler::SigIgn);
     }
     if mistake == "takes an interface" {
         let child = child.to_string();
@@ -218,17 +214,17 @@ fn new_root(mistake: &str) {
         at("/dev/null", "dev/null", "", bind);
     }
     fs::create_dir("dev/mqueue").expect("a folder");
-    match mistake == "/dev/mqueue is bound" {
-        true => at("/dev/mqueue", "dev/mqueue", "", bind),
-        false => at("mqueue", "dev/mqueue", "mqueue", none),
-    }
-    match mistake == "/sys is bound" {
-        true => at("/sys", "sys", "", bind | MsFlags::MS_REC),
-        false => at("sysfs", "sys", "sysfs", none),
-    }
-    match no_proc {
-        true => at("/proc", "proc", "", bind | MsFlags::MS_REC),
-        false => at("proc", "proc", "proc", none),
+    let no_mqueue = mistake == "/dev/mqueue is bound";
+    let no_sys = mistake == "/sys is bound";
+    for (kind, path, no) in [
+        ("mqueue", "dev/mqueue", no_mqueue),
+        ("sysfs", "sys", no_sys),
+        ("proc", "proc", no_proc),
+    ] {
+        match no {
+            true => at(&format!("/{path}"), path, "", bind | MsFlags::MS_REC),
+            false => at(kind, path, kind, none),
+        }
     }
     if mistake == "chroot" {
         unistd::chroot(".").expect("chroot");
@@ -288,24 +284,6 @@ extern "C" fn end(_: i32) {
 fn on(number: Signal, handler: SigHandler) {
     // SAFETY: the handlers above call nothing that they must not call.
     unsafe { signal(number, handler) }.expect("signal");
-}
-
-/// Waits for the end of a child: its status, or 128+N if signal N ended it.
-fn wait(child: Pid) -> u8 {
-    loop {
-        match waitpid(child, None) {
-            Err(Errno::EINTR) => {}
-            status => return status_of(status.expect("waitpid")),
-        }
-    }
-}
-
-fn status_of(status: WaitStatus) -> u8 {
-    match status {
-        WaitStatus::Exited(_, status) => status as u8,
-        WaitStatus::Signaled(_, number, _) => 128 + number as u8,
-        _ => panic!("{status:?}"),
-    }
 }
 
 fn at(source: &str, target: &str, kind: &str, flags: MsFlags) {
