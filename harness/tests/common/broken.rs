@@ -12,9 +12,8 @@ use super::package;
 /// The start of a panic's message if the machine failed, and not the claim.
 pub const NO_VERDICT: &str = "the VM failed: ";
 
-/// How much is shown of a rule, of each value and of the whole message: a line
+/// How much is shown of a rule or a value, and of the whole message: a line
 /// that can be read.
-const RULE: usize = 160;
 const VALUE: usize = 160;
 const MESSAGE: usize = 400;
 
@@ -55,7 +54,7 @@ fn one_line(place: &str, rule: &str, message: &str) -> String {
     let how = lines.collect::<Vec<_>>().join(" | ");
     let rule = match rule {
         "" => String::new(),
-        rule => format!("not so: {}: ", cut(rule, RULE)),
+        rule => format!("not so: {}: ", cut(rule, VALUE)),
     };
     format!("{what}: {place}: {rule}{}", cut(&how, MESSAGE))
 }

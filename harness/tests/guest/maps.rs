@@ -54,22 +54,17 @@ fn attempt(creator: &str, writer: &str, maps: &[&str]) -> Vec<u8> {
     let (mut results, to_results) = io::pipe().expect("a pipe");
     let (made, to_made) = io::pipe().expect("a pipe");
     let (end, to_end) = io::pipe().expect("a pipe");
-    let tell =
-        |mut pipe: &io::PipeWriter| pipe.write_all(b"x").expect("a pipe");
-    let hear = |mut pipe: &io::PipeReader| {
-        pipe.read_exact(&mut [0]).expect("a pipe");
-    };
     let creating = child(|| {
         become_user(creator);
         unshare(CloneFlags::CLONE_NEWUSER).expect("unshare");
         if writer == "inside" {
             write("/proc/self/uid_map", maps, &to_results);
         }
-        tell(&to_made);
-        hear(&end);
+        (&to_made).write_all(b"x").expect("a pipe");
+        (&end).read_exact(&mut [0]).expect("a pipe");
         0
     });
-    hear(&made);
+    (&made).read_exact(&mut [0]).expect("a pipe");
     if writer != "inside" {
         let writing = child(|| {
             become_user(writer);
@@ -78,7 +73,7 @@ fn attempt(creator: &str, writer: &str, maps: &[&str]) -> Vec<u8> {
         });
         assert_eq!(wait(writing), 0);
     }
-    tell(&to_end);
+    (&to_end).write_all(b"x").expect("a pipe");
     assert_eq!(wait(creating), 0);
     drop(to_results);
     let mut all = Vec::new();

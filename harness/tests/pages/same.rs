@@ -108,16 +108,13 @@ struct Names(HashMap<(Kind, String), usize>);
 
 impl Names {
     fn name(&mut self, kind: Kind, word: &str) -> String {
-        let is_everywhere = match kind {
-            Kind::Pid => ["0", "1"].contains(&word),
-            Kind::Address => word.starts_with("00:") || word.starts_with("ff:"),
-            _ => false,
-        };
-        if is_everywhere {
-            return word.to_string();
-        }
-        if kind == Kind::Time || kind == Kind::Release {
-            return format!("{kind:?}");
+        match kind {
+            Kind::Pid if ["0", "1"].contains(&word) => return word.into(),
+            Kind::Address if ["00:", "ff:"].contains(&&word[..3]) => {
+                return word.into();
+            }
+            Kind::Time | Kind::Release => return format!("{kind:?}"),
+            _ => {}
         }
         let next = self.0.iter().filter(|it| it.0.0 == kind).count() + 1;
         let number = self.0.entry((kind, word.to_string())).or_insert(next);
@@ -218,6 +215,12 @@ mod tests {
             ("wider, of PID 1", "  PID CMD\n  1 a", "    PID CMD\n    1 a"),
             ("a report", "PID  92  1  92", "PID  95  1  95"),
             ("namespaces", "uts:[4026531838]", "uts:[4026532190]"),
+            ("processes", "/proc/48/ns", "/proc/5/ns"),
+            ("mounts", "shared:5 master:3", "shared:7 master:4"),
+            ("a mount", "36 29 0:32 / /proc", "35 30 0:32 / /proc"),
+            ("a device", "8a:11:22:33:44:55", "9b:11:22:33:44:55"),
+            ("a release", "6.1.0-49-amd64", "7.0.12-1"),
+            ("a key", "0x8990b7ae", "0x11112222"),
             ("times", "PID TIME\n9 00:00:00", "PID TIME\n9 01:02:03"),
         ] {
             assert_eq!(of("x", page, real), None, "{what}");
@@ -238,6 +241,9 @@ mod tests {
             ("an id of a user", "uid=1000(reader)", "uid=1001(reader)"),
             ("a map", "0 1000 1", "0 1001 1"),
             ("a number", "1000", "1001"),
+            ("lo as a device", "00:00:00:00:00:00", "8a:11:22:33:44:55"),
+            ("a broadcast", "ff:ff:ff:ff:ff:ff", "ff:ff:ff:ff:ff:fe"),
+            ("no key", "0x00000000", "0x11112222"),
             ("an address", "127.0.0.1/8", "127.0.0.2/8"),
             ("columns that nothing moves", "a  b", "a b"),
             ("an extra line", "a", "a\na"),

@@ -115,17 +115,15 @@ pub fn session(
         Kind::Console => machine.terminal(user(block), &mut typist),
         _ => machine.other_pane(block, &mut typist),
     };
-    let why = match (end, typist.page.next()) {
-        (Err(failure), _) => failure.to_string(),
-        (_, Some(turn)) => format!("ended before {turn:?}"),
-        _ => String::new(),
-    };
+    let left = typist.page.next();
     let mut real = block.clone();
     real.turns = typist.done;
-    if !why.is_empty() {
-        return Err(format!("{}{why}", real.shown()).into());
-    }
-    Ok(real)
+    let why = match (end, left) {
+        (Err(failure), _) => failure.to_string(),
+        (_, Some(turn)) => format!("ended before {turn:?}"),
+        _ => return Ok(real),
+    };
+    Err(format!("{}{why}", real.shown()).into())
 }
 
 /// The user of a block's terminal.

@@ -95,10 +95,7 @@ impl Section {
 /// All pages of this repository, by their paths from the workspace.
 pub fn all_pages() -> Vec<PathBuf> {
     let mut pages = files();
-    pages.retain(|it| {
-        let name = it.to_string_lossy();
-        name.ends_with(".md") && !name.starts_with('.')
-    });
+    pages.retain(|it| it.extension() == Some("md".as_ref()));
     pages
 }
 

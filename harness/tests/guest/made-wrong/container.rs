@@ -214,11 +214,9 @@ fn new_root(mistake: &str) {
         at("/dev/null", "dev/null", "", bind);
     }
     fs::create_dir("dev/mqueue").expect("a folder");
-    let no_mqueue = mistake == "/dev/mqueue is bound";
-    let no_sys = mistake == "/sys is bound";
     for (kind, path, no) in [
-        ("mqueue", "dev/mqueue", no_mqueue),
-        ("sysfs", "sys", no_sys),
+        ("mqueue", "dev/mqueue", mistake == "/dev/mqueue is bound"),
+        ("sysfs", "sys", mistake == "/sys is bound"),
         ("proc", "proc", no_proc),
     ] {
         match no {
