@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Output};
-use std::sync::LazyLock;
 
 use assert_cmd::assert::OutputAssertExt;
 use harness::DEMOS;
@@ -14,7 +13,6 @@ use harness::guest::check::rows;
 use predicates::prelude::*;
 
 use crate::common;
-use crate::fixture::compile;
 use crate::readers::executable;
 use crate::target::{Machine, Root, fresh_machine, steps};
 
@@ -54,21 +52,13 @@ fn those(outcomes: &[Outcome], wanted: Outcome) -> BTreeSet<&'static str> {
     all.filter(|(_, it)| **it == wanted).map(|(row, _)| row).collect()
 }
 
-/// The container with one mistake, built by rustc alone.
-static CONTAINER: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let dir = tempfile::tempdir().expect("a folder");
-    let program = dir.path().join("container");
-    compile("guest/made-wrong/container.rs", &program);
-    fs::read(program).expect("the container")
-});
-
 const PATH: &str = "/usr/local/bin/container";
 
 /// A machine with that container, and with a cgroup hierarchy that limits
 /// memory.
 fn machine() -> Machine {
     let machine = fresh_machine();
-    machine.put_bytes(PATH, &CONTAINER);
+    machine.put(PATH);
     let hierarchy = "
         [ -e /sys/fs/cgroup/cgroup.procs ] ||
             mount -t cgroup2 none /sys/fs/cgroup

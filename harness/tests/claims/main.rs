@@ -15,7 +15,6 @@ mod contract;
 mod delivered;
 mod facts;
 mod faults;
-mod fixture;
 mod ipc;
 mod laboratory;
 mod maps;

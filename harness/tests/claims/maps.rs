@@ -2,8 +2,7 @@
 
 use nix::errno::Errno;
 
-use crate::fixture::end;
-use crate::target::{Root, fresh_machine};
+use crate::target::{Root, end, fresh_machine};
 
 /// capabilities(7): the bits of `CapEff` in /proc/PID/status.
 const SETUID: u64 = 1 << 7;
@@ -76,7 +75,7 @@ fn model(
 #[test]
 fn model_predicts_which_maps_are_accepted() {
     let machine = fresh_machine();
-    machine.put("maps");
+    machine.put("/tmp/maps");
     let status = machine.sh(Root, "grep CapPrm /proc/self/status");
     let (_, caps) = status.trim_end().split_once('\t').expect("CapPrm");
     let all = u64::from_str_radix(caps, 16).expect("capabilities");
@@ -106,13 +105,14 @@ fn model_predicts_which_maps_are_accepted() {
     for (creator, writer) in writers {
         let user = |(uid, caps)| format!("{uid}:{caps}");
         let writer = writer.map_or("inside".into(), user);
+        input += &format!("{}\t{writer}", user(creator));
         for map in &maps {
             let map = map.iter().map(|(a, b, n)| format!("{a} {b} {n};"));
-            let map: String = map.collect();
-            input += &format!("{} {writer} {map}\n", user(creator));
+            input += &format!("\t{}", map.collect::<String>());
         }
+        input += "\n";
     }
-    let output = machine.answers("maps", &input);
+    let output = machine.answers("/tmp/maps", &input);
     let seen: Vec<_> = output.lines().map(end).collect();
     assert_eq!(seen.len(), writers.len() * maps.len());
     let difference = |without| {

@@ -232,7 +232,7 @@ fn descriptor_mount_or_socket_keeps_a_namespace() {
 #[test]
 fn socket_in_flight_keeps_a_namespace() {
     let machine = fresh_machine();
-    machine.put("in_flight");
+    machine.put("/tmp/in_flight");
     // A veth shows which namespaces are left, as above.
     let script = r#"modprobe veth; cd /tmp; mkfifo ready hold out
         for it in sent closed; do

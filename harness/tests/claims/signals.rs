@@ -208,7 +208,7 @@ fn same(seen: &str, cells: &[Cell], what: &str) {
 #[track_caller]
 fn try_each(terminal: Option<[&str; 2]>, cells: impl Fn(&str) -> Vec<Cell>) {
     let machine = fresh_machine();
-    machine.put("signals");
+    machine.put("/tmp/signals");
     for user in USERS {
         for chain in CHAINS {
             let cells = cells(chain);
@@ -254,7 +254,7 @@ fn stop_stops_command_as_without_the_namespace() {
 #[test]
 fn another_pid_1_is_not_taken_for_command() {
     let machine = fresh_machine();
-    machine.put("signals");
+    machine.put("/tmp/signals");
     let outer = "pid-demo mount-demo";
     for user in USERS {
         let cells = ["outside", "terminal"].map(|it| stops(it, "pid-demo"));
@@ -277,7 +277,7 @@ fn another_pid_1_is_not_taken_for_command() {
 #[test]
 fn closed_terminal_does_what_it_does_without_the_namespace() {
     let machine = fresh_machine();
-    machine.put("signals");
+    machine.put("/tmp/signals");
     // The status goes to a shell that ignores the signal. The session leader,
     // whose end sends it, is the shell above that.
     let script = r#"
@@ -315,7 +315,7 @@ fn closed_terminal_does_what_it_does_without_the_namespace() {
 #[test]
 fn where_proc_is_covered_every_signal_is_only_sent_on() {
     let machine = fresh_machine();
-    machine.put("signals");
+    machine.put("/tmp/signals");
     for user in USERS {
         let own = if user == Root { "-m" } else { "-Urm" };
         let cover = "mount -t tmpfs none /proc; exec pid-demo \"$@\"";

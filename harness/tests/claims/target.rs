@@ -3,26 +3,23 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::process::Output;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use assert_cmd::assert::OutputAssertExt;
 pub use harness::User;
 use harness::{Vm, printable};
+use nix::errno::Errno;
 
-use crate::common::{NO_VERDICT, harness, name_broken_claims};
-pub use crate::common::{Reader, Root};
+use crate::common::{NO_VERDICT, harness, name_broken_claims, program};
+pub use crate::common::{Reader, Root, patience};
 
 /// The users who try a claim. They share its machine, and the one without
 /// privilege comes first.
 pub const USERS: [User; 2] = [Reader, Root];
-
-/// How long a command of a claim may take. Even on a busy machine none takes a
-/// tenth of this.
-pub fn patience() -> Duration {
-    harness::patience(Duration::from_secs(60))
-}
 
 /// Waits until this is so. If it is not in time, it panics with these words.
 #[track_caller]
@@ -51,6 +48,11 @@ pub const SOON: &str = r#"
 
 /// How many characters of an output the report of a failure has.
 const LONGEST: usize = 4000;
+
+/// The program that all those of `tests/guest` are. Its name says which.
+pub fn guest() -> PathBuf {
+    program().with_file_name("guest")
+}
 
 /// The machine on which a claim is tried. Its commands run in the initial
 /// namespaces, "outside".
@@ -248,6 +250,15 @@ impl Machine {
     }
 }
 
+/// How a system call ended that a program of `tests/guest` has made: 0, or its
+/// errno.
+pub fn end(errno: &str) -> Result<(), Errno> {
+    match errno.parse().expect("an errno") {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(errno)),
+    }
+}
+
 /// The steps of a session: the prompt, what is typed behind it and, in further
 /// lines, behind `> `, and the lines that follow.
 pub fn steps(session: &str) -> Vec<(char, String, String)> {
@@ -295,6 +306,24 @@ fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Machine {
+    /// Puts a program of `tests/guest` there. It goes in as the input of a
+    /// command: so no other machine is booted.
+    #[track_caller]
+    pub fn put(&self, path: &str) {
+        let program = std::fs::read(guest()).expect("a program");
+        let put = format!("cat > {path}; chmod 755 {path}");
+        let put = self.run(Root, ["sh", "-euc", &put], &program);
+        put.assert().success();
+    }
+
+    /// What the program at this path, run by root, answers to this input.
+    #[track_caller]
+    pub fn answers(&self, program: &str, input: &str) -> String {
+        let output = self.run(Root, [program], input.as_bytes());
+        let output = output.assert().success().get_output().stdout.clone();
+        String::from_utf8(output).expect("text")
+    }
+
     /// The commands so far, their results, and the machine: a bug report.
     pub fn bug_report(&self) -> String {
         let history = unpoisoned(&self.history);

@@ -5,14 +5,15 @@ use std::panic::Location;
 use std::sync::Once;
 use std::{fs, panic, thread};
 
+use regex::Regex;
+
 use super::package;
 
 /// The start of a panic's message if the machine failed, and not the claim.
 pub const NO_VERDICT: &str = "the VM failed: ";
 
-/// How much is shown of a rule, of each value and of the whole message: a line
+/// How much is shown of a rule or a value, and of the whole message: a line
 /// that can be read.
-const RULE: usize = 160;
 const VALUE: usize = 160;
 const MESSAGE: usize = 400;
 
@@ -29,10 +30,10 @@ pub fn name_broken_claims() {
             // libtest names each thread after its test.
             let thread = thread::current();
             let name = thread.name().unwrap_or("a thread of a claim");
-            let at = info.location().map(|at| format!(" ({at})"));
-            let rule = info.location().and_then(rule_at).unwrap_or_default();
-            let fact = fact_of(name).unwrap_or_default();
-            let place = format!("{name}{fact}{}", at.unwrap_or_default());
+            let at = info.location().expect("there is always one");
+            let rule = rule_at(at).unwrap_or_default();
+            let facts = facts_of(name).unwrap_or_default();
+            let place = format!("{name}{facts} ({at})");
             eprintln!("{}", one_line(&place, &rule, message));
             next(info);
         }));
@@ -53,7 +54,7 @@ fn one_line(place: &str, rule: &str, message: &str) -> String {
     let how = lines.collect::<Vec<_>>().join(" | ");
     let rule = match rule {
         "" => String::new(),
-        rule => format!("not so: {}: ", cut(rule, RULE)),
+        rule => format!("not so: {}: ", cut(rule, VALUE)),
     };
     format!("{what}: {place}: {rule}{}", cut(&how, MESSAGE))
 }
@@ -112,7 +113,8 @@ fn rule_at(at: &Location) -> Option<String> {
 fn rule(source: &str, line: u32, column: u32) -> Option<String> {
     let mut lines = source.lines().skip(line as usize - 1);
     let first = lines.next()?.get(column as usize - 1..)?;
-    let text = [first].into_iter().chain(lines).collect::<Vec<_>>().join(" ");
+    let words = first.split(' ').chain(lines.flat_map(str::split_whitespace));
+    let text = words.collect::<Vec<_>>().join(" ");
     let (name, rest) = text.split_once('(')?;
     let mut operands = operands(rest).into_iter();
     let first = operands.next()?;
@@ -126,46 +128,34 @@ fn rule(source: &str, line: u32, column: u32) -> Option<String> {
 
 /// The operands of a macro, up to the parenthesis that closes it.
 fn operands(text: &str) -> Vec<String> {
-    let (mut depth, mut quote, mut escaped) = (0, None, false);
+    // A string, a letter, or anything else, piece by piece.
+    let pieces = Regex::new(r#""(?:\\.|[^"\\])*"|'\\?.'|."#);
+    let mut depth = 0;
     let mut operands = vec![String::new()];
-    for letter in text.chars() {
-        match (letter, quote) {
-            (_, Some(end)) => {
-                if letter == end && !escaped {
-                    quote = None;
-                }
-                escaped = letter == '\\' && !escaped;
-            }
-            ('"' | '\'', None) => quote = Some(letter),
-            ('(' | '[' | '{', None) => depth += 1,
-            (')' | ']' | '}', None) if depth == 0 => break,
-            (')' | ']' | '}', None) => depth -= 1,
-            (',', None) if depth == 0 => {
+    for piece in pieces.expect("an expression").find_iter(text) {
+        match piece.as_str() {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" if depth == 0 => break,
+            ")" | "]" | "}" => depth -= 1,
+            "," if depth == 0 => {
                 operands.push(String::new());
                 continue;
             }
             _ => {}
         }
-        operands.last_mut().expect("one").push(letter);
+        *operands.last_mut().expect("one") += piece.as_str();
     }
-    let words =
-        |it: &String| it.split_whitespace().collect::<Vec<_>>().join(" ");
-    operands.iter().map(words).collect()
+    operands.iter().map(|it| it.trim().to_string()).collect()
 }
 
-/// The facts that the doc comment of this test begins with: ` [U1, U2]`.
-fn fact_of(test: &str) -> Option<String> {
-    let (module, name) = test.split_once("::")?;
-    let name = name.split("::").next()?;
-    let path = package().join("tests/claims").join(format!("{module}.rs"));
-    let source = fs::read_to_string(path).ok()?;
-    let (before, _) = source.split_once(&format!("\nfn {name}("))?;
-    let doc = before.rsplit("\n\n").next()?;
-    let first = doc.lines().find_map(|line| line.strip_prefix("/// "))?;
-    let ids = first.split([':', '.']).next()?;
-    let is_id = ids.starts_with(|it: char| it.is_ascii_uppercase())
-        && ids.contains(|it: char| it.is_ascii_digit());
-    is_id.then(|| format!(" [{ids}]"))
+/// The facts that this test proves, as FACTS.md says: ` [U1, U2]`.
+fn facts_of(test: &str) -> Option<String> {
+    let mut names = test.split("::");
+    let claim = format!("`{}::{}`", names.next()?, names.next()?);
+    let page = fs::read_to_string(package().join("FACTS.md")).ok()?;
+    let rows = page.lines().filter(|row| row.contains(&claim));
+    let ids: Vec<&str> = rows.filter_map(|it| it.split(' ').nth(1)).collect();
+    (!ids.is_empty()).then(|| format!(" [{}]", ids.join(", ")))
 }
 
 #[test]
@@ -237,6 +227,6 @@ fn rule_of_an_assertion_is_read_from_the_source() {
 #[test]
 fn fact_of_a_claim_is_named() {
     let claim = "chain::each_demo_changes_exactly_one_namespace";
-    assert_eq!(fact_of(claim), Some(" [G1]".to_string()));
-    assert_eq!(fact_of("chain::none"), None);
+    assert_eq!(facts_of(claim), Some(" [G1]".to_string()));
+    assert_eq!(facts_of("chain::none"), None);
 }

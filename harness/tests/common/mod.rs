@@ -6,11 +6,18 @@ mod broken;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 pub use broken::{NO_VERDICT, name_broken_claims};
 pub use harness::User::{Reader, Root};
 use harness::{Failure, Harness};
 use tempfile::TempDir;
+
+/// How long a command, or a session of a page, may take. Even on a busy machine
+/// none takes a tenth of this.
+pub fn patience() -> Duration {
+    harness::patience(Duration::from_secs(60))
+}
 
 /// The folder of the harness's package. Cargo says where that is now: a
 /// checkout may have been copied or moved since this was compiled.

@@ -4,89 +4,36 @@
 //!
 //! `sent` sends it over a Unix socket that nobody reads. No process has it open
 //! then. It prints `ready`, and the Unix socket is open until it reads a line.
-//! Built by rustc alone, so the C library's functions are declared here.
 
 use std::fs::File;
+use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::{env, io, ptr};
 
-unsafe extern "C" {
-    fn setns(descriptor: i32, kind: i32) -> i32;
-    fn sendmsg(socket: i32, message: *const Message, flags: i32) -> isize;
-}
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-/// `struct msghdr`: a name, the data, control messages, flags; each but the last
-/// with its length.
-#[repr(C)]
-struct Message {
-    name: *const u8,
-    name_length: u32,
-    data: *const Data,
-    data_length: usize,
-    control: *const Descriptor,
-    control_length: usize,
-    flags: i32,
-}
-
-/// `struct iovec`
-#[repr(C)]
-struct Data {
-    bytes: *const u8,
-    length: usize,
-}
-
-/// `struct cmsghdr`, and the one descriptor that it is about.
-#[repr(C)]
-struct Descriptor {
-    length: usize,
-    level: i32,
-    kind: i32,
-    descriptor: i32,
-}
-
-const NEWNET: i32 = 0x4000_0000;
-const SOL_SOCKET: i32 = 1;
-const SCM_RIGHTS: i32 = 1;
-
-fn enter(namespace: &File) {
-    let entered = unsafe { setns(namespace.as_raw_fd(), NEWNET) };
-    assert_eq!(entered, 0, "setns: {}", io::Error::last_os_error());
-}
-
-fn main() -> io::Result<()> {
-    let args: Vec<String> = env::args().skip(1).collect();
+pub fn main(args: &[String]) -> u8 {
     // A Unix socket belongs to a network namespace as well: the outside's.
-    let (from, _to) = UnixStream::pair()?;
-    let outside = File::open("/proc/self/ns/net")?;
-    let inside = File::open(format!("/proc/{}/ns/net", args[0]))?;
-    enter(&inside);
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    enter(&outside);
-    drop(inside);
+    let (from, _to) = UnixStream::pair().expect("two sockets");
+    let namespace = |of: &str| {
+        File::open(format!("/proc/{of}/ns/net")).expect("a namespace")
+    };
+    let outside = namespace("self");
+    setns(namespace(&args[0]), CloneFlags::CLONE_NEWNET).expect("setns");
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    setns(outside, CloneFlags::CLONE_NEWNET).expect("setns");
     if args[1] == "sent" {
-        let data = Data { bytes: b"x".as_ptr(), length: 1 };
-        let control = Descriptor {
-            length: 20, // Without the padding at the end.
-            level: SOL_SOCKET,
-            kind: SCM_RIGHTS,
-            descriptor: socket.as_raw_fd(),
-        };
-        let message = Message {
-            name: ptr::null(),
-            name_length: 0,
-            data: &data,
-            data_length: 1,
-            control: &control,
-            control_length: size_of::<Descriptor>(),
-            flags: 0,
-        };
-        let sent = unsafe { sendmsg(from.as_raw_fd(), &message, 0) };
-        assert_eq!(sent, 1, "sendmsg: {}", io::Error::last_os_error());
+        let data = [io::IoSlice::new(b"x")];
+        let descriptors = [socket.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let (from, flags) = (from.as_raw_fd(), MsgFlags::empty());
+        let sent = sendmsg::<()>(from, &data, &control, flags, None);
+        assert_eq!(sent, Ok(1));
     }
     drop(socket);
     println!("ready");
-    io::stdin().read_line(&mut String::new())?;
-    Ok(())
+    io::stdin().read_line(&mut String::new()).expect("a line");
+    0
 }

@@ -4,59 +4,34 @@
 //!
 //! It says `ready`, sends itself the signal if SENDER is `itself`, or lets a
 //! child send it if that is `child`, and then waits for the signal or for the
-//! line WORD. Its status says how it ended. Built by rustc alone, so the C
-//! library's functions are declared here.
+//! line WORD. Its status says how it ended.
 
 use std::process::{Command, exit};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::{env, io, ptr, thread};
+use std::{io, mem, ptr, thread};
 
-unsafe extern "C" {
-    fn _exit(status: i32) -> !;
-    fn kill(pid: i32, signal: i32) -> i32;
-    fn sigaction(signal: i32, new: *const Action, old: *mut Action) -> i32;
-    fn sigpending(set: *mut Set) -> i32;
-    fn sigprocmask(how: i32, new: *const Set, old: *mut Set) -> i32;
-    fn sigwaitinfo(set: *const Set, info: *mut u8) -> i32;
-}
-
-/// One bit for each signal; as long as the C library's.
-type Set = [u64; 16];
-
-#[repr(C)]
-struct Action {
-    handler: usize,
-    mask: Set,
-    flags: i32,
-    restorer: usize,
-}
-
-const DEFAULT: usize = 0;
-const IGNORE: usize = 1;
-const RESETHAND: i32 = 0x8000_0000_u32 as i32;
-const USR2: i32 = 12;
+use libc::{SA_RESETHAND, SIG_DFL, SIG_IGN, SIGUSR2, c_int, sigset_t};
 
 /// The statuses.
-const READ_WORD: i32 = 5;
-const PENDING: i32 = 6;
-const ONCE: i32 = 8;
-const CAUGHT: i32 = 9;
+const READ_WORD: u8 = 5;
+const PENDING: u8 = 6;
+const ONCE: u8 = 8;
+const CAUGHT: u8 = 9;
 
 static NOTED: AtomicU32 = AtomicU32::new(0);
 
-fn main() {
-    let args: Vec<String> = env::args().skip(1).collect();
-    let [how, signal, sender, word] = &args[..] else { panic!("{args:?}") };
-    let signal: i32 = signal.parse().expect("a number");
-    set_action(signal, DEFAULT, 0);
+pub fn main(args: &[String]) -> u8 {
+    let [how, signal, sender, word] = args else { panic!("{args:?}") };
+    let signal: c_int = signal.parse().expect("a number");
+    set_action(signal, SIG_DFL, 0);
     match &**how {
         "default" => {}
         "handler" => set_action(signal, end as *const () as usize, 0),
-        "once" => set_action(signal, note as *const () as usize, RESETHAND),
+        "once" => set_action(signal, note as *const () as usize, SA_RESETHAND),
         "counted" => set_action(signal, note as *const () as usize, 0),
-        "ignored" => set_action(signal, IGNORE, 0),
+        "ignored" => set_action(signal, SIG_IGN, 0),
         "blocked" | "awaited" | "thread" => block(signal),
-        "other" => block(USR2),
+        "other" => block(SIGUSR2),
         "loose" => {
             thread::spawn(move || {
                 block(signal);
@@ -67,8 +42,10 @@ fn main() {
     }
     println!("ready");
     match &**sender {
-        // SAFETY: two numbers.
-        "itself" => unsafe { drop(kill(std::process::id() as i32, signal)) },
+        "itself" => {
+            // SAFETY: two numbers.
+            unsafe { libc::kill(libc::getpid(), signal) };
+        }
         "child" => {
             let kill = format!("kill -{signal} $PPID");
             let sent = Command::new("sh").args(["-c", &kill]).status();
@@ -78,7 +55,7 @@ fn main() {
     }
     match &**how {
         "awaited" => await_one(signal),
-        "other" => await_one(USR2),
+        "other" => await_one(SIGUSR2),
         "thread" => drop(thread::spawn(move || await_one(signal)).join()),
         _ => {}
     }
@@ -87,46 +64,60 @@ fn main() {
         line.clear();
         assert!(io::stdin().read_line(&mut line).expect("a line") > 0);
     }
-    let mut pending: Set = [0; 16];
-    // SAFETY: the set lives as long as the call.
-    unsafe { sigpending(&mut pending) };
-    exit(match NOTED.load(Relaxed) {
-        0 if pending[0] & set_of(signal)[0] != 0 => PENDING,
+    // SAFETY: the sets live as long as the calls.
+    let pending = unsafe {
+        let mut pending = mem::zeroed();
+        libc::sigpending(&mut pending);
+        libc::sigismember(&pending, signal) == 1
+    };
+    match NOTED.load(Relaxed) {
+        0 if pending => PENDING,
         0 => READ_WORD,
         1 => ONCE,
         _ => CAUGHT,
-    })
+    }
 }
 
-extern "C" fn end(_: i32) {
+extern "C" fn end(_: c_int) {
     // SAFETY: it may be called in a handler.
-    unsafe { _exit(CAUGHT) }
+    unsafe { libc::_exit(CAUGHT.into()) }
 }
 
-extern "C" fn note(_: i32) {
+extern "C" fn note(_: c_int) {
     NOTED.fetch_add(1, Relaxed);
 }
 
-fn set_of(signal: i32) -> Set {
-    let mut set = [0; 16];
-    set[0] = 1 << (signal - 1);
-    set
+fn set_of(signal: c_int) -> sigset_t {
+    // SAFETY: all zero is the empty set.
+    unsafe {
+        let mut set = mem::zeroed();
+        assert_eq!(libc::sigaddset(&mut set, signal), 0);
+        set
+    }
 }
 
-fn set_action(signal: i32, handler: usize, flags: i32) {
-    let action = Action { handler, mask: [0; 16], flags, restorer: 0 };
+fn set_action(signal: c_int, handler: usize, flags: c_int) {
     // SAFETY: the handlers above call nothing that they must not call.
-    assert_eq!(unsafe { sigaction(signal, &action, ptr::null_mut()) }, 0);
-}
-
-fn block(signal: i32) {
-    // SAFETY: the set lives as long as the call. SIG_BLOCK is 0.
-    let done = unsafe { sigprocmask(0, &set_of(signal), ptr::null_mut()) };
+    let done = unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = handler;
+        action.sa_flags = flags;
+        libc::sigaction(signal, &action, ptr::null_mut())
+    };
     assert_eq!(done, 0);
 }
 
-fn await_one(signal: i32) {
+fn block(signal: c_int) {
+    let set = set_of(signal);
     // SAFETY: the set lives as long as the call.
-    while unsafe { sigwaitinfo(&set_of(signal), ptr::null_mut()) } != signal {}
-    exit(CAUGHT)
+    let done =
+        unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
+    assert_eq!(done, 0);
+}
+
+fn await_one(signal: c_int) {
+    let set = set_of(signal);
+    // SAFETY: the set lives as long as the call.
+    while unsafe { libc::sigwaitinfo(&set, ptr::null_mut()) } != signal {}
+    exit(CAUGHT.into())
 }

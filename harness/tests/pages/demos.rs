@@ -5,7 +5,7 @@ use std::fs;
 
 use harness::DEMOS;
 
-use super::workspace;
+use super::{files, workspace};
 
 /// Blocks that name many demos and are no list of them: how the file's path
 /// begins, words of the block, and why.
@@ -99,33 +99,13 @@ fn complaints(path: &str, text: &str, demos: &[&str]) -> Vec<String> {
     complaints.collect()
 }
 
-/// The text files of the checkout: their paths from the workspace, and what is
-/// in them.
-fn files() -> Vec<(String, String)> {
-    let mut files = Vec::new();
-    let mut dirs = vec![workspace().to_path_buf()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).expect("a folder").flatten() {
-            let (path, kind) = (entry.path(), entry.file_type());
-            let kind = kind.expect("its type");
-            let name = entry.file_name();
-            if kind.is_dir() && name != "target" && name != ".git" {
-                dirs.push(path);
-            } else if kind.is_file()
-                && let Ok(text) = fs::read_to_string(&path)
-            {
-                let path = path.strip_prefix(workspace()).expect("below");
-                files.push((path.display().to_string(), text));
-            }
-        }
-    }
-    files.sort();
-    files
-}
-
 #[test]
 fn each_list_of_the_demos_names_all_of_them() {
-    let files = files();
+    let texts = files().into_iter().filter_map(|path| {
+        let text = fs::read_to_string(workspace().join(&path)).ok()?;
+        Some((path.display().to_string(), text))
+    });
+    let files: Vec<(String, String)> = texts.collect();
     let complaints: Vec<String> = files
         .iter()
         .flat_map(|(path, text)| complaints(path, text, &DEMOS))

@@ -21,55 +21,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::{env, fs, thread};
 
-use same::Same;
 use text::{Block, Kind, Page};
 
-/// Blocks that are not run: page, first line, and the reason.
-const NOT_RUN: &[(&str, &str, &str)] = &[
-    (
-        "README.md",
-        "cargo run -p pid-demo",
-        "the two commands; the second is what runs this very test",
-    ),
-    (
-        "README.md",
-        "docker run -it --name nsd -v \"$PWD\":/src -v nsd:/src/target \
-         -w /src rust:1 bash",
-        "no Docker is here; harness/machines/matrix has a container",
-    ),
-    (
-        "README.md",
-        "export RUSTUP_DIST_SERVER=https://mirrors.ustc.edu.cn/rust-static",
-        "a server of others",
-    ),
-    ("README.md", "cargo vendor --locked /srv/crates", "it takes a network"),
-    (
-        "harness/CHECK.md",
-        "for program in students/*/mydocker; do",
-        "the claim check::teachers_loop_counts_what_is_isolated runs it",
-    ),
-    (
-        "harness/COURSE.md",
-        "harness/setup && cargo run -p harness -- true",
-        "it installs packages",
-    ),
-    (
-        "harness/COURSE.md",
-        "target/debug/harness check reader ./mydocker run",
-        "a program of the student's",
-    ),
-    (
-        "harness/COURSE.md",
-        "rows='UTS: a hostname of its own|PID: COMMAND, or an init above it, \
-         is PID 1'",
-        "a room full of students",
-    ),
-    (
-        "harness/README.md",
-        "cargo run -p harness",
-        "a shell that waits for its reader",
-    ),
-];
+/// Blocks that are not run: page and first line, and then the reason.
+const NOT_RUN: &str = r#"
+README.md: cargo run -p pid-demo
+    The two commands; the second is what runs this very test.
+README.md: docker run -it --name nsd -v "$PWD":/src -v nsd:/src/target -w /src rust:1 bash
+    No Docker is here; harness/machines/matrix has a container.
+README.md: export RUSTUP_DIST_SERVER=https://mirrors.ustc.edu.cn/rust-static
+    A server of others.
+README.md: cargo vendor --locked /srv/crates
+    It takes a network.
+harness/CHECK.md: for program in students/*/mydocker; do
+    The claim check::teachers_loop_counts_what_is_isolated runs it.
+harness/COURSE.md: harness/setup && cargo run -p harness -- true
+    It installs packages.
+harness/COURSE.md: target/debug/harness check reader ./mydocker run
+    A program of the student's.
+harness/COURSE.md: rows='UTS: a hostname of its own|PID: COMMAND, or an init above it, is PID 1'
+    A room full of students.
+harness/README.md: cargo run -p harness
+    A shell that waits for its reader.
+"#;
 
 /// The folder of the workspace.
 fn workspace() -> &'static Path {
@@ -87,6 +61,34 @@ fn pages() -> Vec<PathBuf> {
             && !page.starts_with("findings")
     });
     pages
+}
+
+/// The files of the checkout, by their paths from the workspace.
+fn files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut dirs = vec![workspace().to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).expect("a folder").flatten() {
+            let (path, kind) = (entry.path(), entry.file_type());
+            let kind = kind.expect("its type");
+            let name = entry.file_name();
+            if kind.is_dir() && name != "target" && name != ".git" {
+                dirs.push(path);
+            } else if kind.is_file() {
+                let path = path.strip_prefix(workspace()).expect("below");
+                files.push(path.to_path_buf());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The demos' examples: the files of their programs.
+fn examples() -> Vec<PathBuf> {
+    let mut files = files();
+    files.retain(|it| it.iter().nth(1) == Some("examples".as_ref()));
+    files
 }
 
 /// The text of a file of the workspace.
@@ -118,10 +120,8 @@ fn pages_show_what_a_terminal_shows() {
                 let text = page.with(&seen);
                 fs::write(workspace().join(&path), &text).expect("a page");
                 if let Some(path) = translation::chinese(&path) {
-                    let old = text_of(&path);
-                    let new = translation::with_blocks(&text, &old);
-                    fs::write(workspace().join(path), new.unwrap_or(old))
-                        .expect("a page");
+                    let text = translation::with_blocks(&text, &text_of(&path));
+                    fs::write(workspace().join(path), text).expect("a page");
                 }
             } else {
                 wrong.lock().expect("text").push_str(&complaint);
@@ -150,78 +150,54 @@ fn typed(path: &Path, page: &Page) -> (Vec<Block>, String) {
     let mut complaint = String::new();
     let mut seen = Vec::new();
     for block in page.sessions() {
-        let mut same = Same::default();
         let real = match block.is_for_this_machine() {
             true => terminal::here(block),
-            false => terminal::session(&mut machine, block, &mut same),
+            false => terminal::session(&mut machine, block),
         };
-        let (path, line) = (path.display(), block.line);
-        match real {
-            Ok(real) => {
-                let difference = same::difference(block, &real);
-                let kernel = machine.as_ref();
-                let kernel = kernel.map(|it| (it.release, it.debians));
-                let older = kernel
-                    .zip(block.since)
-                    .is_some_and(|((release, _), since)| release < since);
-                match &difference {
-                    Some(difference) if !older => {
-                        complaint += &format!("\n{path}:{line}: {difference}");
-                    }
-                    // Debian's does not: other vendors backport.
-                    None if older && kernel.is_some_and(|it| it.1) => {
-                        complaint += &format!(
-                            "\n{path}:{line}: an older kernel shows it, too\n"
-                        );
-                    }
-                    _ => {}
-                }
-                // A session that is the same keeps its PIDs on the page, and
-                // one that is not for this kernel is kept.
-                seen.push(match difference {
-                    Some(_) if !older => real,
-                    _ => block.clone(),
-                });
-            }
+        let at = format!("\n{}:{}", path.display(), block.line);
+        let real = match real {
+            Ok(real) => real,
             Err(why) => {
-                complaint += &format!("\n{path}:{line}: the session:\n{why}\n");
+                complaint += &format!("{at}: the session:\n{why}\n");
                 break;
             }
+        };
+        let difference = same::difference(block, &real);
+        let older = machine.as_ref().filter(|machine| {
+            block.since.is_some_and(|since| machine.release < since)
+        });
+        match (&difference, older) {
+            (Some(difference), None) => {
+                complaint += &format!("{at}: {difference}");
+            }
+            // Debian's does not: other vendors backport.
+            (None, Some(machine)) if machine.debians => {
+                complaint += &format!("{at}: an older kernel shows it, too\n");
+            }
+            _ => {}
         }
+        // A session that is the same keeps its PIDs on the page, and one that
+        // is not for this kernel is kept.
+        let keep = difference.is_none() || older.is_some();
+        seen.push(if keep { block.clone() } else { real });
     }
     (seen, complaint)
 }
 
-/// A page without a session could not fail, and so would prove nothing.
-#[test]
-fn every_page_has_a_session() {
-    let pages = pages();
-    assert!(pages.len() >= 8, "{pages:?}");
-    for path in pages {
-        let page = read(&path);
-        let run = page.sessions().count();
-        let not = page.blocks.iter().filter(|it| it.kind == Kind::Shell);
-        let not = not.count();
-        println!("{}: {run} sessions, {not} not run", path.display());
-        assert!(run > 0, "{}: no console block", path.display());
-    }
-}
-
-/// Each block that is not run is in the list, with a reason.
+/// Each block that is not run is in the list, with a reason. A page without a
+/// session could not fail, and so would prove nothing.
 #[test]
 fn blocks_that_are_not_run_are_listed() {
-    for (page, block, why) in NOT_RUN {
-        println!("{page}: `{block}` is not run: {why}");
-    }
+    let pages = pages();
+    assert!(pages.len() >= 8, "{pages:?}");
     let mut found = Vec::new();
-    for path in pages() {
-        for block in read(&path).blocks {
-            if block.kind == Kind::Shell {
-                found.push((path.display().to_string(), block.first()));
-            }
-        }
+    for path in pages {
+        let (page, path) = (read(&path), path.display().to_string());
+        assert!(page.sessions().count() > 0, "{path}: no console block");
+        let not_run = page.blocks.iter().filter(|it| it.kind == Kind::Shell);
+        found.extend(not_run.map(|it| format!("{path}: {}", it.first())));
     }
-    let listed = NOT_RUN.iter().map(|it| (it.0.to_string(), it.1.to_string()));
+    let listed = NOT_RUN.trim().lines().filter(|it| !it.starts_with(' '));
     assert_eq!(found, listed.collect::<Vec<_>>());
 }
 
@@ -312,22 +288,24 @@ fn session_since_a_version_is_one_that_older_kernels_do_not_show() {
     assert_eq!(complains, version.contains(" Debian "), "{complaint}");
 }
 
+/// Whether there is this claim, `module::name`; `None` if it is no claim's name.
+fn is_claim(word: &str) -> Option<bool> {
+    let (module, name) = word.split_once("::").filter(|it| !it.1.is_empty())?;
+    let file = workspace().join(format!("harness/tests/claims/{module}.rs"));
+    let claims = fs::read_to_string(file).ok()?;
+    Some(claims.contains(&format!("\nfn {name}(")))
+}
+
 /// Each claim that a page names as `module::name` exists.
 #[test]
 fn every_claim_that_a_page_names_exists() {
-    let claims = workspace().join("harness/tests/claims");
     let mut named = 0;
+    let is_part = |it: char| it.is_ascii_alphanumeric() || "_:".contains(it);
     for path in translation::all_pages() {
-        let page = text_of(&path);
-        let is_part =
-            |it: char| it.is_ascii_alphanumeric() || "_:".contains(it);
-        for word in page.split(|it| !is_part(it)) {
-            let Some((module, name)) = word.split_once("::") else { continue };
-            let file = fs::read_to_string(claims.join(format!("{module}.rs")));
-            let (Ok(file), false) = (file, name.is_empty()) else { continue };
-            let claim = format!("\nfn {name}(");
-            assert!(file.contains(&claim), "{}: no {word}", path.display());
-            named += 1;
+        for word in text_of(&path).split(|it| !is_part(it)) {
+            let there = is_claim(word);
+            assert_ne!(there, Some(false), "{}: no {word}", path.display());
+            named += usize::from(there.is_some());
         }
     }
     assert!(named > 0, "no page names a claim");
@@ -337,26 +315,17 @@ fn every_claim_that_a_page_names_exists() {
 /// learned, and is short.
 #[test]
 fn every_example_is_named_on_its_page() {
-    let mut named = 0;
-    let front = text_of("README.md");
-    for path in pages() {
-        let folder = workspace().join(&path);
-        let folder = folder.parent().expect("a folder").to_path_buf();
-        let page = text_of(&path);
-        for file in fs::read_dir(folder.join("examples")).into_iter().flatten()
-        {
-            let file = file.expect("an entry").path();
-            let name = file.file_stem().expect("a name").to_string_lossy();
-            assert!(page.contains(&format!("`{name}`")), "{name}: {path:?}");
-            assert!(
-                front.contains(&format!("`{name}`")),
-                "{name}: not on the front page"
-            );
-            let program = fs::read_to_string(&file).expect("an example");
-            assert!(program.contains("learned("), "{name}: no lesson");
-            assert!(program.lines().count() <= 80, "{name}: too long");
-            named += 1;
+    let examples = examples();
+    assert!(!examples.is_empty(), "there is no example");
+    for file in examples {
+        let demo = file.ancestors().nth(2).expect("a demo");
+        let name = file.file_stem().expect("a name").to_string_lossy();
+        for page in [&demo.join("README.md"), Path::new("README.md")] {
+            let is_named = text_of(page).contains(&format!("`{name}`"));
+            assert!(is_named, "{name}: not on {}", page.display());
         }
+        let program = text_of(&file);
+        assert!(program.contains("learned("), "{name}: no lesson");
+        assert!(program.lines().count() <= 80, "{name}: too long");
     }
-    assert!(named > 0, "there is no example");
 }

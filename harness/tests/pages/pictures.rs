@@ -2,19 +2,21 @@
 //! are drawn once, and are checked for what nobody sees who looks at them.
 
 use std::collections::BTreeMap;
-use std::fs;
 
-use super::{text_of, translation, workspace};
+use regex::Regex;
+
+use super::translation::{all_pages, is_chinese};
+use super::{files, text_of};
 
 const CHINESE: &str = ".zh-CN.svg";
 
 /// All pictures, by their names.
 fn pictures() -> BTreeMap<String, String> {
-    let folder = workspace().join("harness/pictures");
-    let files = fs::read_dir(folder).expect("a folder").flatten();
-    let named = files.map(|file| {
-        let name = file.file_name().to_string_lossy().into_owned();
-        (name, fs::read_to_string(file.path()).expect("a picture"))
+    let mut files = files();
+    files.retain(|it| it.starts_with("harness/pictures"));
+    let named = files.iter().map(|file| {
+        let name = file.file_name().expect("a name").to_string_lossy();
+        (name.into_owned(), text_of(file))
     });
     named.collect()
 }
@@ -22,18 +24,8 @@ fn pictures() -> BTreeMap<String, String> {
 /// The picture without its words, which are in three elements, and without its
 /// language.
 fn drawing(svg: &str) -> String {
-    let parts = svg.split('<').map(|part| {
-        let words = ["title", "desc", "text"].iter().any(|element| {
-            part.strip_prefix(element).is_some_and(|rest| {
-                rest.starts_with('>') || rest.starts_with(' ')
-            })
-        });
-        match part.split_once('>') {
-            Some((tag, _)) if words => format!("{tag}>"),
-            _ => part.to_string(),
-        }
-    });
-    let drawing = parts.collect::<Vec<_>>().join("<");
+    let words = Regex::new("(<(?:title|desc|text)(?: [^>]*)?>)[^<]*");
+    let drawing = words.expect("an expression").replace_all(svg, "$1");
     drawing.replacen("lang=\"zh-CN\"", "lang=\"en\"", 1)
 }
 
@@ -43,26 +35,19 @@ fn element<'a>(svg: &'a str, name: &str) -> Option<&'a str> {
     from.split('<').next()
 }
 
-fn is_chinese(text: &str) -> bool {
-    text.chars().any(|it| ('\u{4e00}'..'\u{a000}').contains(&it))
-}
-
 #[test]
 fn each_picture_is_the_same_drawing_in_both_languages() {
     let pictures = pictures();
-    let mut count = 0;
-    for (name, english) in &pictures {
-        if name.ends_with(CHINESE) {
-            continue;
-        }
-        let other = name.replace(".svg", CHINESE);
-        let chinese = pictures.get(&other).unwrap_or_else(|| {
-            panic!("{name}: there is no {other}");
-        });
-        assert!(drawing(english) == drawing(chinese), "{name} and {other}");
-        count += 1;
+    assert!(!pictures.is_empty());
+    for (name, picture) in &pictures {
+        let other = match name.strip_suffix(CHINESE) {
+            Some(stem) => format!("{stem}.svg"),
+            None => name.replace(".svg", CHINESE),
+        };
+        let other = pictures.get(&other);
+        let other = other.unwrap_or_else(|| panic!("{name} alone"));
+        assert!(drawing(picture) == drawing(other), "{name}");
     }
-    assert_eq!(count * 2, pictures.len(), "{:?}", pictures.keys());
 }
 
 #[test]
@@ -82,14 +67,12 @@ fn each_picture_has_its_text_and_two_colour_schemes() {
 /// A page shows each picture, in its language, with words in its place.
 #[test]
 fn each_picture_is_on_a_page_of_its_language() {
-    let pages: Vec<_> = translation::all_pages()
-        .into_iter()
-        .map(|page| (page.clone(), text_of(page)))
-        .collect();
+    let pages: Vec<_> =
+        all_pages().into_iter().map(|it| (text_of(&it), it)).collect();
     for name in pictures().into_keys() {
         let chinese = name.ends_with(CHINESE);
         let path = format!("pictures/{name})");
-        let shown = pages.iter().any(|(page, text)| {
+        let shown = pages.iter().any(|(text, page)| {
             let page = page.to_string_lossy().ends_with(".zh-CN.md");
             page == chinese && text.lines().any(|line| shows(line, &path))
         });

@@ -3,6 +3,9 @@
 //! be equal in the other: one PID twice is not the same as two PIDs.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
 
 use super::text::{Block, Turn};
 
@@ -28,38 +31,10 @@ enum Kind {
     Release,
 }
 
-/// The keys that the page has, and those that the machine has, in the same
-/// order.
-#[derive(Debug, Default)]
-pub struct Same {
-    page: Vec<String>,
-    real: Vec<String>,
-}
-
-impl Same {
-    /// A turn of the page, with the machine's keys where the page has its
-    /// own.
-    pub fn expect(&mut self, turn: &Turn) -> Turn {
-        collect(turn, &mut self.page);
-        let mut typed = turn.typed.clone();
-        for (page, real) in self.page.iter().zip(&self.real) {
-            typed = typed.replace(page, real);
-        }
-        Turn { typed, ..turn.clone() }
-    }
-
-    /// Notes the keys of the same turn, as the machine showed them.
-    pub fn record(&mut self, turn: &Turn) {
-        collect(turn, &mut self.real);
-    }
-}
-
-fn collect(turn: &Turn, keys: &mut Vec<String>) {
-    for word in turn.output.iter().flat_map(|line| line.split_whitespace()) {
-        if is_key(word) && !keys.iter().any(|key| key == word) {
-            keys.push(word.to_string());
-        }
-    }
+/// The keys that a turn shows.
+pub fn keys(turn: &Turn) -> impl Iterator<Item = &str> {
+    let words = turn.output.iter().flat_map(|line| line.split_whitespace());
+    words.filter(|word| is_key(word))
 }
 
 /// The first lines that differ: the page's after `-`, the machine's after `+`.
@@ -69,19 +44,13 @@ pub fn difference(page: &Block, real: &Block) -> Option<String> {
     let at = (0..lines).find(|&at| {
         page.get(at).map(|line| &line.1) != real.get(at).map(|line| &line.1)
     })?;
-    let rest = |lines: &[(String, String)], sign: &str| {
-        let lines = lines.iter().skip(at).take(8);
-        lines.map(|line| format!("{sign}{}\n", line.0)).collect::<String>()
+    let shown = |sign: char, lines: &[(String, String)]| {
+        let lines = lines.iter().take(8);
+        lines.map(|(line, _)| format!("{sign}{line}\n")).collect::<String>()
     };
-    let before: String = page[..at]
-        .iter()
-        .rev()
-        .take(3)
-        .rev()
-        .map(|l| format!(" {}\n", l.0))
-        .collect();
     let head = "the page -, the terminal +\n".to_string();
-    Some(head + &before + &rest(&page, "-") + &rest(&real, "+"))
+    let before = shown(' ', &page[at.saturating_sub(3)..at]);
+    Some(head + &before + &shown('-', &page[at..]) + &shown('+', &real[at..]))
 }
 
 /// Each line as it is, and with names for the values that the machine chose.
@@ -89,29 +58,22 @@ fn plain(block: &Block) -> Vec<(String, String)> {
     let mut names = Names::default();
     let mut lines = Vec::new();
     for turn in &block.turns {
+        let typed = format!("{} {}", turn.prompt, turn.typed);
+        let plain = names.line(&typed, &[], false);
+        lines.push((typed, plain));
         let pids = ["$$", "$!"].iter().any(|it| turn.typed.contains(it));
         let mut heads = Vec::new();
-        for (number, line) in turn.lines().into_iter().enumerate() {
-            if number > 0 && turn.typed == "exit" && is_exit_message(&line) {
+        for line in &turn.output {
+            if turn.typed == "exit" && is_exit_message(line) {
                 continue;
             }
             let words: Vec<&str> = line.split_whitespace().collect();
             // A row of a report may have such a word, too, but it has digits.
             let is_heading = !line.contains(|it: char| it.is_ascii_digit());
             if is_heading && (words.contains(&"PID") || words.contains(&"ID")) {
-                heads = words.iter().map(|it| it.to_string()).collect();
+                heads = words;
             }
-            let mut plain = match number {
-                0 => names.line(&line, &[], false),
-                _ => names.line(&line, &heads, pids),
-            };
-            if number > 0 && !heads.is_empty() {
-                // The width of a column depends on the largest possible number,
-                // which differs between machines.
-                let words: Vec<&str> = plain.split_whitespace().collect();
-                plain = words.join(" ");
-            }
-            lines.push((line, plain));
+            lines.push((line.clone(), names.line(line, &heads, pids)));
         }
     }
     lines
@@ -126,17 +88,33 @@ fn is_exit_message(line: &str) -> bool {
     line == "exit" || (line.starts_with("sh: ") && line.ends_with(complaint))
 }
 
+/// The values within a word, each behind the text by which it is known.
+static VALUES: LazyLock<[(Kind, Regex); 7]> = LazyLock::new(|| {
+    [
+        (Kind::Address, r"^()((?:[0-9a-f]{2}:){5}[0-9a-f]{2}|fe80::.*)$"),
+        (Kind::Time, r"^()(\d\d(?::\d\d)+)$"),
+        (Kind::Release, r"^()(\d[^.]*\.[^.]*\..*-.*)$"),
+        (Kind::Namespace, r"(:\[)(\d+)"),
+        (Kind::Mount, r"((?:shared|master):)(\d+)"),
+        (Kind::Pid, r"(/proc/)(\d+)"),
+        (Kind::Pid, r"(.\()(\d+)"),
+    ]
+    .map(|(kind, known)| (kind, Regex::new(known).expect("an expression")))
+});
+
 /// The machine's values so far, each with its number among those of its kind.
 #[derive(Debug, Default)]
 struct Names(HashMap<(Kind, String), usize>);
 
 impl Names {
     fn name(&mut self, kind: Kind, word: &str) -> String {
-        if kind == Kind::Pid && ["0", "1"].contains(&word) {
-            return word.to_string();
-        }
-        if kind == Kind::Time || kind == Kind::Release {
-            return format!("{kind:?}");
+        match kind {
+            Kind::Pid if ["0", "1"].contains(&word) => return word.into(),
+            Kind::Address if ["00:", "ff:"].contains(&&word[..3]) => {
+                return word.into();
+            }
+            Kind::Time | Kind::Release => return format!("{kind:?}"),
+            _ => {}
         }
         let next = self.0.iter().filter(|it| it.0.0 == kind).count() + 1;
         let number = self.0.entry((kind, word.to_string())).or_insert(next);
@@ -144,8 +122,10 @@ impl Names {
     }
 
     /// The line with names for the machine's values. If there are any, single
-    /// spaces replace the columns, which a longer number would move.
-    fn line(&mut self, line: &str, heads: &[String], pids: bool) -> String {
+    /// spaces replace the columns, which a longer number would move. So they do
+    /// below a heading: the width of a column depends on the largest possible
+    /// number, which differs between machines.
+    fn line(&mut self, line: &str, heads: &[&str], pids: bool) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
         let plain: Vec<String> = (0..words.len())
             .map(|at| match kind_of_word(&words, at, heads, pids) {
@@ -153,96 +133,56 @@ impl Names {
                 None => self.parts(words[at]),
             })
             .collect();
-        match plain.iter().zip(&words).all(|(plain, word)| plain == word) {
+        match heads.is_empty() && plain == words {
             true => line.to_string(),
             false => plain.join(" "),
         }
     }
 
-    /// The same for the numbers within a word.
+    /// The same for the values within a word.
     fn parts(&mut self, word: &str) -> String {
-        let mut plain = String::new();
-        let mut rest = word;
-        while let Some(at) = rest.find(|it: char| it.is_ascii_digit()) {
-            let (before, from) = rest.split_at(at);
-            plain += before;
-            let end = from.find(|it: char| !it.is_ascii_digit());
-            let (number, after) = from.split_at(end.unwrap_or(from.len()));
-            let kind = match plain.as_str() {
-                it if it.ends_with(":[") => Some(Kind::Namespace),
-                it if it.ends_with("/proc/") => Some(Kind::Pid),
-                it if it.ends_with("shared:") => Some(Kind::Mount),
-                it if it.ends_with("master:") => Some(Kind::Mount),
-                it if it.ends_with('(') && it.len() > 1 => Some(Kind::Pid),
-                _ => None,
-            };
-            plain += &match kind {
-                Some(kind) => self.name(kind, number),
-                None => number.to_string(),
-            };
-            rest = after;
-        }
-        plain + rest
+        VALUES.iter().fold(word.to_string(), |word, (kind, known)| {
+            let named = known.replace_all(&word, |it: &Captures| {
+                format!("{}{}", &it[1], self.name(*kind, &it[2]))
+            });
+            named.into()
+        })
     }
 }
 
-/// The kind of a word, if all of it is a value that the machine chose.
+/// The kind of a word, if its place in the line says that all of it is a value
+/// that the machine chose.
 fn kind_of_word(
     words: &[&str],
     at: usize,
-    heads: &[String],
+    heads: &[&str],
     pids: bool,
 ) -> Option<Kind> {
-    let word = words[at];
-    let number = word.bytes().all(|it| it.is_ascii_digit());
-    let bytes = |by: char| word.split(by).filter(|it| it.len() == 2).count();
-    if is_key(word) {
+    if is_key(words[at]) {
         return Some(Kind::Key);
     }
-    if bytes(':') == 6 && !word.starts_with("00:") && !word.starts_with("ff:") {
-        return Some(Kind::Address);
-    }
-    if word.starts_with("fe80::") {
-        return Some(Kind::Address);
-    }
-    if word.split(':').all(|it| it.len() == 2 && it.parse::<u8>().is_ok())
-        && word.contains(':')
-    {
-        return Some(Kind::Time);
-    }
-    if word.split('.').count() > 2
-        && word.contains('-')
-        && word.starts_with(|it: char| it.is_ascii_digit())
-    {
-        return Some(Kind::Release);
-    }
-    if !number {
+    if !words[at].bytes().all(|it| it.is_ascii_digit()) {
         return None;
     }
-    if pids && words.len() == 1 {
-        return Some(Kind::Pid);
-    }
-    // Three numbers and a path: a line of mountinfo.
-    if at < 2
-        && words.get(2).is_some_and(|it| it.contains(':'))
-        && words.get(3).is_some_and(|it| it.starts_with('/'))
-    {
-        return Some(Kind::Mount);
-    }
-    // The rows of the reports.
     match words {
-        ["PID" | "NSpid" | "NSpid:" | "PPid:" | "/proc/self", ..] => {
-            return Some(Kind::Pid);
+        [_] if pids => return Some(Kind::Pid),
+        // Three numbers and a path: a line of mountinfo.
+        [_, _, third, fourth, ..]
+            if at < 2 && third.contains(':') && fourth.starts_with('/') =>
+        {
+            return Some(Kind::Mount);
         }
-        ["parent", "PID", ..] => return Some(Kind::Pid),
+        // The rows of the reports.
+        ["PID" | "NSpid" | "NSpid:" | "PPid:" | "/proc/self", ..]
+        | ["parent", "PID", ..] => return Some(Kind::Pid),
         ["processes", "in", "/proc", ..] => return Some(Kind::Count),
         _ => {}
     }
-    match heads.get(at).map(String::as_str) {
-        Some("PID" | "PPID") => Some(Kind::Pid),
-        Some("NS") => Some(Kind::Namespace),
-        Some("ID" | "PARENT") => Some(Kind::Mount),
-        Some("C") => Some(Kind::Time), // Processor use, in percent.
+    match *heads.get(at)? {
+        "PID" | "PPID" => Some(Kind::Pid),
+        "NS" => Some(Kind::Namespace),
+        "ID" | "PARENT" => Some(Kind::Mount),
+        "C" => Some(Kind::Time), // Processor use, in percent.
         _ => None,
     }
 }
@@ -255,79 +195,73 @@ fn is_key(word: &str) -> bool {
 mod tests {
     use super::super::text::Page;
     use super::difference;
-    use rstest::rstest;
 
-    #[rstest]
-    #[case::other_pids("sh(48)───ps(49)", "sh(5)───ps(6)", true)]
-    #[case::two_that_were_one("sh(48)───ps(48)", "sh(5)───ps(6)", false)]
-    #[case::one_that_was_two("sh(48)───ps(49)", "sh(5)───ps(5)", false)]
-    #[case::pid_1_is_compared_as_it_is("sh(1)", "sh(2)", false)]
-    #[case::columns("  PID CMD\n  99 sh", "  PID CMD\n 100 sh", true)]
-    #[case::wider_columns(
-        "  PID CMD\n  99 sh",
-        "    PID CMD\n     99 sh",
-        true
-    )]
-    #[case::wider_columns_of_pid_1(
-        "  PID CMD\n  1 a",
-        "    PID CMD\n    1 a",
-        true
-    )]
-    #[case::a_row("  PID CMD\n  1 a b", "  PID CMD\n  1 ab", false)]
-    #[case::a_report("PID  92  1  92", "PID  95  1  95", true)]
-    #[case::a_wrong_report("PID  92  1  92", "PID  95  1  96", false)]
-    #[case::columns_of_a_report(
-        "parent PID  0\nuid  1",
-        "parent PID  0\nuid 1",
-        false
-    )]
-    #[case::a_heading("  PID CMD\n  99 sh", "  PID COMMAND\n  99 sh", false)]
-    #[case::a_command("  PID CMD\n  99 sh", "  PID CMD\n 100 ps", false)]
-    #[case::namespaces("uts:[4026531838]", "uts:[4026532190]", true)]
-    #[case::times("PID TIME\n9 00:00:00", "PID TIME\n9 01:02:03", true)]
-    #[case::an_id_of_a_user("uid=1000(reader)", "uid=1001(reader)", false)]
-    #[case::a_map("0 1000 1", "0 1001 1", false)]
-    #[case::a_number("1000", "1001", false)]
-    #[case::an_address("127.0.0.1/8", "127.0.0.2/8", false)]
-    #[case::columns_that_nothing_moves("a  b", "a b", false)]
-    #[case::an_extra_line("a", "a\na", false)]
-    fn sameness(#[case] page: &str, #[case] real: &str, #[case] same: bool) {
-        assert_sameness("x", page, real, same);
-    }
-
-    #[rstest]
-    #[case::of_bash("", "exit", true)]
-    #[case::of_dash(
-        "sh: 1: Cannot set tty process group (No such process)",
-        "",
-        true
-    )]
-    #[case::of_dash_and_bash(
-        "sh: 3: Cannot set tty process group (No such process)",
-        "exit",
-        true
-    )]
-    #[case::another_complaint("", "sh: 1: Cannot fork", false)]
-    #[case::more_than_that("", "exit\nexit status", false)]
-    fn exit_message_of_a_shell_is_not_compared(
-        #[case] page: &str,
-        #[case] real: &str,
-        #[case] same: bool,
-    ) {
-        assert_sameness("exit", page, real, same);
-        // Only if `exit` was typed.
-        assert_sameness("x", page, real, false);
-    }
-
-    /// Compares two sessions with the same typed line.
-    #[track_caller]
-    fn assert_sameness(typed: &str, page: &str, real: &str, same: bool) {
+    /// The difference of two sessions with the same typed line.
+    fn of(typed: &str, page: &str, real: &str) -> Option<String> {
         let block = |shown: &str| {
             let end = if shown.is_empty() { "" } else { "\n" };
             let text = format!("```console\n$ {typed}\n{shown}{end}```\n");
             Page::parse(&text).expect("a page").blocks.remove(0)
         };
-        let difference = difference(&block(page), &block(real));
-        assert_eq!(difference.is_none(), same, "{difference:?}");
+        difference(&block(page), &block(real))
+    }
+
+    #[test]
+    fn what_the_machine_chooses_is_not_compared() {
+        for (what, page, real) in [
+            ("other PIDs", "sh(48)───ps(49)", "sh(5)───ps(6)"),
+            ("columns", "  PID CMD\n  99 sh", "  PID CMD\n 100 sh"),
+            ("wider columns", "  PID CMD\n  99 sh", "    PID CMD\n     99 sh"),
+            ("wider, of PID 1", "  PID CMD\n  1 a", "    PID CMD\n    1 a"),
+            ("a report", "PID  92  1  92", "PID  95  1  95"),
+            ("namespaces", "uts:[4026531838]", "uts:[4026532190]"),
+            ("processes", "/proc/48/ns", "/proc/5/ns"),
+            ("mounts", "shared:5 master:3", "shared:7 master:4"),
+            ("a mount", "36 29 0:32 / /proc", "35 30 0:32 / /proc"),
+            ("a device", "8a:11:22:33:44:55", "9b:11:22:33:44:55"),
+            ("a release", "6.1.0-49-amd64", "7.0.12-1"),
+            ("a key", "0x8990b7ae", "0x11112222"),
+            ("times", "PID TIME\n9 00:00:00", "PID TIME\n9 01:02:03"),
+        ] {
+            assert_eq!(of("x", page, real), None, "{what}");
+        }
+    }
+
+    #[test]
+    fn all_else_is_compared() {
+        for (what, page, real) in [
+            ("two that were one", "sh(48)───ps(48)", "sh(5)───ps(6)"),
+            ("one that was two", "sh(48)───ps(49)", "sh(5)───ps(5)"),
+            ("PID 1 as it is", "sh(1)", "sh(2)"),
+            ("a row", "  PID CMD\n  1 a b", "  PID CMD\n  1 ab"),
+            ("a wrong report", "PID  92  1  92", "PID  95  1  96"),
+            ("its columns", "parent PID  0\nuid  1", "parent PID  0\nuid 1"),
+            ("a heading", "  PID CMD\n  99 sh", "  PID COMMAND\n  99 sh"),
+            ("a command", "  PID CMD\n  99 sh", "  PID CMD\n 100 ps"),
+            ("an id of a user", "uid=1000(reader)", "uid=1001(reader)"),
+            ("a map", "0 1000 1", "0 1001 1"),
+            ("a number", "1000", "1001"),
+            ("lo as a device", "00:00:00:00:00:00", "8a:11:22:33:44:55"),
+            ("a broadcast", "ff:ff:ff:ff:ff:ff", "ff:ff:ff:ff:ff:fe"),
+            ("no key", "0x00000000", "0x11112222"),
+            ("an address", "127.0.0.1/8", "127.0.0.2/8"),
+            ("columns that nothing moves", "a  b", "a b"),
+            ("an extra line", "a", "a\na"),
+        ] {
+            assert!(of("x", page, real).is_some(), "{what}");
+        }
+    }
+
+    #[test]
+    fn exit_message_of_a_shell_is_not_compared() {
+        let dash = "sh: 1: Cannot set tty process group (No such process)";
+        for (page, real) in [("", "exit"), (dash, ""), (dash, "exit")] {
+            assert_eq!(of("exit", page, real), None);
+            // Only if `exit` was typed.
+            assert!(of("x", page, real).is_some());
+        }
+        for real in ["sh: 1: Cannot fork", "exit\nexit status"] {
+            assert!(of("exit", "", real).is_some(), "{real}");
+        }
     }
 }

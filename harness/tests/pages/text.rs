@@ -1,9 +1,79 @@
-//! A page as text: its blocks, and what is typed and shown in them.
+//! A page as text: its sections and blocks, and what is typed and shown in them.
+
+use regex::Regex;
+
+/// A heading, and everything below it up to the next one.
+#[derive(Debug, Default)]
+pub struct Section {
+    /// The heading's line, without the `#`s.
+    pub name: String,
+    /// The number of `#`s.
+    pub level: usize,
+    /// All of it, with the heading.
+    pub text: String,
+    /// Its comments, each of one line.
+    pub comments: Vec<String>,
+    /// Its other lines without the heading, and "```" for each block, whose
+    /// place in the prose counts, too.
+    pub prose: Vec<String>,
+    /// Its blocks, each from fence to fence.
+    pub blocks: Vec<String>,
+}
+
+/// The sections of a page. What is above its first heading is one, too.
+pub fn sections(text: &str) -> Vec<Section> {
+    let is_fence = |line: &str| line.trim_start().starts_with("```");
+    let mut sections = vec![Section::default()];
+    let mut lines = text.split_inclusive('\n');
+    while let Some(line) = lines.next() {
+        let level = line.bytes().take_while(|it| *it == b'#').count();
+        let heading = line[level..].strip_prefix(' ').filter(|_| level > 0);
+        if let Some(name) = heading {
+            let name = name.trim().into();
+            sections.push(Section { name, level, ..Section::default() });
+        }
+        let section = sections.last_mut().expect("one");
+        section.text += line;
+        if is_fence(line) {
+            let mut block = line.to_string();
+            for line in lines.by_ref() {
+                block += line;
+                section.text += line;
+                if is_fence(line) {
+                    break;
+                }
+            }
+            section.prose.push("```".into());
+            section.blocks.push(block);
+        } else if line.starts_with("<!-- ") {
+            section.comments.push(line.trim().into());
+        } else if heading.is_none() {
+            section.prose.push(line.trim_end().into());
+        }
+    }
+    sections.retain(|it| !it.text.is_empty());
+    sections
+}
+
+/// The text with something else in place of each of these parts, in their order.
+pub fn with_others<'a>(
+    text: &str,
+    parts: impl IntoIterator<Item = (&'a str, String)>,
+) -> String {
+    let (mut done, mut rest) = (String::new(), text);
+    for (old, new) in parts {
+        let (before, after) = rest.split_once(old).expect("a part of it");
+        done += before;
+        done += &new;
+        rest = after;
+    }
+    done + rest
+}
 
 /// A page, and its blocks.
 #[derive(Debug)]
 pub struct Page {
-    lines: Vec<String>,
+    text: String,
     /// In the order of the page.
     pub blocks: Vec<Block>,
 }
@@ -11,25 +81,17 @@ pub struct Page {
 /// The kind of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A session: run and compared.
-    Console(Ends),
+    /// A session, which is run and compared. It begins and ends with its block.
+    Console,
+    /// `console stays`: the block opens a terminal that stays open: the other
+    /// pane, in which a program runs while the next blocks are typed.
+    Stays,
+    /// `console again`: the block types more lines in the other pane.
+    Again,
     /// Commands that cannot be run by a test.
     Shell,
     /// A drawing.
     Text,
-}
-
-/// When a session begins and ends. `console stays` is a terminal that stays
-/// open at the end of its block: the other pane, in which a program runs while
-/// the next blocks are typed. `console again` types more lines there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ends {
-    /// It begins and ends with its block.
-    Here,
-    /// The block opens the other pane, and leaves it open.
-    Stays,
-    /// The block types in the other pane, and leaves it open.
-    Again,
 }
 
 /// A fenced block.
@@ -38,9 +100,8 @@ pub struct Block {
     pub kind: Kind,
     /// The number of the opening fence's line, counted from 1.
     pub line: usize,
-    /// How many lines are between the fences.
-    length: usize,
-    first: String,
+    /// All of it, from fence to fence.
+    text: String,
     /// `console since 6.18`: older kernels do not show what the block does.
     pub since: Option<Release>,
     /// Empty if the block is no session.
@@ -69,83 +130,68 @@ impl Page {
     /// # Errors
     /// The number of the line that is wrong, and what is wrong there.
     pub fn parse(text: &str) -> Result<Page, String> {
-        let lines: Vec<String> = text.lines().map(String::from).collect();
         let mut blocks = Vec::new();
-        let mut numbered = lines.iter().zip(1..);
-        while let Some((fence, line)) = numbered.next() {
-            let since = fence.strip_prefix("```console since ");
-            let since = since.and_then(release);
-            let kind = match fence.as_str() {
-                _ if since.is_some() => Kind::Console(Ends::Here),
-                "```console" => Kind::Console(Ends::Here),
-                "```console stays" => Kind::Console(Ends::Stays),
-                "```console again" => Kind::Console(Ends::Again),
-                "```sh" => Kind::Shell,
-                "```text" => Kind::Text,
-                text if text.trim_start().starts_with("```") => {
-                    return Err(format!("{line}: console, sh or text?"));
-                }
-                _ => continue,
-            };
-            let inner: Vec<&str> = numbered
-                .by_ref()
-                .map(|(text, _)| text.as_str())
-                .take_while(|text| *text != "```")
-                .collect();
-            let length = inner.len();
-            if lines.get(line + length).is_none() {
-                return Err(format!("{line}: a block without end"));
-            }
-            let first = inner.first().copied().unwrap_or_default().to_string();
-            let prompts = inner.iter().any(|text| Turn::begin(text).is_some());
-            let turns = match kind {
-                Kind::Console(_) => turns(&inner)
-                    .ok_or(format!("{line}: it begins without a prompt"))?,
-                _ if prompts => {
-                    return Err(format!(
-                        "{line}: a session must be a console block"
-                    ));
-                }
-                _ => Vec::new(),
-            };
-            blocks.push(Block { kind, line, length, first, since, turns });
+        let mut end = 0;
+        for block in sections(text).into_iter().flat_map(|it| it.blocks) {
+            let start = end + text[end..].find(&block).expect("a part of it");
+            end = start + block.len();
+            let line = text[..start].lines().count() + 1;
+            let block = Block::parse(block, line);
+            blocks.push(block.map_err(|why| format!("{line}: {why}"))?);
         }
-        Ok(Page { lines, blocks })
+        Ok(Page { text: text.into(), blocks })
     }
 
     /// The blocks that are run.
     pub fn sessions(&self) -> impl Iterator<Item = &Block> {
-        self.blocks.iter().filter(|it| matches!(it.kind, Kind::Console(_)))
+        self.blocks.iter().filter(|it| !it.turns.is_empty())
     }
 
     /// The page's text with these sessions in place of its own.
     pub fn with(&self, sessions: &[Block]) -> String {
-        let mut sessions = sessions.iter();
-        let mut from = 0;
-        let mut text = Vec::new();
-        for block in self.sessions() {
-            text.extend_from_slice(&self.lines[from..block.line]);
-            let session = sessions.next().expect("as many as on the page");
-            text.extend(session.turns.iter().flat_map(Turn::lines));
-            from = block.line + block.length;
-        }
-        text.extend_from_slice(&self.lines[from..]);
-        text.join("\n") + "\n"
+        let shown = sessions.iter().map(Block::shown);
+        let olds = self.sessions().map(|it| it.text.as_str());
+        with_others(&self.text, olds.zip(shown))
     }
 }
 
 impl Block {
-    /// When this session begins and ends.
-    pub fn ends(&self) -> Ends {
-        match self.kind {
-            Kind::Console(ends) => ends,
-            _ => Ends::Here,
-        }
+    fn parse(text: String, line: usize) -> Result<Block, &'static str> {
+        let (fence, rest) = text.split_once('\n').unwrap_or_default();
+        let since = fence.strip_prefix("```console since ").and_then(release);
+        let kind = match fence {
+            _ if since.is_some() => Kind::Console,
+            "```console" => Kind::Console,
+            "```console stays" => Kind::Stays,
+            "```console again" => Kind::Again,
+            "```sh" => Kind::Shell,
+            "```text" => Kind::Text,
+            _ => return Err("console, sh or text?"),
+        };
+        let inner = rest.strip_suffix("```\n").ok_or("a block without end")?;
+        let inner: Vec<&str> = inner.lines().collect();
+        let prompts = inner.iter().any(|line| Turn::begin(line).is_some());
+        let turns = match kind {
+            Kind::Shell | Kind::Text if prompts => {
+                return Err("a session must be a console block");
+            }
+            Kind::Shell | Kind::Text => Vec::new(),
+            _ => turns(&inner).ok_or("it begins without a prompt")?,
+        };
+        Ok(Block { kind, line, text, since, turns })
+    }
+
+    /// Its text, with the turns as they are now.
+    pub fn shown(&self) -> String {
+        let fence = self.text.lines().next().unwrap_or_default();
+        let lines = self.turns.iter().flat_map(Turn::lines);
+        let lines: String = lines.map(|it| it + "\n").collect();
+        format!("{fence}\n{lines}```\n")
     }
 
     /// The first line between the fences.
-    pub fn first(&self) -> String {
-        self.first.clone()
+    pub fn first(&self) -> &str {
+        self.text.lines().nth(1).unwrap_or_default()
     }
 
     /// Whether each typed line starts the harness.
@@ -172,23 +218,10 @@ impl Turn {
     /// The line that is typed. The guest has no Cargo, but the programs that
     /// Cargo would build are on PATH.
     pub fn translated(&self) -> String {
-        let mut parts = self.typed.split("cargo run -q -p ");
-        let mut line = parts.next().unwrap_or_default().to_string();
-        for part in parts {
-            let (mut name, mut rest) = word(part);
-            if let Some(example) = rest.strip_prefix(" --example ") {
-                (name, rest) = word(example);
-            }
-            line += name;
-            line += rest.strip_prefix(" --").unwrap_or(rest);
-        }
-        line
+        let cargo = r"cargo run -q -p (?:\S+ --example )?(\S+)(?: --)?";
+        let cargo = Regex::new(cargo).expect("an expression");
+        cargo.replace_all(&self.typed, "$1").into()
     }
-}
-
-/// The first word, and what follows it.
-fn word(text: &str) -> (&str, &str) {
-    text.split_at(text.find(' ').unwrap_or(text.len()))
 }
 
 /// How a line begins that is typed on this machine, and not in the guest.

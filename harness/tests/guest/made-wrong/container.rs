@@ -1,130 +1,89 @@
 //! `container MISTAKE COMMAND [ARG]...`: a container of which `check` finds
-//! nothing wrong, with one mistake. `good` is none. Built by rustc alone, so the
-//! C library's functions are declared here.
+//! nothing wrong, with one mistake. `good` is none.
 
-use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
 use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read};
+use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command, exit};
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
-use std::{env, ptr};
+use std::{env, mem};
 
-unsafe extern "C" {
-    fn syscall(number: c_long, ...) -> c_long;
-    fn mount(
-        source: *const c_char,
-        target: *const c_char,
-        kind: *const c_char,
-        flags: c_ulong,
-        data: *const c_void,
-    ) -> c_int;
-    fn umount2(target: *const c_char, flags: c_int) -> c_int;
-    fn unshare(flags: c_int) -> c_int;
-    fn chroot(path: *const c_char) -> c_int;
-    fn sethostname(name: *const c_char, length: usize) -> c_int;
-    fn setresuid(real: u32, effective: u32, saved: u32) -> c_int;
-    fn setresgid(real: u32, effective: u32, saved: u32) -> c_int;
-    fn prctl(option: c_int, ...) -> c_int;
-    fn signal(number: c_int, handler: usize) -> usize;
-    fn kill(pid: c_int, number: c_int) -> c_int;
-    fn fork() -> c_int;
-    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
-    fn setsid() -> c_int;
-    fn dup2(from: c_int, to: c_int) -> c_int;
-    fn flock(fd: c_int, operation: c_int) -> c_int;
-    fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
-    fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
-}
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{
+    SigHandler,
+    Signal::{self, SIGHUP, SIGINT, SIGKILL, SIGTERM},
+    signal,
+};
+use nix::sys::wait::waitpid;
+use nix::unistd::{self, Gid, Pid, Uid};
 
-const NEWNS: c_int = 0x2_0000;
-const NEWPID: c_int = 0x2000_0000;
-const NEWUSER: c_int = 0x1000_0000;
-const NEWUTS_IPC_NET: c_int = 0x400_0000 | 0x800_0000 | 0x4000_0000;
+use super::{child, clone, status_of, wait};
 
-const HUP: c_int = 1;
-const INT: c_int = 2;
-const KILL: c_int = 9;
-const TERM: c_int = 15;
-const CHLD: c_int = 17;
-const IGNORE: usize = 1;
-
-const BIND: c_ulong = 0x1000;
-const REC: c_ulong = 0x4000;
-const PRIVATE: c_ulong = 0x4_0000;
-const DETACH: c_int = 2;
-
-const ARM: bool = cfg!(target_arch = "aarch64");
-const CLONE: c_long = if ARM { 220 } else { 56 };
-const PIVOT_ROOT: c_long = if ARM { 41 } else { 155 };
-const PDEATHSIG: c_int = 1;
-
-/// The one mistake.
-struct Mistake(String);
-
-impl Mistake {
-    fn is(&self, name: &str) -> bool {
-        self.0 == name
-    }
-}
-
-fn main() {
-    let mut argv: Vec<String> = env::args().skip(1).collect();
-    let mistake = Mistake(argv.remove(0));
-    exit(outside(&mistake, &argv));
+pub fn main(words: &[String]) -> u8 {
+    let [mistake, argv @ ..] = words else { panic!("no MISTAKE") };
+    outside(mistake, argv)
 }
 
 /// PREFIX itself: starts the init, passes signals to it, and ends as it does.
-fn outside(mistake: &Mistake, argv: &[String]) -> c_int {
+fn outside(mistake: &str, argv: &[String]) -> u8 {
     let id = process::id();
     let file = format!("/run/container.{id}");
-    let lock = File::open("/etc/hostname").expect("a file");
-    if mistake.is("one at a time") {
-        checked("flock", unsafe { flock(lock.as_raw_fd(), 2 | 4) });
-    }
-    if mistake.is("name before the namespace") {
+    let _lock = (mistake == "one at a time").then(|| {
+        let file = File::open("/etc/hostname").expect("a file");
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("a lock")
+    });
+    if mistake == "name before the namespace" {
         rename();
     }
-    if mistake.is("file is removed at the end") {
+    if mistake == "file is removed at the end" {
         fs::write(&file, "").expect("a file");
     }
-    if mistake.0.ends_with("the words are printed") {
+    if mistake.ends_with("the words are printed") {
         println!("{argv:?}");
     }
     let (mut go, gone) = io::pipe().expect("a pipe");
-    let mut flags = NEWNS | NEWUTS_IPC_NET | NEWPID | NEWUSER | CHLD;
-    if mistake.is("unshare without fork") {
-        flags &= !NEWPID;
+    let mut flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWUSER;
+    if mistake == "unshare without fork" {
+        flags.remove(CloneFlags::CLONE_NEWPID);
     }
-    // Like fork(2), but the child is in new namespaces.
-    let child = unsafe { syscall(CLONE, flags as c_long, 0, 0, 0, 0) } as c_int;
-    checked("clone", child);
-    if child == 0 {
-        drop(gone);
+    let child = clone(flags, || {
+        unistd::close(gone.as_raw_fd()).expect("close");
         // The maps are written when the other end is closed.
         let _ = go.read(&mut [0]);
-        exit(init(mistake, argv));
+        init(mistake, argv)
+    });
+    CHILD.store(child.as_raw(), SeqCst);
+    let answer = match mistake {
+        "SIGTERM is answered by SIGKILL" => end,
+        _ => pass_on,
+    };
+    for number in [SIGHUP, SIGINT, SIGTERM] {
+        on(number, SigHandler::Handler(answer));
     }
-    CHILD.store(child, SeqCst);
-    for number in [HUP, INT, TERM] {
-        let handler = match mistake.0.as_str() {
-            name if name.starts_with("SIGTERM is not") && number == TERM => {
-                IGNORE
-            }
-            "a session of its own" if number == HUP => IGNORE,
-            "SIGTERM is answered by SIGKILL" => end as *const () as usize,
-            _ => pass_on as *const () as usize,
-        };
-        unsafe { signal(number, handler) };
+    if mistake.starts_with("SIGTERM is not") {
+        on(SIGTERM, SigHandler::SigIgn);
     }
-    if mistake.is("takes an interface") {
+    if mistake == "a session of its own" {
+        on(SIGHUP, SigHandler::SigIgn);
+    }
+    if mistake == "takes an interface" {
         let child = child.to_string();
         let ip = ["link", "set", "dummy0", "netns", &child];
         let _ = Command::new("ip").args(ip).output();
     }
-    let map = match mistake.is("root is root") {
+    let map = match mistake == "root is root" {
         true => "0 0 65536",
         false => "0 100000 65536",
     };
@@ -133,11 +92,11 @@ fn outside(mistake: &Mistake, argv: &[String]) -> c_int {
         fs::write(path, map).expect("a map");
     }
     let mut cgroup = None;
-    if mistake.0.starts_with("a limit") {
+    if mistake.starts_with("a limit") {
         let path = format!("/sys/fs/cgroup/container.{id}");
         fs::create_dir(&path).expect("a cgroup");
         fs::write(format!("{path}/memory.max"), "100M").expect("a limit");
-        if !mistake.is("a limit, and nobody in it") {
+        if mistake != "a limit, and nobody in it" {
             let procs = format!("{path}/cgroup.procs");
             fs::write(procs, child.to_string()).expect("a process");
         }
@@ -146,17 +105,17 @@ fn outside(mistake: &Mistake, argv: &[String]) -> c_int {
     drop((go, gone));
     let cleaner = cgroup.map(remove_later);
     let status = wait(child);
-    if mistake.is("file is removed at the end") {
+    if mistake == "file is removed at the end" {
         fs::remove_file(&file).expect("a file");
     }
-    if mistake.is("file is made at the end") && status < 128 {
+    if mistake == "file is made at the end" && status < 128 {
         fs::write(&file, "").expect("a file");
     }
     if let Some((cleaner, close)) = cleaner {
         drop(close);
         wait(cleaner);
     }
-    match mistake.0.as_str() {
+    match mistake {
         "status is 1" if status != 0 && status < 128 => 1,
         "signal is 1" if status > 128 => 1,
         _ => status,
@@ -165,48 +124,42 @@ fn outside(mistake: &Mistake, argv: &[String]) -> c_int {
 
 /// The other side of the clone. It is PID 1, collects what ends, and ends with
 /// COMMAND.
-fn init(mistake: &Mistake, argv: &[String]) -> c_int {
-    for set in [setresgid, setresuid] {
-        checked("root", unsafe { set(0, 0, 0) });
-    }
+fn init(mistake: &str, argv: &[String]) -> u8 {
+    let (root, group) = (Uid::from_raw(0), Gid::from_raw(0));
+    unistd::setresgid(group, group, group).expect("group 0");
+    unistd::setresuid(root, root, root).expect("root");
     // Cleared by setresuid(2), so it comes after that.
-    if !mistake.is("no SIGKILL for the child") {
-        checked("prctl", unsafe { prctl(PDEATHSIG, KILL) });
+    if mistake != "no SIGKILL for the child" {
+        set_pdeathsig(SIGKILL).expect("prctl");
     }
-    if mistake.is("a session of its own") {
-        unsafe { setsid() };
+    if mistake == "a session of its own" {
+        unistd::setsid().expect("setsid");
     }
     rename();
-    if !mistake.is("lo is down") {
+    if mistake != "lo is down" {
         lo_up();
     }
     new_root(mistake);
-    if mistake.is("COMMAND is PID 1") {
+    if mistake == "COMMAND is PID 1" {
         run(mistake, argv);
     }
-    let command = unsafe { fork() };
-    checked("fork", command);
-    if command == 0 {
-        run(mistake, argv);
+    let command = child(|| run(mistake, argv));
+    CHILD.store(command.as_raw(), SeqCst);
+    for number in [SIGHUP, SIGINT, SIGTERM] {
+        on(number, SigHandler::Handler(pass_on));
     }
-    CHILD.store(command, SeqCst);
-    for number in [HUP, INT, TERM] {
-        unsafe { signal(number, pass_on as *const () as usize) };
-    }
-    if mistake.is("orphans stay") {
+    if mistake == "orphans stay" {
         return wait(command);
     }
     let mut end = None;
     loop {
-        let mut status = 0;
-        match unsafe { waitpid(-1, &mut status, 0) } {
-            pid if pid == command => end = Some(status_of(status)),
-            -1 if interrupted() => {}
-            -1 => return end.unwrap_or(125),
-            _ => {}
+        match waitpid(None, None) {
+            Ok(it) if it.pid() == Some(command) => end = Some(status_of(it)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return end.unwrap_or(125),
         }
         if let Some(end) = end
-            && !mistake.is("waits for all")
+            && mistake != "waits for all"
         {
             return end;
         }
@@ -214,23 +167,24 @@ fn init(mistake: &Mistake, argv: &[String]) -> c_int {
 }
 
 /// Becomes COMMAND.
-fn run(mistake: &Mistake, argv: &[String]) -> ! {
-    if mistake.is("unshare without fork") {
-        checked("unshare", unsafe { unshare(NEWPID) });
+fn run(mistake: &str, argv: &[String]) -> ! {
+    if mistake == "unshare without fork" {
+        unshare(CloneFlags::CLONE_NEWPID).expect("unshare");
         // No PID namespace ends it.
-        checked("prctl", unsafe { prctl(PDEATHSIG, KILL) });
+        set_pdeathsig(SIGKILL).expect("prctl");
     }
-    if mistake.is("descriptor 3") {
-        checked("dup2", unsafe { dup2(0, 3) });
+    if mistake == "descriptor 3" {
+        // SAFETY: nothing else of this process is open there.
+        mem::forget(unsafe { unistd::dup2_raw(io::stdin(), 3) });
     }
-    if mistake.is("SIGINT is ignored") {
-        unsafe { signal(INT, IGNORE) };
+    if mistake == "SIGINT is ignored" {
+        on(SIGINT, SigHandler::SigIgn);
     }
-    if mistake.is("errors are output") {
-        checked("dup2", unsafe { dup2(1, 2) });
+    if mistake == "errors are output" {
+        unistd::dup2_stderr(io::stdout()).expect("dup2");
     }
     let error = Command::new(&argv[0]).args(&argv[1..]).exec();
-    if mistake.is("no word of errors") {
+    if mistake == "no word of errors" {
         exit(0);
     }
     eprintln!("container: {}: {error}", argv[0]);
@@ -238,13 +192,14 @@ fn run(mistake: &Mistake, argv: &[String]) -> ! {
 }
 
 /// A root with the outside's programs, and all that is the container's own.
-fn new_root(mistake: &Mistake) {
+fn new_root(mistake: &str) {
     // A /proc of the outside's PID namespace cannot be mounted by who has no
     // right there.
-    let no_proc = mistake.is("/proc is the outside's")
-        || mistake.is("unshare without fork");
-    at("", "/", "", REC | PRIVATE);
-    at("tmpfs", "/mnt", "tmpfs", 0);
+    let no_proc = mistake == "/proc is the outside's"
+        || mistake == "unshare without fork";
+    let (none, bind) = (MsFlags::empty(), MsFlags::MS_BIND);
+    at("", "/", "", MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    at("tmpfs", "/mnt", "tmpfs", none);
     env::set_current_dir("/mnt").expect("the new root");
     for dir in ["usr", "etc", "proc", "sys", "dev", "run", "tmp", "old"] {
         fs::create_dir(dir).expect("a folder");
@@ -252,113 +207,84 @@ fn new_root(mistake: &Mistake) {
     for name in ["bin", "sbin", "lib", "lib64"] {
         symlink(format!("usr/{name}"), name).expect("a link");
     }
-    at("/usr", "usr", "", BIND);
-    at("/etc", "etc", "", BIND);
+    at("/usr", "usr", "", bind);
+    at("/etc", "etc", "", bind);
     File::create("dev/null").expect("a file");
-    if !mistake.is("/dev/null is a file") {
-        at("/dev/null", "dev/null", "", BIND);
+    if mistake != "/dev/null is a file" {
+        at("/dev/null", "dev/null", "", bind);
     }
     fs::create_dir("dev/mqueue").expect("a folder");
-    match mistake.is("/dev/mqueue is bound") {
-        true => at("/dev/mqueue", "dev/mqueue", "", BIND),
-        false => at("mqueue", "dev/mqueue", "mqueue", 0),
+    for (kind, path, no) in [
+        ("mqueue", "dev/mqueue", mistake == "/dev/mqueue is bound"),
+        ("sysfs", "sys", mistake == "/sys is bound"),
+        ("proc", "proc", no_proc),
+    ] {
+        match no {
+            true => at(&format!("/{path}"), path, "", bind | MsFlags::MS_REC),
+            false => at(kind, path, kind, none),
+        }
     }
-    match mistake.is("/sys is bound") {
-        true => at("/sys", "sys", "", BIND | REC),
-        false => at("sysfs", "sys", "sysfs", 0),
-    }
-    match no_proc {
-        true => at("/proc", "proc", "", BIND | REC),
-        false => at("proc", "proc", "proc", 0),
-    }
-    if mistake.is("chroot") {
-        checked("chroot", unsafe { chroot(text(".").as_ptr()) });
+    if mistake == "chroot" {
+        unistd::chroot(".").expect("chroot");
         return;
     }
-    let (new, old) = (text("."), text("old"));
-    let done = unsafe { syscall(PIVOT_ROOT, new.as_ptr(), old.as_ptr()) };
-    checked("pivot_root", done as c_int);
+    unistd::pivot_root(".", "old").expect("pivot_root");
     env::set_current_dir("/").expect("the new root");
-    if !mistake.is("the old root stays") {
-        checked("umount", unsafe { umount2(text("old").as_ptr(), DETACH) });
+    if mistake != "the old root stays" {
+        umount2("old", MntFlags::MNT_DETACH).expect("umount");
     }
 }
 
 fn rename() {
-    let done = unsafe { sethostname(text("container").as_ptr(), 9) };
-    checked("sethostname", done);
+    unistd::sethostname("container").expect("sethostname");
 }
 
 /// Sets the flag IFF_UP of `lo`: netdevice(7).
 fn lo_up() {
-    const SET_FLAGS: c_ulong = 0x8914;
-    const UP: u8 = 1;
-    let mut request = [0_u8; 40];
-    request[..2].copy_from_slice(b"lo");
-    request[16] = UP;
-    let socket = unsafe { socket(2, 2 | 0o2000000, 0) };
-    checked("socket", socket);
-    checked("lo", unsafe { ioctl(socket, SET_FLAGS, request.as_ptr()) });
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    // SAFETY: an ifreq may be all zero, and the kernel keeps no pointer to it.
+    let done = unsafe {
+        let mut lo: libc::ifreq = mem::zeroed();
+        lo.ifr_name[..2].copy_from_slice(&[b'l' as _, b'o' as _]);
+        lo.ifr_ifru.ifru_flags = libc::IFF_UP as i16;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &lo)
+    };
+    Errno::result(done).expect("lo");
 }
 
 /// A process that removes the cgroup as soon as the pipe is closed, which it is
 /// also if PREFIX is killed, and all in it have ended.
-fn remove_later(cgroup: String) -> (c_int, PipeWriter) {
+fn remove_later(cgroup: String) -> (Pid, PipeWriter) {
     let (mut open, close) = io::pipe().expect("a pipe");
-    let child = unsafe { fork() };
-    if child == 0 {
-        drop(close);
-        unsafe { setsid() };
+    let child = child(|| {
+        unistd::close(close.as_raw_fd()).expect("close");
+        unistd::setsid().expect("setsid");
         let _ = open.read(&mut [0]);
         while fs::remove_dir(&cgroup).is_err() {
             std::thread::yield_now();
         }
-        exit(0);
-    }
+        0
+    });
     (child, close)
 }
 
 static CHILD: AtomicI32 = AtomicI32::new(0);
 
-extern "C" fn pass_on(number: c_int) {
-    unsafe { kill(CHILD.load(SeqCst), number) };
+extern "C" fn pass_on(number: i32) {
+    // SAFETY: two numbers; a handler may call it.
+    unsafe { libc::kill(CHILD.load(SeqCst), number) };
 }
 
-extern "C" fn end(_: c_int) {
-    unsafe { kill(CHILD.load(SeqCst), KILL) };
+extern "C" fn end(_: i32) {
+    pass_on(libc::SIGKILL);
 }
 
-/// Waits for the end of a child: its status, or 128+N if signal N ended it.
-fn wait(child: c_int) -> c_int {
-    let mut status = 0;
-    while unsafe { waitpid(child, &mut status, 0) } < 0 {
-        assert!(interrupted(), "waitpid");
-    }
-    status_of(status)
+fn on(number: Signal, handler: SigHandler) {
+    // SAFETY: the handlers above call nothing that they must not call.
+    unsafe { signal(number, handler) }.expect("signal");
 }
 
-fn status_of(status: c_int) -> c_int {
-    match status & 0x7f {
-        0 => status >> 8 & 0xff,
-        number => 128 + number,
-    }
-}
-
-fn interrupted() -> bool {
-    io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-}
-
-fn at(source: &str, target: &str, kind: &str, flags: c_ulong) {
-    let [from, to, kind] = [source, target, kind].map(text);
-    let (from, to, kind) = (from.as_ptr(), to.as_ptr(), kind.as_ptr());
-    let done = unsafe { mount(from, to, kind, flags, ptr::null()) };
-    checked(&format!("mount {target}"), done);
-}
-
-fn text(text: &str) -> CString {
-    CString::new(text).expect("no zero byte")
-}
-
-fn checked(call: &str, done: c_int) {
-    assert!(done >= 0, "{call}: {}", io::Error::last_os_error());
+fn at(source: &str, target: &str, kind: &str, flags: MsFlags) {
+    let done = mount(Some(source), target, Some(kind), flags, None::<&str>);
+    done.unwrap_or_else(|error| panic!("mount {target}: {error}"));
 }
