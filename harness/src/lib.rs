@@ -45,5 +45,5 @@ pub use env::{all_known, patience};
 pub use failure::{Failure, printable};
 pub use harness::Harness;
 pub use programs::DEMOS;
-pub use vm::{Input, Io, Vm};
+pub use vm::{Io, Vm};
 pub use wire::{End, Request, User};

@@ -10,7 +10,7 @@
 mod terminal;
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -19,9 +19,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use harness::{
-    End, Failure, Harness, Input, Io, Request, User, guest, streams,
-};
+use harness::{End, Failure, Harness, Io, Request, User, guest, streams};
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
 use terminal::Terminal;
@@ -104,7 +102,7 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
     let mut output = Output { to: output.into(), broken_pipe: false };
     let mut errors = Output { to: errors.into(), broken_pipe: false };
     let io = Io {
-        input: Input::Stream(input.as_fd()),
+        input: Some(input.as_fd()),
         output: &mut output,
         errors: &mut errors,
         patience: None,
@@ -129,16 +127,18 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
 
 /// The words of the command. `check` has deadlines of its own in the guest,
 /// which are longer if these are.
-fn patient(argv: &[OsString]) -> Vec<Vec<u8>> {
-    let mut words = Vec::new();
+fn patient(argv: &[OsString]) -> Vec<CString> {
+    let mut words: Vec<OsString> = Vec::new();
     if argv[0] == "check"
         && let Some(patience) = env::var_os("HARNESS_PATIENCE")
     {
-        let patience = [b"HARNESS_PATIENCE=", patience.as_bytes()].concat();
-        words.extend([b"env".to_vec(), patience]);
+        let mut setting = OsString::from("HARNESS_PATIENCE=");
+        setting.push(patience);
+        words.extend(["env".into(), setting]);
     }
-    words.extend(argv.iter().map(|word| word.as_bytes().to_vec()));
-    words
+    words.extend_from_slice(argv);
+    let word = |it: OsString| CString::new(it.into_vec()).expect("no zero");
+    words.into_iter().map(word).collect()
 }
 
 /// If the caller ignores SIGCHLD, we inherit that, and the kernel discards the

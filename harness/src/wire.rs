@@ -6,6 +6,7 @@
 //! [COBS]: https://doi.org/10.1109/90.769765
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
+use std::ffi::CString;
 use std::fmt;
 use std::time::Duration;
 
@@ -40,13 +41,8 @@ const LONGEST: usize = 64 * 1024;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToGuest {
     /// Asks for an answer, and sets the guest's clock, which was stopped while
-    /// the machine was saved.
-    Hello {
-        /// Comes back in the answer.
-        nonce: u64,
-        /// Since the epoch.
-        time: Duration,
-    },
+    /// the machine was saved, to this time since the epoch.
+    Hello(Duration),
     /// A piece of a [`Request`]. Answered by [`FromGuest::Taken`].
     Part(Vec<u8>),
     /// The last piece, after which the guest starts COMMAND.
@@ -81,8 +77,8 @@ pub enum FromGuest {
     Ready(Vec<u64>),
     /// The machine could not be set up, for this reason.
     Unfit(String),
-    /// The answer to [`ToGuest::Hello`], with its nonce.
-    Hello(u64),
+    /// The answer to [`ToGuest::Hello`].
+    Hello,
     /// The next [`ToGuest::Part`] or [`ToGuest::Input`] may come.
     Taken,
     /// What COMMAND wrote to standard output, or to its terminal.
@@ -137,8 +133,8 @@ mod shorter {
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// COMMAND and its arguments, as bytes.
-    pub argv: Vec<Vec<u8>>,
+    /// COMMAND and its arguments.
+    pub argv: Vec<CString>,
     /// Who runs it.
     pub user: User,
     /// The working directory, which is made if it is missing.
@@ -199,40 +195,42 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     frame
 }
 
-/// Decodes messages, byte by byte.
+/// Decodes messages.
 #[derive(Debug, Default)]
 pub struct Decoder {
+    /// A frame that has begun and has not ended.
     frame: Vec<u8>,
-    rubbish: bool,
 }
 
 impl Decoder {
     /// Whether a frame has begun that has not ended.
     pub fn inside(&self) -> bool {
-        self.rubbish || !self.frame.is_empty()
+        !self.frame.is_empty()
     }
 
-    /// Takes one more byte. `Some` if it completes a frame: the message, or
-    /// `Err` if the frame is no message.
+    /// Takes more bytes. Returns what the frames are that they complete.
     pub fn push<T: DeserializeOwned>(
         &mut self,
-        byte: u8,
-    ) -> Option<Result<T, Rubbish>> {
-        if byte != 0 {
-            self.rubbish |= self.frame.len() == LONGEST;
-            if !self.rubbish {
-                self.frame.push(byte);
+        bytes: &[u8],
+    ) -> Vec<Result<T, Rubbish>> {
+        let mut messages = Vec::new();
+        for part in bytes.split_inclusive(|byte| *byte == 0) {
+            self.frame.extend_from_slice(part);
+            // What is longer is no message.
+            self.frame.truncate(LONGEST + 1);
+            if part.ends_with(&[0]) {
+                let mut frame = std::mem::take(&mut self.frame);
+                match frame.len() {
+                    1 => {} // Between two frames there are two zeros.
+                    ..=LONGEST => messages.push(
+                        postcard::from_bytes_cobs(&mut frame)
+                            .map_err(|_| Rubbish),
+                    ),
+                    _ => messages.push(Err(Rubbish)),
+                }
             }
-            return None;
         }
-        let mut frame = std::mem::take(&mut self.frame);
-        if std::mem::take(&mut self.rubbish) {
-            return Some(Err(Rubbish));
-        }
-        if frame.is_empty() {
-            return None;
-        }
-        Some(postcard::from_bytes_cobs(&mut frame).map_err(|_| Rubbish))
+        messages
     }
 }
 
@@ -245,8 +243,7 @@ mod tests {
     use super::*;
 
     fn decode(bytes: &[u8]) -> Vec<Result<FromGuest, Rubbish>> {
-        let mut decoder = Decoder::default();
-        bytes.iter().filter_map(|byte| decoder.push(*byte)).collect()
+        Decoder::default().push(bytes)
     }
 
     /// Bytes in which each value occurs, also the zero that ends a frame.
@@ -307,15 +304,22 @@ mod tests {
     #[test]
     fn frame_without_end_takes_limited_memory() {
         let mut decoder = Decoder::default();
-        for _ in 0..3 * LONGEST {
-            assert_eq!(decoder.push::<FromGuest>(1), None);
-            assert!(decoder.frame.len() <= LONGEST);
+        for _ in 0..LONGEST {
+            assert_eq!(decoder.push::<FromGuest>(&[1; 3]), []);
+            assert!(decoder.frame.len() <= LONGEST + 1);
         }
-        assert_eq!(decoder.push::<FromGuest>(0), Some(Err(Rubbish)));
-        for byte in encode(&FromGuest::Ready(vec![])) {
-            if let Some(message) = decoder.push::<FromGuest>(byte) {
-                assert_eq!(message, Ok(FromGuest::Ready(vec![])));
-            }
-        }
+        let mut bytes = vec![0];
+        bytes.extend(encode(&FromGuest::Taken));
+        let received = decoder.push(&bytes);
+        assert_eq!(received, [Err(Rubbish), Ok(FromGuest::Taken)]);
+    }
+
+    #[test]
+    fn message_arrives_byte_by_byte() {
+        let mut decoder = Decoder::default();
+        let bytes = encode(&FromGuest::Taken);
+        let received = bytes.iter().flat_map(|byte| decoder.push(&[*byte]));
+        assert_eq!(received.collect::<Vec<_>>(), [Ok(FromGuest::Taken)]);
+        assert!(!decoder.inside());
     }
 }

@@ -22,17 +22,6 @@ pub struct Line {
     pub inbox: VecDeque<FromGuest>,
 }
 
-/// What can be read after a wait.
-#[derive(Debug)]
-pub struct Ready {
-    /// Messages from the machine.
-    pub wire: bool,
-    /// COMMAND's input.
-    pub input: bool,
-    /// What happens to the terminal.
-    pub event: bool,
-}
-
 impl Line {
     /// The line to a machine that has sent nothing yet.
     pub fn new(machine: Machine) -> Line {
@@ -58,11 +47,11 @@ impl Line {
         deadline: Option<Instant>,
     ) -> Result<Option<FromGuest>, Failure> {
         while self.inbox.is_empty() {
-            let port = self.machine.output.as_fd();
-            if !wait(&mut [PollFd::new(port, PollFlags::POLLIN)], deadline) {
-                return Ok(None);
+            match self.wait([None; 2], deadline) {
+                None => return Ok(None),
+                Some([true, ..]) => self.read()?,
+                Some(_) => {}
             }
-            self.read()?;
         }
         Ok(self.inbox.pop_front())
     }
@@ -73,15 +62,10 @@ impl Line {
         match self.machine.output.read(&mut bytes) {
             Ok(0) => Err(self.machine.fail("the machine has ended")),
             Ok(n) => {
-                for byte in &bytes[..n] {
-                    match self.decoder.push(*byte) {
-                        Some(Ok(message)) => self.inbox.push_back(message),
-                        Some(Err(Rubbish)) => {
-                            let what = "the guest sends rubbish";
-                            return Err(self.machine.fail(what));
-                        }
-                        None => {}
-                    }
+                for message in self.decoder.push(&bytes[..n]) {
+                    self.inbox.push_back(message.map_err(|Rubbish| {
+                        self.machine.fail("the guest sends rubbish")
+                    })?);
                 }
                 if self.decoder.inside() {
                     // The rest arrives byte by byte, and each byte would wake
@@ -95,46 +79,45 @@ impl Line {
         }
     }
 
-    /// Waits for messages, for the stream `input`, and for an `event` at the
-    /// terminal. `None` if the deadline passes first.
+    /// Waits for messages, and for one of these. Returns which can be read, the
+    /// messages first. `None` if the deadline passes first, even if one is
+    /// ready: a guest that sends without end must not postpone it.
     pub fn wait(
         &self,
-        input: Option<BorrowedFd>,
-        event: Option<BorrowedFd>,
+        more: [Option<BorrowedFd>; 2],
         deadline: Option<Instant>,
-    ) -> Option<Ready> {
-        let sources = [Some(self.machine.output.as_fd()), input, event];
+    ) -> Option<[bool; 3]> {
+        let [first, second] = more;
+        let machine = &self.machine;
+        let sources = [
+            Some(machine.output.as_fd()),
+            first,
+            second,
+            Some(machine.console.as_fd()),
+        ];
         let fds = sources.iter().flatten();
         let fds = fds.map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
         let mut fds: Vec<PollFd> = fds.collect();
-        if !wait(&mut fds, deadline) {
-            return None;
+        loop {
+            let left =
+                deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let patience = match left {
+                None => PollTimeout::NONE,
+                Some(Duration::ZERO) => return None,
+                Some(left) => PollTimeout::try_from(left.as_millis() + 1)
+                    .unwrap_or(PollTimeout::MAX),
+            };
+            // The only possible error is EINTR, and then it waits again.
+            if let Ok(1..) = poll(&mut fds, patience) {
+                break;
+            }
         }
         let mut fds = fds.iter().map(|fd| fd.any().unwrap_or_default());
-        let [wire, input, event] = sources
+        let [wire, first, second, console] = sources
             .map(|source| source.is_some() && fds.next().unwrap_or_default());
-        Some(Ready { wire, input, event })
-    }
-}
-
-/// Waits for one of these. False if the deadline has passed, even if one is
-/// ready: a guest that sends without end must not postpone it.
-fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
-    loop {
-        let patience = match deadline {
-            None => PollTimeout::NONE,
-            Some(at) => {
-                let left = at.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return false;
-                }
-                let left = left.as_millis() + 1;
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-            }
-        };
-        // The only possible error is EINTR, and then it waits again.
-        if let Ok(1..) = poll(fds, patience) {
-            return true;
+        if console {
+            self.machine.listen();
         }
+        Some([wire, first, second])
     }
 }

@@ -1,20 +1,20 @@
 //! The protocol with a running machine: it gets a request and the command's
 //! input, and sends the output and how the command ended.
 
-mod input;
 mod line;
 
-use std::ffi::OsStr;
-use std::io::{self, Write};
-use std::os::fd::BorrowedFd;
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Output};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use self::input::Feed;
-pub use self::input::Input;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
 use self::line::Line;
 use crate::accelerator::Accelerator;
 use crate::cache::{Manifest, Saved};
@@ -60,8 +60,8 @@ pub type Event<'a> = dyn FnMut() -> Option<(u16, u16)> + 'a;
 
 /// A command's streams and its deadline.
 pub struct Io<'a> {
-    /// Standard input.
-    pub input: Input<'a>,
+    /// Standard input, if there is any.
+    pub input: Option<BorrowedFd<'a>>,
     /// Standard output, or all that the terminal shows.
     pub output: &'a mut dyn Write,
     /// Standard error.
@@ -117,7 +117,7 @@ impl Vm {
             .map(Vm::new)
             .map_err(RestoreError::Qemu)?;
         vm.line.machine.negotiate().map_err(RestoreError::Qemu)?;
-        vm.line.machine.restore().map_err(RestoreError::State)?;
+        vm.line.machine.restore(dir).map_err(RestoreError::State)?;
         vm.greet(deadline).map_err(RestoreError::State)?;
         vm.view = View::new(vm.line.machine.process(), frames);
         Ok(vm)
@@ -157,7 +157,7 @@ impl Vm {
 
     /// The last part of what the console has printed.
     pub fn console(&self) -> String {
-        self.line.machine.console()
+        self.line.machine.printed()
     }
 
     /// Runs a command to its end.
@@ -166,31 +166,41 @@ impl Vm {
     /// If there is no verdict: the machine has died, the deadline has passed,
     /// or a stream on this side is broken.
     pub fn run(&mut self, request: &Request, io: Io) -> Result<End, Failure> {
-        let Io { input, output, errors, patience, mut events } = io;
+        let Io { mut input, output, errors, patience, mut events } = io;
         let deadline = patience.map(|patience| Instant::now() + patience);
-        let mut feed = Feed::new(input);
-        self.request(request, feed.is_open(), deadline, patience)?;
+        self.request(request, input.is_some(), deadline, patience)?;
+        // Input that is read and not sent yet. The guest takes a piece before
+        // the next one is sent.
+        let mut pending = Vec::new();
+        let mut is_busy = false;
         loop {
-            if let Some(piece) = feed.next() {
-                self.send_input(piece)?;
+            if !is_busy && !pending.is_empty() {
+                self.send_input(&mut pending)?;
+                is_busy = true;
             }
-            let stream = feed.awaited();
+            let stream = input.filter(|_| !is_busy);
             let event = events.as_ref().map(|(event, _)| *event);
-            let Some(ready) = self.line.wait(stream, event, deadline) else {
+            let ready = self.line.wait([stream, event], deadline);
+            let Some([wire, readable, happened]) = ready else {
                 return Err(self.late(patience));
             };
-            if let Some(stream) = stream.filter(|_| ready.input) {
-                feed.read(stream);
+            if let Some(stream) = stream.filter(|_| readable) {
+                pending.resize(WINDOW, 0);
+                // An error, as from a terminal that is gone, counts as EOF.
+                let n = nix::unistd::read(stream, &mut pending).unwrap_or(0);
+                pending.truncate(n);
+                if n == 0 {
+                    input = None;
+                    self.line.send(&ToGuest::Input(Vec::new()))?;
+                }
             }
-            if ready.event
-                && let Some((_, event)) = &mut events
-            {
+            if happened && let Some((_, event)) = &mut events {
                 let Some((rows, columns)) = event() else {
                     return Err(self.line.machine.fail("ended by a signal"));
                 };
                 self.line.send(&ToGuest::Resize(rows, columns))?;
             }
-            if ready.wire {
+            if wire {
                 self.line.read()?;
             }
             while let Some(message) = self.line.inbox.pop_front() {
@@ -198,7 +208,7 @@ impl Vm {
                     FromGuest::Out(it) => ("output", output.write_all(&it)),
                     FromGuest::Err(it) => ("error", errors.write_all(&it)),
                     FromGuest::Taken => {
-                        feed.taken();
+                        is_busy = false;
                         continue;
                     }
                     FromGuest::End(end) => return Ok(end),
@@ -213,8 +223,7 @@ impl Vm {
         }
     }
 
-    /// Sends as much of COMMAND's input as fits into a message; an empty one is
-    /// EOF.
+    /// Sends as much of COMMAND's input as fits into a message.
     fn send_input(&mut self, input: &mut Vec<u8>) -> Result<(), Failure> {
         let sent = self.send_piece(input)?;
         if sent < input.len() && self.view.is_none() && !self.slow {
@@ -284,13 +293,18 @@ impl Vm {
         input: &[u8],
         patience: Duration,
     ) -> Result<Output, Failure> {
-        let argv = argv.into_iter().map(|arg| arg.as_ref().as_bytes().to_vec());
-        let argv = argv.collect();
+        let argv =
+            argv.into_iter().map(|arg| CString::new(arg.as_ref().as_bytes()));
+        let argv = argv
+            .collect::<Result<_, _>>()
+            .map_err(|error| Failure::because("argv", error))?;
         let (dir, terminal, closed) = (None, None, [false; 3]);
         let request = Request { argv, user, dir, terminal, closed };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let bytes = in_memory(input)
+            .map_err(|error| Failure::because("memfd_create", error))?;
         let io = Io {
-            input: Input::Bytes(input),
+            input: (!input.is_empty()).then_some(bytes.as_fd()),
             output: &mut stdout,
             errors: &mut stderr,
             patience: Some(patience),
@@ -313,12 +327,12 @@ impl Vm {
     /// restored machine may get lost, so the greeting is repeated.
     fn greet(&mut self, deadline: Instant) -> Result<(), Failure> {
         let mut wait = Duration::from_millis(10);
-        for nonce in 0.. {
+        loop {
             let time = SystemTime::now().duration_since(UNIX_EPOCH);
             let time = time.unwrap_or_default();
-            self.line.send(&ToGuest::Hello { nonce, time })?;
+            self.line.send(&ToGuest::Hello(time))?;
             match self.line.receive(Some(Instant::now() + wait))? {
-                Some(FromGuest::Hello(_)) => break,
+                Some(FromGuest::Hello) => return Ok(()),
                 _ if Instant::now() < deadline => {}
                 _ => {
                     let what = "the guest does not answer";
@@ -328,7 +342,6 @@ impl Vm {
             // A slow guest has to answer each greeting.
             wait = (wait * 2).min(Duration::from_secs(1));
         }
-        Ok(())
     }
 
     /// The failure when the deadline has passed without a verdict.
@@ -336,4 +349,12 @@ impl Vm {
         let patience = patience.unwrap_or_default();
         self.line.machine.fail(format!("no verdict: no end after {patience:?}"))
     }
+}
+
+/// A file with these bytes.
+fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
 }

@@ -19,7 +19,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use container::{Container, Streams};
+use container::Container;
 use inside::Inside;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -209,10 +209,7 @@ impl Check {
         let mut said = String::new();
         for folder in ["", "/bin/"] {
             self.folder = folder;
-            let name = format!("{folder}sleep");
-            let command = [&*name, "987654001"];
-            let mut container =
-                Container::start(&self.prefix, &command, Streams::Pipes)?;
+            let mut container = self.start(&["sleep", "987654001"])?;
             let found = container.find(&self.outside);
             if let Some(pid) = found {
                 self.running = Some(container);

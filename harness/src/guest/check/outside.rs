@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Pid, sethostname};
 
 use super::proc::{Proc, mounts};
+use crate::guest::spawn::reap;
 
 /// A queue of the outside, and a file that only root may write.
 pub const QUEUE: &str = "/check-outside";
@@ -143,7 +144,7 @@ impl Outside {
     /// left, besides processes.
     pub fn put_back(&mut self) -> io::Result<Option<String>> {
         self.wait(Duration::from_secs(5), || {
-            super::container::reap();
+            reap();
             let strays = self.strays();
             for stray in &strays {
                 let _ = kill(Pid::from_raw(*stray), Signal::SIGKILL);
