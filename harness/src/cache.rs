@@ -29,7 +29,7 @@ const STATES: usize = 2;
 /// # Errors
 /// As flock(2).
 pub fn lock(cache: &Path) -> Result<Flock<File>, Failure> {
-    let lock = crate::lock::lock(cache, &MACHINES)?;
+    let lock = MACHINES.lock(cache)?;
     tidy(cache);
     Ok(lock)
 }

@@ -7,8 +7,6 @@
 //! Without COMMAND: a root shell in the machine, to try out what would damage
 //! this one. The machine ends with COMMAND, and nothing is left of it.
 
-mod terminal;
-
 use std::env;
 use std::ffi::{CString, OsString};
 use std::fmt::Display;
@@ -19,10 +17,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use harness::{End, Failure, Harness, Io, Request, User, guest, streams};
+use harness::{
+    End, Failure, Harness, Io, Request, Terminal, User, guest, streams,
+};
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
-use terminal::Terminal;
 
 const USAGE: &str = "usage: harness [COMMAND [ARG]...]\n       \
                      harness check [reader] PREFIX [ARG]...\n";
@@ -98,7 +97,6 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
         }),
         closed: streams::closed(),
     };
-    let mut event = || terminal.as_ref().and_then(Terminal::event);
     let mut output = Output { to: output.into(), broken_pipe: false };
     let mut errors = Output { to: errors.into(), broken_pipe: false };
     let io = Io {
@@ -106,9 +104,7 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
         output: &mut output,
         errors: &mut errors,
         patience: None,
-        events: terminal
-            .as_ref()
-            .map(|terminal| (terminal.events(), &mut event as &mut _)),
+        terminal: terminal.as_ref(),
     };
     let end = vm.run(&request, io);
     drop((terminal, vm));

@@ -10,7 +10,6 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::apt::{Archive, Lists, command, output, reason};
 use crate::env::variable;
-use crate::lock::lock;
 use crate::progress::progress;
 use crate::room::PACKAGES;
 use crate::stamp::Stamp;
@@ -72,7 +71,7 @@ fn unpacked_by(
         return Ok(dir);
     }
     fs::create_dir_all(store).map_err(|error| PACKAGES.error(store, &error))?;
-    let _lock = lock(store, &PACKAGES).map_err(|it| it.to_string())?;
+    let _lock = PACKAGES.lock(store).map_err(|it| it.to_string())?;
     // Another process may have fetched them while we waited.
     if is_current() {
         return Ok(dir);

@@ -22,6 +22,7 @@ use crate::env::patience;
 use crate::failure::Failure;
 use crate::machine::{Machine, Start};
 use crate::progress::progress;
+use crate::terminal::Terminal;
 use crate::window::View;
 use crate::wire::{
     self, CHUNK, End, FromGuest, Request, ToGuest, User, WINDOW,
@@ -55,9 +56,6 @@ pub enum RestoreError {
     State(Failure),
 }
 
-/// What has happened to the reader's terminal.
-pub type Event<'a> = dyn FnMut() -> Option<(u16, u16)> + 'a;
-
 /// A command's streams and its deadline.
 pub struct Io<'a> {
     /// Standard input, if there is any.
@@ -68,10 +66,8 @@ pub struct Io<'a> {
     pub errors: &'a mut dyn Write,
     /// How long the command may take, once the machine is ready.
     pub patience: Option<Duration>,
-    /// A descriptor that is readable when something happens to the terminal,
-    /// and a function that says what: the new rows and columns, or `None` to
-    /// stop.
-    pub events: Option<(BorrowedFd<'a>, &'a mut Event<'a>)>,
+    /// The reader's terminal, if COMMAND has one.
+    pub terminal: Option<&'a Terminal>,
 }
 
 impl Vm {
@@ -139,18 +135,12 @@ impl Vm {
         loop {
             let sent = self.send_piece(rest)?;
             rest = &rest[sent..];
-            loop {
-                match self.line.receive(deadline)? {
-                    Some(FromGuest::Taken) => break,
-                    Some(FromGuest::Unpacked(unpacked)) => {
-                        return unpacked.map_err(|why| {
-                            let what = format!("the machine cannot take {why}");
-                            self.line.machine.fail(what)
-                        });
-                    }
-                    Some(_) => {} // A second answer to the greeting.
-                    None => return Err(self.late(Some(UNPACK))),
-                }
+            let answer = self.answer(deadline, Some(UNPACK))?;
+            if let FromGuest::Unpacked(unpacked) = answer {
+                return unpacked.map_err(|why| {
+                    let what = format!("the machine cannot take {why}");
+                    self.line.machine.fail(what)
+                });
             }
         }
     }
@@ -166,7 +156,7 @@ impl Vm {
     /// If there is no verdict: the machine has died, the deadline has passed,
     /// or a stream on this side is broken.
     pub fn run(&mut self, request: &Request, io: Io) -> Result<End, Failure> {
-        let Io { mut input, output, errors, patience, mut events } = io;
+        let Io { mut input, output, errors, patience, terminal } = io;
         let deadline = patience.map(|patience| Instant::now() + patience);
         self.request(request, input.is_some(), deadline, patience)?;
         // Input that is read and not sent yet. The guest takes a piece before
@@ -179,8 +169,8 @@ impl Vm {
                 is_busy = true;
             }
             let stream = input.filter(|_| !is_busy);
-            let event = events.as_ref().map(|(event, _)| *event);
-            let ready = self.line.wait([stream, event], deadline);
+            let events = terminal.map(Terminal::events);
+            let ready = self.line.wait([stream, events], deadline);
             let Some([wire, readable, happened]) = ready else {
                 return Err(self.late(patience));
             };
@@ -194,8 +184,8 @@ impl Vm {
                     self.line.send(&ToGuest::Input(Vec::new()))?;
                 }
             }
-            if happened && let Some((_, event)) = &mut events {
-                let Some((rows, columns)) = event() else {
+            if let Some(terminal) = terminal.filter(|_| happened) {
+                let Some((rows, columns)) = terminal.event() else {
                     return Err(self.line.machine.fail("ended by a signal"));
                 };
                 self.line.send(&ToGuest::Resize(rows, columns))?;
@@ -271,15 +261,24 @@ impl Vm {
         let (last, parts) = parts.split_last().expect("it is not empty");
         for part in parts {
             self.line.send(&ToGuest::Part(part.to_vec()))?;
-            loop {
-                match self.line.receive(deadline)? {
-                    Some(FromGuest::Taken) => break,
-                    Some(_) => {} // A second answer to the greeting.
-                    None => return Err(self.late(patience)),
-                }
-            }
+            self.answer(deadline, patience)?;
         }
         self.line.send(&ToGuest::Run { part: last.to_vec(), input })
+    }
+
+    /// The guest's answer to a piece.
+    fn answer(
+        &mut self,
+        deadline: Option<Instant>,
+        patience: Option<Duration>,
+    ) -> Result<FromGuest, Failure> {
+        loop {
+            match self.line.receive(deadline)? {
+                Some(FromGuest::Hello) => {} // A second one to the greeting.
+                Some(answer) => return Ok(answer),
+                None => return Err(self.late(patience)),
+            }
+        }
     }
 
     /// Runs a command, and collects what it writes.
@@ -308,7 +307,7 @@ impl Vm {
             output: &mut stdout,
             errors: &mut stderr,
             patience: Some(patience),
-            events: None,
+            terminal: None,
         };
         let end = self.run(&request, io)?;
         if let End::NotStarted(errno) = end {

@@ -193,7 +193,7 @@ impl Machine {
             output: &mut screen,
             errors: &mut io::sink(),
             patience: Some(patience()),
-            events: None,
+            terminal: None,
         };
         let end = self.vm.run(&request, io);
         screen.typist.finish(&String::from_utf8_lossy(&screen.shown));

@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Pid, sethostname};
 
 use super::proc::{Proc, mounts};
+use crate::env::patience;
 use crate::guest::spawn::reap;
 
 /// A queue of the outside, and a file that only root may write.
@@ -47,7 +48,6 @@ pub struct Outside {
     /// The processes before the first start.
     processes: Vec<i32>,
     traces: Vec<Trace>,
-    patience: u32,
 }
 
 impl Outside {
@@ -61,13 +61,8 @@ impl Outside {
         let file = Path::new("/").join(FILE);
         let mut only_root = fs::OpenOptions::new();
         only_root.write(true).create(true).mode(0o600).open(file)?;
-        let patience = std::env::var("HARNESS_PATIENCE").unwrap_or_default();
-        let mut outside = Outside {
-            processes: proc.numbers("."),
-            proc,
-            traces: Vec::new(),
-            patience: patience.parse().unwrap_or(1),
-        };
+        let mut outside =
+            Outside { processes: proc.numbers("."), proc, traces: Vec::new() };
         outside.traces = outside.look();
         Ok(outside)
     }
@@ -78,7 +73,7 @@ impl Outside {
         deadline: Duration,
         mut so: impl FnMut() -> bool,
     ) -> bool {
-        let end = Instant::now() + deadline * self.patience;
+        let end = Instant::now() + patience(deadline);
         while !so() {
             if Instant::now() > end {
                 return so();
