@@ -1,7 +1,7 @@
 //! One QEMU process: its monitor, its console, and how it is ended.
 
 use std::cell::RefCell;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{
     self, BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write,
 };
@@ -200,7 +200,7 @@ impl Machine {
             }
         }
         let Some(memory) = &self.memory else { return Ok(()) };
-        File::open(dir.join("initramfs"))
+        fs::read(dir.join("initramfs"))
             .and_then(|initramfs| cut_out(memory, &initramfs))
             .and_then(|()| File::create(dir.join("memory")))
             .and_then(|file| copy_sparse(memory, &file))

@@ -97,28 +97,24 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
         }),
         closed: streams::closed(),
     };
-    let mut output = Output { to: output.into(), broken_pipe: false };
-    let mut errors = Output { to: errors.into(), broken_pipe: false };
     let io = Io {
         input: Some(input.as_fd()),
-        output: &mut output,
-        errors: &mut errors,
+        output: &mut File::from(output),
+        errors: &mut File::from(errors),
         patience: None,
         terminal: terminal.as_ref(),
     };
     let end = vm.run(&request, io);
     drop((terminal, vm));
-    if output.broken_pipe || errors.broken_pipe {
-        return Ok(end_by_sigpipe());
-    }
-    let end = end?;
-    Ok(match end {
-        End::NotStarted(errno) => {
+    match end {
+        Err(failure) if failure.broken_pipe => Ok(end_by_sigpipe()),
+        Err(failure) => Err(failure),
+        Ok(end @ End::NotStarted(errno)) => {
             let (errno, name) = (Errno::from_raw(errno), argv[0].display());
-            fail(end.status(), format!("exec {name}: {errno}"))
+            Ok(fail(end.status(), format!("exec {name}: {errno}")))
         }
-        _ => ExitCode::from(end.status()),
-    })
+        Ok(end) => Ok(ExitCode::from(end.status())),
+    }
 }
 
 /// The words of the command. `check` has deadlines of its own in the guest,
@@ -143,26 +139,6 @@ fn patient(argv: &[OsString]) -> Vec<CString> {
 fn reset_sigchld() {
     // SAFETY: the default action calls no handler.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
-}
-
-/// An output stream.
-struct Output {
-    to: File,
-    /// Whether nobody reads the other end any more (EPIPE).
-    broken_pipe: bool,
-}
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.to.write(bytes);
-        let error = written.as_ref().err().map(io::Error::kind);
-        self.broken_pipe |= error == Some(io::ErrorKind::BrokenPipe);
-        written
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Ends as `yes | head -n 1` does: killed by SIGPIPE, which Rust ignores.

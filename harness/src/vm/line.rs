@@ -1,6 +1,5 @@
 //! The line to a running machine: messages to its guest and from it.
 
-use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
@@ -8,32 +7,16 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::Vm;
 use crate::failure::Failure;
-use crate::machine::Machine;
-use crate::wire::{self, Decoder, FromGuest, Rubbish, ToGuest};
+use crate::wire::{self, FromGuest, Rubbish, ToGuest};
 
-/// A machine, and the messages from it.
-#[derive(Debug)]
-pub struct Line {
-    /// The machine at the other end.
-    pub machine: Machine,
-    decoder: Decoder,
-    /// Messages that have arrived and are not handled yet.
-    pub inbox: VecDeque<FromGuest>,
-}
-
-impl Line {
-    /// The line to a machine that has sent nothing yet.
-    pub fn new(machine: Machine) -> Line {
-        let (decoder, inbox) = (Decoder::default(), VecDeque::new());
-        Line { machine, decoder, inbox }
-    }
-
+impl Vm {
     /// Sends a message.
     ///
     /// # Errors
     /// If the machine has ended, or reads nothing any more.
-    pub fn send(&mut self, message: &ToGuest) -> Result<(), Failure> {
+    pub(super) fn send(&mut self, message: &ToGuest) -> Result<(), Failure> {
         let sent = self.machine.input.write_all(&wire::encode(message));
         sent.map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => self.machine.fail("the machine hangs"),
@@ -42,7 +25,7 @@ impl Line {
     }
 
     /// The next message; `None` if the deadline passes first.
-    pub fn receive(
+    pub(super) fn receive(
         &mut self,
         deadline: Option<Instant>,
     ) -> Result<Option<FromGuest>, Failure> {
@@ -57,7 +40,7 @@ impl Line {
     }
 
     /// Reads what has arrived on the wire; blocks if there is nothing.
-    pub fn read(&mut self) -> Result<(), Failure> {
+    pub(super) fn read(&mut self) -> Result<(), Failure> {
         let mut bytes = [0; 16 * 1024];
         match self.machine.output.read(&mut bytes) {
             Ok(0) => Err(self.machine.fail("the machine has ended")),
@@ -82,7 +65,7 @@ impl Line {
     /// Waits for messages, and for one of these. Returns which can be read, the
     /// messages first. `None` if the deadline passes first, even if one is
     /// ready: a guest that sends without end must not postpone it.
-    pub fn wait(
+    pub(super) fn wait(
         &self,
         more: [Option<BorrowedFd>; 2],
         deadline: Option<Instant>,

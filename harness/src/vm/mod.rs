@@ -3,9 +3,10 @@
 
 mod line;
 
+use std::collections::VecDeque;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, ErrorKind, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -15,7 +16,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use self::line::Line;
 use crate::accelerator::Accelerator;
 use crate::cache::{Manifest, Saved};
 use crate::env::patience;
@@ -25,7 +25,7 @@ use crate::progress::progress;
 use crate::terminal::Terminal;
 use crate::window::View;
 use crate::wire::{
-    self, CHUNK, End, FromGuest, Request, ToGuest, User, WINDOW,
+    self, CHUNK, Decoder, End, FromGuest, Request, ToGuest, User, WINDOW,
 };
 
 /// How long a start from a saved state may take, until the guest answers.
@@ -40,7 +40,10 @@ pub const SHORT: u64 = 64 * 1024;
 /// A machine that waits for commands.
 #[derive(Debug)]
 pub struct Vm {
-    line: Line,
+    machine: Machine,
+    decoder: Decoder,
+    /// Messages that have arrived and are not handled yet.
+    inbox: VecDeque<FromGuest>,
     /// The guest's window, until a write to it fails.
     view: Option<View>,
     /// Whether it was said that input is slow.
@@ -72,7 +75,8 @@ pub struct Io<'a> {
 
 impl Vm {
     fn new(machine: Machine) -> Vm {
-        Vm { line: Line::new(machine), view: None, slow: false }
+        let (decoder, inbox) = (Decoder::default(), VecDeque::new());
+        Vm { machine, decoder, inbox, view: None, slow: false }
     }
 
     /// Waits until a machine has booted. Also returns the page frames of its
@@ -82,23 +86,23 @@ impl Vm {
         patience: Duration,
     ) -> Result<(Vm, Vec<u64>), Failure> {
         let mut vm = Vm::new(machine);
-        vm.line.machine.negotiate()?;
-        match vm.line.receive(Some(Instant::now() + patience))? {
+        vm.machine.negotiate()?;
+        match vm.receive(Some(Instant::now() + patience))? {
             Some(FromGuest::Ready(frames)) => Ok((vm, frames)),
             Some(FromGuest::Unfit(why)) => {
-                Err(vm.line.machine.fail(format!("the guest is unfit: {why}")))
+                Err(vm.machine.fail(format!("the guest is unfit: {why}")))
             }
             Some(other) => {
                 let what = format!("the guest sends {other:?} at boot");
-                Err(vm.line.machine.fail(what))
+                Err(vm.machine.fail(what))
             }
-            None => Err(vm.line.machine.fail("the guest does not come up")),
+            None => Err(vm.machine.fail("the guest does not come up")),
         }
     }
 
     /// Saves the machine, and ends it.
     pub(crate) fn save(mut self, dir: &Path) -> Result<(), Failure> {
-        self.line.machine.save(dir)
+        self.machine.save(dir)
     }
 
     /// Starts a machine from its saved state.
@@ -112,10 +116,10 @@ impl Vm {
         let mut vm = Machine::start(dir, *memory, accelerator, Start::State)
             .map(Vm::new)
             .map_err(RestoreError::Qemu)?;
-        vm.line.machine.negotiate().map_err(RestoreError::Qemu)?;
-        vm.line.machine.restore(dir).map_err(RestoreError::State)?;
+        vm.machine.negotiate().map_err(RestoreError::Qemu)?;
+        vm.machine.restore(dir).map_err(RestoreError::State)?;
         vm.greet(deadline).map_err(RestoreError::State)?;
-        vm.view = View::new(vm.line.machine.process(), frames);
+        vm.view = View::new(vm.machine.process(), frames);
         Ok(vm)
     }
 
@@ -130,7 +134,7 @@ impl Vm {
     /// If the guest cannot take it: it names the file.
     pub(crate) fn unpack(&mut self, archive: &[u8]) -> Result<(), Failure> {
         let deadline = Some(Instant::now() + patience(UNPACK));
-        self.line.send(&ToGuest::Unpack)?;
+        self.send(&ToGuest::Unpack)?;
         let mut rest = archive;
         loop {
             let sent = self.send_piece(rest)?;
@@ -139,7 +143,7 @@ impl Vm {
             if let FromGuest::Unpacked(unpacked) = answer {
                 return unpacked.map_err(|why| {
                     let what = format!("the machine cannot take {why}");
-                    self.line.machine.fail(what)
+                    self.machine.fail(what)
                 });
             }
         }
@@ -147,7 +151,7 @@ impl Vm {
 
     /// The last part of what the console has printed.
     pub fn console(&self) -> String {
-        self.line.machine.printed()
+        self.machine.printed()
     }
 
     /// Runs a command to its end.
@@ -170,7 +174,7 @@ impl Vm {
             }
             let stream = input.filter(|_| !is_busy);
             let events = terminal.map(Terminal::events);
-            let ready = self.line.wait([stream, events], deadline);
+            let ready = self.wait([stream, events], deadline);
             let Some([wire, readable, happened]) = ready else {
                 return Err(self.late(patience));
             };
@@ -181,19 +185,19 @@ impl Vm {
                 pending.truncate(n);
                 if n == 0 {
                     input = None;
-                    self.line.send(&ToGuest::Input(Vec::new()))?;
+                    self.send(&ToGuest::Input(Vec::new()))?;
                 }
             }
             if let Some(terminal) = terminal.filter(|_| happened) {
                 let Some((rows, columns)) = terminal.event() else {
-                    return Err(self.line.machine.fail("ended by a signal"));
+                    return Err(self.machine.fail("ended by a signal"));
                 };
-                self.line.send(&ToGuest::Resize(rows, columns))?;
+                self.send(&ToGuest::Resize(rows, columns))?;
             }
             if wire {
-                self.line.read()?;
+                self.read()?;
             }
-            while let Some(message) = self.line.inbox.pop_front() {
+            while let Some(message) = self.inbox.pop_front() {
                 let (name, written) = match message {
                     FromGuest::Out(it) => ("output", output.write_all(&it)),
                     FromGuest::Err(it) => ("error", errors.write_all(&it)),
@@ -207,7 +211,9 @@ impl Vm {
                 };
                 written.map_err(|error| {
                     let what = format!("write to standard {name}: {error}");
-                    self.line.machine.fail(what)
+                    let mut failure = self.machine.fail(what);
+                    failure.broken_pipe = error.kind() == ErrorKind::BrokenPipe;
+                    failure
                 })?;
             }
         }
@@ -237,14 +243,14 @@ impl Vm {
             match view.write(now) {
                 Ok(()) => {
                     let (length, sum) = (now.len() as u32, wire::sum(now));
-                    self.line.send(&ToGuest::Window { length, sum })?;
+                    self.send(&ToGuest::Window { length, sum })?;
                     return Ok(now.len());
                 }
                 Err(_) => self.view = None,
             }
         }
         let now = &input[..input.len().min(CHUNK)];
-        self.line.send(&ToGuest::Input(now.to_vec()))?;
+        self.send(&ToGuest::Input(now.to_vec()))?;
         Ok(now.len())
     }
 
@@ -260,10 +266,10 @@ impl Vm {
         let parts: Vec<_> = request.chunks(CHUNK).collect();
         let (last, parts) = parts.split_last().expect("it is not empty");
         for part in parts {
-            self.line.send(&ToGuest::Part(part.to_vec()))?;
+            self.send(&ToGuest::Part(part.to_vec()))?;
             self.answer(deadline, patience)?;
         }
-        self.line.send(&ToGuest::Run { part: last.to_vec(), input })
+        self.send(&ToGuest::Run { part: last.to_vec(), input })
     }
 
     /// The guest's answer to a piece.
@@ -273,7 +279,7 @@ impl Vm {
         patience: Option<Duration>,
     ) -> Result<FromGuest, Failure> {
         loop {
-            match self.line.receive(deadline)? {
+            match self.receive(deadline)? {
                 Some(FromGuest::Hello) => {} // A second one to the greeting.
                 Some(answer) => return Ok(answer),
                 None => return Err(self.late(patience)),
@@ -329,13 +335,13 @@ impl Vm {
         loop {
             let time = SystemTime::now().duration_since(UNIX_EPOCH);
             let time = time.unwrap_or_default();
-            self.line.send(&ToGuest::Hello(time))?;
-            match self.line.receive(Some(Instant::now() + wait))? {
+            self.send(&ToGuest::Hello(time))?;
+            match self.receive(Some(Instant::now() + wait))? {
                 Some(FromGuest::Hello) => return Ok(()),
                 _ if Instant::now() < deadline => {}
                 _ => {
                     let what = "the guest does not answer";
-                    return Err(self.line.machine.fail(what));
+                    return Err(self.machine.fail(what));
                 }
             }
             // A slow guest has to answer each greeting.
@@ -346,7 +352,7 @@ impl Vm {
     /// The failure when the deadline has passed without a verdict.
     fn late(&mut self, patience: Option<Duration>) -> Failure {
         let patience = patience.unwrap_or_default();
-        self.line.machine.fail(format!("no verdict: no end after {patience:?}"))
+        self.machine.fail(format!("no verdict: no end after {patience:?}"))
     }
 }
 
