@@ -8,7 +8,6 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -41,8 +40,8 @@ const LONGEST: usize = 64 * 1024;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToGuest {
     /// Asks for an answer, and sets the guest's clock, which was stopped while
-    /// the machine was saved, to this time since the epoch.
-    Hello(Duration),
+    /// the machine was saved, to so many nanoseconds since the epoch.
+    Hello(u64),
     /// A piece of a [`Request`]. Answered by [`FromGuest::Taken`].
     Part(Vec<u8>),
     /// The last piece, after which the guest starts COMMAND.

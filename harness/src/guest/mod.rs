@@ -13,6 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -176,10 +177,9 @@ impl Wire {
         for message in self.decoder.push(&bytes[..n]) {
             match message {
                 Ok(ToGuest::Hello(time)) => {
-                    clock_settime(
-                        ClockId::CLOCK_REALTIME,
-                        TimeSpec::from_duration(time),
-                    )?;
+                    let time = Duration::from_nanos(time);
+                    let time = TimeSpec::from_duration(time);
+                    clock_settime(ClockId::CLOCK_REALTIME, time)?;
                     self.send(&FromGuest::Hello)?;
                 }
                 Ok(message) => self.inbox.push_back(message),

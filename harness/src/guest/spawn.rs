@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -49,47 +49,36 @@ pub fn spawn(
     ids: PosixSpawnFlags,
 ) -> io::Result<(Pid, Streams)> {
     let mut actions = PosixSpawnFileActions::init()?;
-    let mut streams = Streams::default();
-    // They are closed when the program has its own.
+    // Their ends, which are closed when the program has its own.
     let mut theirs = Vec::new();
-    match kind {
+    let streams = match kind {
+        Kind::Terminal(user, rows, columns) => {
+            terminal(&mut actions, user, rows, columns)?
+        }
         Kind::Pipes { input, closed } => {
-            let ours = [&mut streams.input].into_iter();
-            let ours = ours.chain(&mut streams.outputs);
-            for ((fd, closed), ours) in (0..).zip(closed).zip(ours) {
+            let mut pipe = |fd: RawFd, closed: bool| -> io::Result<_> {
                 if closed {
                     actions.add_close(fd)?;
-                } else if fd == 0 && !input {
-                    let read = OFlag::O_RDONLY;
-                    actions.add_open(fd, "/dev/null", read, Mode::empty())?;
-                } else {
-                    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-                    let (its, our) =
-                        if fd == 0 { (read, write) } else { (write, read) };
-                    fcntl(&our, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-                    actions.add_dup2(its.as_raw_fd(), fd)?;
-                    *ours = Some(our);
-                    theirs.push(its);
+                    return Ok(None);
                 }
+                let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+                let (its, ours) =
+                    if fd == 0 { (read, write) } else { (write, read) };
+                fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+                actions.add_dup2(its.as_raw_fd(), fd)?;
+                theirs.push(its);
+                Ok(Some(ours))
+            };
+            let outputs = [pipe(1, closed[1])?, pipe(2, closed[2])?];
+            if input || closed[0] {
+                Streams { input: pipe(0, closed[0])?, outputs }
+            } else {
+                let (read, mode) = (OFlag::O_RDONLY, Mode::empty());
+                actions.add_open(0, "/dev/null", read, mode)?;
+                Streams { input: None, outputs }
             }
         }
-        Kind::Terminal(user, rows, columns) => {
-            let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-            let terminal = posix_openpt(flags | OFlag::O_NONBLOCK)?;
-            unlockpt(&terminal)?;
-            let name = ptsname_r(&terminal)?;
-            chown(&*name, Some(user), None)?;
-            // The first terminal that the leader of a session opens is its
-            // controlling one.
-            actions.add_open(0, &*name, OFlag::O_RDWR, Mode::empty())?;
-            actions.add_dup2(0, 1)?;
-            actions.add_dup2(0, 2)?;
-            let terminal = terminal.as_fd().try_clone_to_owned()?;
-            streams.input = Some(terminal.try_clone()?);
-            streams.outputs[0] = Some(terminal);
-            streams.resize(rows, columns)?;
-        }
-    }
+    };
     let mut attributes = PosixSpawnAttr::init()?;
     attributes.set_flags(
         PosixSpawnFlags::from_bits_retain(libc::POSIX_SPAWN_SETSID.into())
@@ -102,6 +91,31 @@ pub fn spawn(
     let name = argv[0].as_ref();
     let pid = posix_spawnp(name, &actions, &attributes, argv, environment)?;
     Ok((pid, streams))
+}
+
+/// A terminal, which the program opens.
+fn terminal(
+    actions: &mut PosixSpawnFileActions,
+    user: Uid,
+    rows: u16,
+    columns: u16,
+) -> io::Result<Streams> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let terminal = posix_openpt(flags | OFlag::O_NONBLOCK)?;
+    unlockpt(&terminal)?;
+    let name = ptsname_r(&terminal)?;
+    chown(&*name, Some(user), None)?;
+    // The first terminal that the leader of a session opens is its controlling
+    // one.
+    actions.add_open(0, &*name, OFlag::O_RDWR, Mode::empty())?;
+    actions.add_dup2(0, 1)?;
+    actions.add_dup2(0, 2)?;
+    let [input, output] =
+        [terminal.as_fd(); 2].map(|it| it.try_clone_to_owned());
+    let streams =
+        Streams { input: Some(input?), outputs: [Some(output?), None] };
+    streams.resize(rows, columns)?;
+    Ok(streams)
 }
 
 /// Also SIGPIPE, which Rust ignores, and the two of the C library's own, which

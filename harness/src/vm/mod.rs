@@ -334,7 +334,7 @@ impl Vm {
         let mut wait = Duration::from_millis(10);
         loop {
             let time = SystemTime::now().duration_since(UNIX_EPOCH);
-            let time = time.unwrap_or_default();
+            let time = time.unwrap_or_default().as_nanos() as u64;
             self.send(&ToGuest::Hello(time))?;
             match self.receive(Some(Instant::now() + wait))? {
                 Some(FromGuest::Hello) => return Ok(()),
