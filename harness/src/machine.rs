@@ -84,7 +84,9 @@ impl Machine {
         let state = pipe()?;
         let (monitor, guest_monitor) = pair()?;
         let (console, guest_console) = pair()?;
-        let errors = copy(&guest_console)?;
+        let errors = guest_console
+            .try_clone()
+            .map_err(|error| Failure::because("dup", error))?;
         let memory = match at {
             // A file on a disk would take a second longer.
             Start::Boot => Some(
@@ -270,10 +272,6 @@ impl Drop for Machine {
 
 fn pair() -> Result<(UnixStream, UnixStream), Failure> {
     UnixStream::pair().map_err(|error| Failure::because("socketpair", error))
-}
-
-fn copy(socket: &UnixStream) -> Result<UnixStream, Failure> {
-    socket.try_clone().map_err(|error| Failure::because("dup", error))
 }
 
 /// QEMU ends with the thread that starts it, even after a SIGKILL, and has

@@ -14,7 +14,7 @@ use crate::contents;
 use crate::env::patience;
 use crate::failure::Failure;
 use crate::files::Files;
-use crate::initramfs::Tree;
+use crate::initramfs::{TOOL, Tree};
 use crate::kernel::Kernel;
 use crate::machine::{Machine, Start};
 use crate::progress::progress;
@@ -120,15 +120,15 @@ impl Harness {
     fn pack(&self, kernel: &Kernel, to: &Path) -> Result<Tree, Failure> {
         let mut tree = Tree::new();
         for name in ["/init", "/usr/local/bin/check"] {
-            tree.tool(Path::new(name), &self.init)?;
+            tree.program(Path::new(name), &self.init, TOOL)?;
         }
         for (at, source) in &self.tools.programs {
-            tree.tool(at, source)?;
+            tree.program(at, source, TOOL)?;
         }
         // The demos are no sources: those that change are delivered.
         let sources = tree.sources.len();
         for (at, source) in &self.demos {
-            tree.tool(at, source)?;
+            tree.program(at, source, TOOL)?;
         }
         tree.sources.truncate(sources);
         tree.libraries()?;
