@@ -166,7 +166,6 @@ fn lines() -> impl Iterator<Item = Line> {
 pub struct Tools {
     /// The guest's tools: their paths there, and their paths here.
     pub found: Vec<(PathBuf, PathBuf)>,
-    /// The programs that are missing.
     pub missing: Vec<&'static str>,
     /// Those of Debian's packages that hold them.
     pub packages: Vec<String>,

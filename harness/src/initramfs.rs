@@ -133,7 +133,6 @@ impl Tree {
         self.insert(merged(path), mode, 0, Node::File(bytes));
     }
 
-    /// Reads a file of this machine.
     fn read(&mut self, source: &Path) -> Result<Vec<u8>, Failure> {
         self.sources.push(stamped(source)?);
         fs::read(source)
@@ -353,7 +352,6 @@ impl Tree {
         newc::write(&self.entries, to)
     }
 
-    /// Whether there is nothing to be unpacked.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

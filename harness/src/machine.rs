@@ -170,7 +170,6 @@ impl Machine {
         keep_last(&self.console, &mut self.printed.borrow_mut());
     }
 
-    /// Negotiates capabilities with the monitor.
     pub fn negotiate(&mut self) -> Result<(), Failure> {
         self.reply()?; // The greeting.
         self.execute("qmp_capabilities", json!({}))?;

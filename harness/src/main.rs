@@ -52,7 +52,9 @@ fn main() -> ExitCode {
         Some(command) => std::iter::once(command).chain(args).collect(),
         None => vec!["bash".into()],
     };
-    reset_sigchld();
+    // If the caller ignores it, we inherit that, and the kernel discards the
+    // status of our children: wait(2).
+    by_default(Signal::SIGCHLD);
     match run(argv) {
         Ok(status) => status,
         Err(failure) => fail(125, failure),
@@ -133,19 +135,15 @@ fn patient(argv: &[OsString]) -> Vec<CString> {
     words.into_iter().map(word).collect()
 }
 
-/// If the caller ignores SIGCHLD, we inherit that, and the kernel discards the
-/// status of our children: wait(2).
 #[expect(unsafe_code, reason = "signal has no safe wrapper")]
-fn reset_sigchld() {
+fn by_default(which: Signal) {
     // SAFETY: the default action calls no handler.
-    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+    let _ = unsafe { signal(which, SigHandler::SigDfl) };
 }
 
 /// Ends as `yes | head -n 1` does: killed by SIGPIPE, which Rust ignores.
-#[expect(unsafe_code, reason = "signal has no safe wrapper")]
 fn end_by_sigpipe() -> ExitCode {
-    // SAFETY: the default action calls no handler.
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    by_default(Signal::SIGPIPE);
     let _ = raise(Signal::SIGPIPE);
     ExitCode::from(128 + Signal::SIGPIPE as u8)
 }

@@ -46,7 +46,6 @@ pub enum ToGuest {
     Part(Vec<u8>),
     /// The last piece, after which the guest starts COMMAND.
     Run {
-        /// The piece.
         part: Vec<u8>,
         /// Whether there is any input. If not, standard input is `/dev/null`.
         input: bool,

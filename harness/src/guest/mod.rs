@@ -91,12 +91,6 @@ struct Wire {
     window: Window,
 }
 
-/// What is there after a wait.
-struct Ready {
-    port: bool,
-    child: bool,
-}
-
 impl Wire {
     fn open() -> io::Result<Wire> {
         let name = Arch::here().map_err(io::Error::other)?.wire;
@@ -136,24 +130,28 @@ impl Wire {
             if let Some(message) = self.inbox.pop_front() {
                 return Ok(message);
             }
-            let ready = self.wait(Vec::new())?;
-            if ready.child {
+            let (has_come, has_ended) = self.wait(Vec::new())?;
+            if has_ended {
                 self.reap(None)?;
             }
-            if ready.port {
+            if has_come {
                 self.read()?;
             }
         }
     }
 
-    /// Waits for the port, for the end of a child, or for one of these.
-    fn wait<'a>(&'a self, mut fds: Vec<PollFd<'a>>) -> io::Result<Ready> {
+    /// Waits for the port, for the end of a child, or for one of these. Returns
+    /// whether something has come at the port, and whether a child has ended.
+    fn wait<'a>(
+        &'a self,
+        mut fds: Vec<PollFd<'a>>,
+    ) -> io::Result<(bool, bool)> {
         fds.push(PollFd::new(self.port.as_fd(), PollFlags::POLLIN));
         fds.push(PollFd::new(self.children.as_fd(), PollFlags::POLLIN));
         poll(&mut fds, PollTimeout::NONE)?;
         let mut ready = || fds.pop().and_then(|it| it.any()) == Some(true);
-        let child = ready();
-        Ok(Ready { port: ready(), child })
+        let has_ended = ready();
+        Ok((ready(), has_ended))
     }
 
     /// Reaps all children that have ended, and returns how COMMAND ended if it
@@ -217,8 +215,8 @@ fn run(wire: &mut Wire, command: Pid, mut streams: Streams) -> io::Result<End> {
         if !pending.is_empty() && streams.feed(&mut pending) {
             wire.send(&FromGuest::Taken)?;
         }
-        let ready = wire.wait(streams.awaited(&pending))?;
-        let ended = match ready.child {
+        let (has_come, has_ended) = wire.wait(streams.awaited(&pending))?;
+        let end = match has_ended {
             true => wire.reap(Some(command))?,
             false => None,
         };
@@ -229,10 +227,10 @@ fn run(wire: &mut Wire, command: Pid, mut streams: Streams) -> io::Result<End> {
             let message = [FromGuest::Out, FromGuest::Err][number];
             wire.send(&message(bytes.to_vec()))
         })?;
-        if let Some(end) = ended {
+        if let Some(end) = end {
             return Ok(end);
         }
-        if ready.port {
+        if has_come {
             wire.read()?;
         }
     }

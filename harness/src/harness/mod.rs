@@ -50,13 +50,10 @@ pub struct Harness {
     cache: PathBuf,
     /// The cache of the checkout's owner, if that is another user.
     owners: Option<PathBuf>,
-    /// Where packages are unpacked.
     packages: PathBuf,
-    /// The kernel's image.
     kernel: PathBuf,
     accelerators: Accelerators,
     init: PathBuf,
-    /// This machine's tools.
     tools: Files,
     /// What Cargo has built: for each demo its path there, and its path here.
     demos: Vec<(PathBuf, PathBuf)>,

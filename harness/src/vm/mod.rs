@@ -254,7 +254,6 @@ impl Vm {
         Ok(now.len())
     }
 
-    /// Sends a request, in pieces.
     fn request(
         &mut self,
         request: &Request,

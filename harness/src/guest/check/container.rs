@@ -35,7 +35,6 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts `PREFIX COMMAND`.
     pub fn start(
         prefix: &[OsString],
         command: &[&str],
@@ -124,7 +123,6 @@ impl Container {
         self.end.is_some()
     }
 
-    /// Sends a signal to PREFIX.
     pub fn signal(&self, signal: Signal) {
         if self.end.is_none() {
             let _ = kill(self.pid, signal);

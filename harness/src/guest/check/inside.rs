@@ -71,7 +71,6 @@ impl<'a> Inside<'a> {
         self.namespaces.iter().any(|(there, _)| *there == name)
     }
 
-    /// A field of COMMAND's status.
     pub fn field(&self, name: &str) -> String {
         field(&self.status, name).unwrap_or_default()
     }

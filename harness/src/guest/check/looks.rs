@@ -123,7 +123,6 @@ pub fn mounts_inside(inside: &Inside) -> Row {
     })
 }
 
-/// The first few of a list.
 fn list(all: Vec<String>) -> Option<String> {
     let more = if all.len() > 4 { " ..." } else { "" };
     let first = all.iter().take(4).cloned().collect::<Vec<_>>();

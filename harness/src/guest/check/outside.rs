@@ -115,7 +115,6 @@ impl Outside {
         strays.find(|pid| has(pid).as_deref() == name.to_str().ok())
     }
 
-    /// Their names.
     pub fn names(&self, processes: &[i32]) -> String {
         let names: Vec<_> =
             processes.iter().map(|pid| self.proc.name(*pid)).collect();
