@@ -26,9 +26,6 @@ const STATES: usize = 2;
 
 /// The lock of the cache. Who gets it removes what a process that was killed
 /// has left.
-///
-/// # Errors
-/// As flock(2).
 pub fn lock(cache: &Path) -> Result<Flock<File>, Failure> {
     let lock = MACHINES.lock(cache)?;
     tidy(cache);

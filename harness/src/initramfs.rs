@@ -101,27 +101,22 @@ impl Tree {
         self.program(at, source, TOOL)
     }
 
+    /// Also the directories above it, where there are none yet.
     fn insert(&mut self, at: PathBuf, mode: u32, time: u32, node: Node) {
-        self.above(&at);
-        self.entries.insert(at, Entry { mode, time, node });
-    }
-
-    /// A directory, and those above it.
-    fn directory(&mut self, path: &Path, mode: u32, time: u32) {
-        self.insert(path.into(), mode, time, Node::Directory);
-    }
-
-    /// The directories above a path, where there are none yet.
-    fn above(&mut self, path: &Path) {
-        if let Some(above) = path.parent()
+        if let Some(above) = at.parent()
             && above != Path::new("/")
             && !self.is_taken(above)
         {
             self.directory(above, 0o755, 0);
         }
+        self.entries.insert(at, Entry { mode, time, node });
     }
 
-    /// A link, and the directories above it, unless there is something.
+    fn directory(&mut self, path: &Path, mode: u32, time: u32) {
+        self.insert(path.into(), mode, time, Node::Directory);
+    }
+
+    /// A link, unless there is something.
     fn link(&mut self, path: PathBuf, target: PathBuf, time: u32) {
         if !self.is_taken(&path) {
             self.insert(path, 0o777, time, Node::Link(target));

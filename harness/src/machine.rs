@@ -84,17 +84,15 @@ impl Machine {
         let state = pipe()?;
         let (monitor, guest_monitor) = pair()?;
         let (console, guest_console) = pair()?;
-        let errors = guest_console
-            .try_clone()
-            .map_err(|error| Failure::because("dup", error))?;
-        let memory = match at {
-            // A file on a disk would take a second longer.
-            Start::Boot => Some(
-                memfd_create(c"memory", MFdFlags::MFD_CLOEXEC)
-                    .map_err(|error| Failure::because("memfd_create", error))?,
-            ),
-            Start::State => None,
-        };
+        let errors = console
+            .set_nonblocking(true)
+            .and_then(|()| guest_console.try_clone())
+            .map_err(|error| Failure::because("console", error))?;
+        // A file on a disk would take a second longer.
+        let memory = (at == Start::Boot)
+            .then(|| memfd_create(c"memory", MFdFlags::MFD_CLOEXEC))
+            .transpose()
+            .map_err(|error| Failure::because("memfd_create", error))?;
         let arch = Arch::here()?;
         let process = Process {
             accelerator,
@@ -122,13 +120,6 @@ impl Machine {
         })?;
         drop((guest_monitor, guest_console, qemu));
 
-        // A write to a machine that hangs must not block forever.
-        input
-            .set_write_timeout(Some(patience(MONITOR)))
-            .and_then(|()| monitor.set_write_timeout(Some(patience(MONITOR))))
-            .and_then(|()| monitor.set_read_timeout(Some(patience(MONITOR))))
-            .and_then(|()| console.set_nonblocking(true))
-            .map_err(|error| Failure::because("setsockopt", error))?;
         Ok(Machine {
             child,
             input,
@@ -269,8 +260,16 @@ impl Drop for Machine {
     }
 }
 
+/// Our end of a socket, and QEMU's. A machine that hangs must not block us
+/// forever.
 fn pair() -> Result<(UnixStream, UnixStream), Failure> {
-    UnixStream::pair().map_err(|error| Failure::because("socketpair", error))
+    let (ours, qemus) = UnixStream::pair()
+        .map_err(|error| Failure::because("socketpair", error))?;
+    let patience = Some(patience(MONITOR));
+    ours.set_write_timeout(patience)
+        .and_then(|()| ours.set_read_timeout(patience))
+        .map_err(|error| Failure::because("setsockopt", error))?;
+    Ok((ours, qemus))
 }
 
 /// QEMU ends with the thread that starts it, even after a SIGKILL, and has

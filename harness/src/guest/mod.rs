@@ -31,7 +31,7 @@ use self::command::{set_path, start};
 use self::spawn::{Streams, reap};
 use crate::arch::Arch;
 use crate::window::Window;
-use crate::wire::{self, Decoder, End, FromGuest, Rubbish, ToGuest};
+use crate::wire::{self, Data, Decoder, End, FromGuest, Rubbish, ToGuest};
 
 /// Serves until the machine is switched off.
 ///
@@ -225,7 +225,7 @@ fn run(wire: &mut Wire, command: Pid, mut streams: Streams) -> io::Result<End> {
         // that writes later is no output of COMMAND.
         streams.carry(|number, bytes| {
             let message = [FromGuest::Out, FromGuest::Err][number];
-            wire.send(&message(bytes.to_vec()))
+            wire.send(&message(Data::new(bytes)))
         })?;
         if let Some(end) = end {
             return Ok(end);

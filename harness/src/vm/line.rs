@@ -46,9 +46,8 @@ impl Vm {
             Ok(0) => Err(self.machine.fail("the machine has ended")),
             Ok(n) => {
                 for message in self.decoder.push(&bytes[..n]) {
-                    self.inbox.push_back(message.map_err(|Rubbish| {
-                        self.machine.fail("the guest sends rubbish")
-                    })?);
+                    let message = message.map_err(|it| self.rubbish(it))?;
+                    self.inbox.push_back(message);
                 }
                 if self.decoder.inside() {
                     // The rest arrives byte by byte, and each byte would wake
@@ -60,6 +59,10 @@ impl Vm {
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             Err(error) => Err(self.machine.fail(format!("the wire: {error}"))),
         }
+    }
+
+    pub(super) fn rubbish(&mut self, _: Rubbish) -> Failure {
+        self.machine.fail("the guest sends rubbish")
     }
 
     /// Waits for messages, and for one of these. Returns which can be read, the

@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Output};
+use std::sync::Once;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -46,8 +47,6 @@ pub struct Vm {
     inbox: VecDeque<FromGuest>,
     /// The guest's window, until a write to it fails.
     view: Option<View>,
-    /// Whether it was said that input is slow.
-    slow: bool,
 }
 
 /// Why a saved machine could not be restored.
@@ -76,7 +75,7 @@ pub struct Io<'a> {
 impl Vm {
     fn new(machine: Machine) -> Vm {
         let (decoder, inbox) = (Decoder::default(), VecDeque::new());
-        Vm { machine, decoder, inbox, view: None, slow: false }
+        Vm { machine, decoder, inbox, view: None }
     }
 
     /// Waits until a machine has booted. Also returns the page frames of its
@@ -198,9 +197,9 @@ impl Vm {
                 self.read()?;
             }
             while let Some(message) = self.inbox.pop_front() {
-                let (name, written) = match message {
-                    FromGuest::Out(it) => ("output", output.write_all(&it)),
-                    FromGuest::Err(it) => ("error", errors.write_all(&it)),
+                let (name, to, data) = match message {
+                    FromGuest::Out(data) => ("output", &mut *output, data),
+                    FromGuest::Err(data) => ("error", &mut *errors, data),
                     FromGuest::Taken => {
                         is_busy = false;
                         continue;
@@ -209,7 +208,8 @@ impl Vm {
                     // A second answer to the greeting.
                     _ => continue,
                 };
-                written.map_err(|error| {
+                let bytes = data.bytes().map_err(|it| self.rubbish(it))?;
+                to.write_all(&bytes).map_err(|error| {
                     let what = format!("write to standard {name}: {error}");
                     let mut failure = self.machine.fail(what);
                     failure.broken_pipe = error.kind() == ErrorKind::BrokenPipe;
@@ -222,12 +222,14 @@ impl Vm {
     /// Sends as much of COMMAND's input as fits into a message.
     fn send_input(&mut self, input: &mut Vec<u8>) -> Result<(), Failure> {
         let sent = self.send_piece(input)?;
-        if sent < input.len() && self.view.is_none() && !self.slow {
-            self.slow = true;
-            progress(format_args!(
-                "input is slow here, some 20 kB in a second: \
-                 QEMU's memory cannot be written"
-            ));
+        if sent < input.len() && self.view.is_none() {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| {
+                progress(format_args!(
+                    "input is slow here, some 20 kB in a second: \
+                     QEMU's memory cannot be written"
+                ));
+            });
         }
         input.drain(..sent);
         Ok(())

@@ -111,7 +111,6 @@ impl Check {
                 Verdict::unless((!handled).then_some(reason))
             }
         };
-        self.outside.put_back()?;
         Ok(vec![verdict])
     }
 
@@ -128,7 +127,6 @@ impl Check {
                 container.words()
             )),
         };
-        self.outside.put_back()?;
         Ok(vec![verdict])
     }
 
@@ -142,7 +140,6 @@ impl Check {
         let Some(inside) = inside else {
             let why = container.words();
             self.death = Some(Verdict::NotOk(why.clone()));
-            self.outside.put_back()?;
             return Ok(vec![Verdict::NotOk(why)]);
         };
         let has_pids = inside.has("pid");
@@ -159,7 +156,6 @@ impl Check {
         let told = container.told();
         let is_right = told == "status 139" || told == "killed by SIGSEGV";
         self.death = Some(Verdict::unless((!is_right).then_some(told)));
-        self.outside.put_back()?;
         Ok(vec![match has_pids {
             true => Verdict::unless(left),
             false => Verdict::Skip("shares the outside's".into()),
@@ -191,7 +187,6 @@ impl Check {
         container.feed("");
         self.outside.wait(START, || container.ended());
         let told = container.told();
-        self.outside.put_back()?;
         Ok(vec![Verdict::unless(match container.end {
             None => Some(told),
             Some(end) if end.success() => Some(told),

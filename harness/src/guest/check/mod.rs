@@ -29,8 +29,6 @@ use nix::unistd::{ForkResult, fork};
 use outside::Outside;
 use tap::{Tap, Verdict};
 
-use crate::env::patience;
-
 type Look = fn(&Inside) -> io::Result<Verdict>;
 
 /// The rows about a running container, in the chapter's order, each with the
@@ -126,6 +124,12 @@ pub fn main(prefix: Vec<OsString>) -> ExitCode {
     })
 }
 
+/// This deadline, times `$HARNESS_PATIENCE`.
+fn patience(deadline: Duration) -> Duration {
+    let patience = std::env::var("HARNESS_PATIENCE").unwrap_or_default();
+    deadline * patience.parse().unwrap_or(1)
+}
+
 /// Says that no row follows. Returns the status: 2, but 125 where nobody was
 /// told.
 fn bail_out(reason: &str, more: &str) -> u8 {
@@ -205,6 +209,7 @@ fn check(prefix: Vec<OsString>, tap: &mut Tap) -> io::Result<()> {
         for (text, verdict) in texts.iter().zip(end(&mut check)?) {
             tap.row(text, &verdict)?;
         }
+        check.outside.put_back()?;
     }
     Ok(())
 }

@@ -16,8 +16,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Pid, sethostname};
 
+use super::patience;
 use super::proc::{Proc, mounts};
-use crate::env::patience;
 use crate::guest::spawn::reap;
 
 /// A queue of the outside, and a file that only root may write.
