@@ -218,8 +218,10 @@ impl Machine {
         command: &str,
         arguments: Value,
     ) -> Result<Value, Failure> {
+        // All at once: each write wakes QEMU up.
         let line = json!({"execute": command, "arguments": arguments});
-        if let Err(error) = writeln!(self.monitor.get_mut(), "{line}") {
+        let line = format!("{line}\n");
+        if let Err(error) = self.monitor.get_mut().write_all(line.as_bytes()) {
             return Err(self.fail(format!("QEMU's monitor: {error}")));
         }
         loop {

@@ -147,6 +147,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::libraries::tests::cc;
 
     /// A program whose library is in its root directory only.
     #[test]
@@ -161,15 +162,11 @@ mod tests {
         let main = "int f(void); int main(int n, char **v) \
                     { return f() + n; }";
         fs::write(root.join("main.c"), main).expect("a file");
-        let cc = |arguments: &[&str]| {
-            let mut cc = Command::new("cc");
-            let cc = cc.args(arguments).current_dir(&root);
-            assert!(cc.status().expect("cc").success(), "{arguments:?}");
-        };
         let library = libraries.join("libf.so");
-        let library = library.to_str().expect("UTF-8");
-        cc(&["-shared", "-fPIC", "-Wl,-soname,libf.so", "-o", library, "f.c"]);
-        cc(&["-o", "sbin/depmod", "main.c", library]);
+        let library = library.display();
+        let named = "-shared -fPIC -Wl,-soname,libf.so";
+        cc(&root, &format!("{named} -o {library} f.c"));
+        cc(&root, &format!("-o sbin/depmod main.c {library}"));
 
         let status = |program: PathBuf| {
             let status = Command::new(program).arg("argument").status();

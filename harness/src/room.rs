@@ -83,15 +83,11 @@ mod tests {
 
     #[test]
     fn what_another_folder_would_mend_names_the_variable() {
-        for (errno, mends) in [
-            (Errno::ENOSPC, true),
-            (Errno::EDQUOT, true),
-            (Errno::EROFS, true),
-            (Errno::EACCES, true),
-            (Errno::EPERM, true),
-            (Errno::EIO, false),
-            (Errno::ENOENT, false),
-        ] {
+        use Errno::*;
+        let mended =
+            [ENOSPC, EDQUOT, EROFS, EACCES, EPERM].map(|it| (it, true));
+        let others = [EIO, ENOENT].map(|it| (it, false));
+        for (errno, mends) in mended.into_iter().chain(others) {
             let text = MACHINES.error(Path::new("/full"), &errno.into());
             assert!(text.starts_with("/full: "), "{text}");
             assert_eq!(text.contains("HARNESS_CACHE="), mends, "{text}");

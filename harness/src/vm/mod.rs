@@ -178,7 +178,7 @@ impl Vm {
                 return Err(self.late(patience));
             };
             if let Some(stream) = stream.filter(|_| readable) {
-                pending.resize(WINDOW, 0);
+                pending = vec![0; WINDOW];
                 // An error, as from a terminal that is gone, counts as EOF.
                 let n = nix::unistd::read(stream, &mut pending).unwrap_or(0);
                 pending.truncate(n);

@@ -65,7 +65,8 @@ fn readers_program_goes_in_wherever_the_line_names_it() {
     let text = text.to_str().expect("text");
     readers.file("plain", "echo \"without an interpreter: $1\"\n");
     let said = "without an interpreter: a b\n";
-    readers.harness(&["./plain", "a b"]).assert().success().stdout(said);
+    let mut plain = typed(&["./plain", "a b"]);
+    plain.current_dir(&readers.dir).assert().success().stdout(said);
     let path = std::env::var("PATH").expect("PATH");
     let path = format!("{}/bin:{path}", readers.dir.path().display());
     typed(&["tool", "pid-demo", "env", "A=b", "./own", text])
