@@ -4,13 +4,15 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::arch::Arch;
 use crate::cache::{note, remember};
 use crate::env::variable;
 use crate::failure::Failure;
 
 /// What executes the guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Accelerator {
     /// The processor.
     Kvm,

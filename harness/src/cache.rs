@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::accelerator::Accelerator;
 use crate::failure::Failure;
 use crate::initramfs::Below;
 use crate::room::MACHINES;
@@ -25,11 +26,8 @@ const STATES: usize = 2;
 
 /// The lock of the cache. Who gets it removes what a process that was killed
 /// has left.
-///
-/// # Errors
-/// As flock(2).
 pub fn lock(cache: &Path) -> Result<Flock<File>, Failure> {
-    let lock = crate::lock::lock(cache, &MACHINES)?;
+    let lock = MACHINES.lock(cache)?;
     tidy(cache);
     Ok(lock)
 }
@@ -102,7 +100,7 @@ fn remove(cache: &Path, name: impl AsRef<Path>) {
 const MANIFEST: &str = "manifest";
 
 /// How a manifest begins. Another version's states are of no use.
-const FORMAT: &[u8] = b"namespace-demos 2\n";
+const FORMAT: &[u8] = b"namespace-demos 3\n";
 
 /// What a saved machine is made of.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -125,7 +123,6 @@ pub struct Manifest {
 /// A saved machine.
 #[derive(Debug)]
 pub struct Saved {
-    /// Its folder.
     pub dir: PathBuf,
     pub manifest: Manifest,
     /// The manifest's.
@@ -188,7 +185,7 @@ pub fn made(dir: &Path) -> Result<Vec<(String, Stamp)>, Failure> {
 /// What decides which saved machine is the right one.
 #[derive(Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Inputs {
-    pub accelerator: String,
+    pub accelerator: Accelerator,
     /// The processor and the kernel of this machine.
     pub host: String,
     /// QEMU, kernel, programs, by their paths.
@@ -198,7 +195,6 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// The name of the saved machine's folder.
     pub fn name(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
@@ -259,10 +255,11 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::accelerator::Accelerator::{Kvm, Tcg};
     use crate::stamp::stamped;
 
-    fn inputs(accelerator: &str) -> Inputs {
-        let (accelerator, host) = (accelerator.into(), String::new());
+    fn inputs(accelerator: Accelerator) -> Inputs {
+        let host = String::new();
         Inputs { accelerator, host, files: vec![], places: vec![] }
     }
 
@@ -273,7 +270,7 @@ mod tests {
     fn save(dir: &Path) {
         let stamp = |name: &str| vec![stamped(&dir.join(name)).expect("it")];
         let manifest = Manifest {
-            inputs: inputs("tcg"),
+            inputs: inputs(Tcg),
             sources: stamp(FILES[2]),
             demos: stamp(FILES[3]),
             below: Below::default(),
@@ -284,7 +281,7 @@ mod tests {
         manifest.write(dir).expect("written");
     }
 
-    fn intact(dir: &Path, accelerator: &str) -> Option<Saved> {
+    fn intact(dir: &Path, accelerator: Accelerator) -> Option<Saved> {
         Saved::intact(dir.to_path_buf(), &inputs(accelerator))
     }
 
@@ -304,21 +301,21 @@ mod tests {
         let dir = dir.path();
         for path in FILES[..3].iter().map(|name| dir.join(name)) {
             fs::write(&path, "123").expect("a file");
-            assert!(intact(dir, "tcg").is_none());
+            assert!(intact(dir, Tcg).is_none());
             save(dir);
             let mode = PermissionsExt::from_mode(0o600);
             fs::set_permissions(&path, mode).expect("chmod");
-            assert!(intact(dir, "tcg").is_none());
+            assert!(intact(dir, Tcg).is_none());
             save(dir);
-            assert!(intact(dir, "tcg").is_some());
+            assert!(intact(dir, Tcg).is_some());
             fs::remove_file(&path).expect("a file");
-            assert!(intact(dir, "tcg").is_none());
+            assert!(intact(dir, Tcg).is_none());
             fs::write(&path, "1234").expect("a file");
             save(dir);
         }
         // A demo that has changed is delivered.
         fs::write(dir.join(FILES[3]), "12345").expect("a file");
-        assert!(intact(dir, "tcg").is_some());
+        assert!(intact(dir, Tcg).is_some());
     }
 
     #[test]
@@ -326,8 +323,8 @@ mod tests {
         let dir = saved();
         let dir = dir.path();
         let manifest = dir.join(MANIFEST);
-        assert!(intact(dir, "kvm").is_none());
-        let first = intact(dir, "tcg").expect("it is intact");
+        assert!(intact(dir, Kvm).is_none());
+        let first = intact(dir, Tcg).expect("it is intact");
         assert!(first.is_there());
         // The same again is another one.
         fs::remove_file(&manifest).expect("a file");
@@ -337,14 +334,14 @@ mod tests {
         let whole = fs::read(&manifest).expect("a file");
         for damaged in [b"rubbish", &whole[1..], &whole[..whole.len() - 1]] {
             fs::write(&manifest, damaged).expect("a file");
-            assert!(intact(dir, "tcg").is_none());
+            assert!(intact(dir, Tcg).is_none());
         }
     }
 
     #[test]
     fn machine_saved_on_another_processor_is_another_one() {
-        let here = Inputs { host: "EPYC 6.1".into(), ..inputs("kvm") };
-        let there = Inputs { host: "Xeon 6.1".into(), ..inputs("kvm") };
+        let here = Inputs { host: "EPYC 6.1".into(), ..inputs(Kvm) };
+        let there = Inputs { host: "Xeon 6.1".into(), ..inputs(Kvm) };
         assert_ne!(here.name(), there.name());
     }
 

@@ -6,7 +6,6 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use crate::env::on_path;
-use crate::failure::Failure;
 use crate::overlay;
 
 /// The kernel's modules that go in: `dummy`, which the guest loads itself, and
@@ -162,52 +161,43 @@ fn lines() -> impl Iterator<Item = Line> {
     })
 }
 
-/// The programs that this machine lacks, and those of Debian's packages that
-/// hold them. QEMU is one of them, with this name.
-pub fn missing(qemu: &str) -> (Vec<&'static str>, Vec<String>) {
-    let (mut missing, mut packages) = (Vec::new(), Vec::new());
-    for line in lines() {
-        let is_needed = |name: &str| match line.kind {
-            "guest" => find(name).is_none(),
-            "here" => name == qemu && on_path(qemu.as_ref()).is_none(),
-            _ => false,
-        };
-        let names = line.programs.iter().map(|(_, name)| *name);
-        let before = missing.len();
-        missing.extend(names.filter(|name| is_needed(name)));
-        missing.dedup(); // A program may have two names in the guest.
-        if missing.len() > before {
-            packages.extend(line.packages.split(',').map(String::from));
-        }
-    }
-    packages.dedup();
-    (missing, packages)
+/// What this machine has, and what it lacks.
+#[derive(Default)]
+pub struct Tools {
+    /// The guest's tools: their paths there, and their paths here.
+    pub found: Vec<(PathBuf, PathBuf)>,
+    pub missing: Vec<&'static str>,
+    /// Those of Debian's packages that hold them.
+    pub packages: Vec<String>,
 }
 
-/// The guest's tools: their names, and their paths on this machine.
-///
-/// # Errors
-/// Names the missing tools, and `harness/setup`, which installs them.
-pub fn tools() -> Result<Vec<(String, PathBuf)>, Failure> {
-    let mut found: Vec<(String, PathBuf)> = Vec::new();
-    let mut missing = Vec::new();
-    for Line { kind, programs, .. } in lines().filter(|it| it.kind != "here") {
+/// Looks for the guest's tools, and for QEMU if it has this name.
+pub fn tools(qemu: &str) -> Tools {
+    let mut tools = Tools::default();
+    for Line { kind, packages, programs } in lines() {
+        let before = tools.missing.len();
         for (name, program) in programs {
-            match find(program) {
-                _ if found.iter().any(|(there, _)| there == name) => {}
-                Some(path) => found.push((name.into(), path)),
-                None if kind == "guest" => missing.push(program),
-                None => {}
+            let at = Path::new("/usr/bin").join(name);
+            if kind == "here" {
+                let is_needed = program == qemu;
+                if is_needed && on_path(qemu.as_ref()).is_none() {
+                    tools.missing.push(program);
+                }
+            } else if let Some(path) = find(program) {
+                if !tools.found.iter().any(|(there, _)| *there == at) {
+                    tools.found.push((at, path));
+                }
+            } else if kind == "guest" {
+                tools.missing.push(program);
             }
         }
+        tools.missing.dedup(); // A program may have two names in the guest.
+        if tools.missing.len() > before {
+            tools.packages.extend(packages.split(',').map(String::from));
+        }
     }
-    if !missing.is_empty() {
-        let missing = missing.join(", ");
-        return Err(Failure::new(format!(
-            "missing on this machine: {missing}: run harness/setup"
-        )));
-    }
-    Ok(found)
+    tools.packages.dedup();
+    tools
 }
 
 /// A tool, by its name: this machine's, or else one that is unpacked.

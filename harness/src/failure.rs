@@ -10,11 +10,13 @@ const LINES: usize = 20;
 pub struct Failure {
     what: String,
     console: String,
+    /// Whether nobody reads the other end of an output any more (EPIPE).
+    pub broken_pipe: bool,
 }
 
 impl Failure {
     pub(crate) fn new(what: impl Into<String>) -> Failure {
-        Failure { what: what.into(), console: String::new() }
+        Failure::with_console(what.into(), String::new())
     }
 
     /// What failed, and why.
@@ -24,7 +26,7 @@ impl Failure {
 
     /// The same, with the console's last lines.
     pub(crate) fn with_console(what: String, console: String) -> Failure {
-        Failure { what, console }
+        Failure { what, console, broken_pipe: false }
     }
 
     /// What failed, without the console.

@@ -23,6 +23,10 @@ use crate::newc::{self, Entry, Node};
 use crate::overlay;
 use crate::stamp::{self, Stamp, path, stamped};
 
+/// A tool loses its set-user-ID bit: nobody in the guest gets a privilege that
+/// he has not made.
+pub const TOOL: u32 = 0o755;
+
 /// A file tree: an initramfs, or what is unpacked over the files of a machine.
 #[derive(Debug, Default)]
 pub struct Tree {
@@ -85,7 +89,7 @@ impl Tree {
     pub fn add(&mut self, files: &Files) -> Result<(), Failure> {
         self.programs.clear();
         for (at, source) in &files.programs {
-            self.program(at, source)?;
+            self.program(at, source, 0o7777)?;
         }
         self.libraries()?;
         files.files.iter().try_for_each(|(at, path)| self.copy(at, path))
@@ -94,30 +98,25 @@ impl Tree {
     /// A demo, in place of the one that is in the machine.
     pub fn replace(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
         self.below.paths.remove(&stamp::bytes(&merged(at)));
-        self.tool(at, source)
+        self.program(at, source, TOOL)
     }
 
+    /// Also the directories above it, where there are none yet.
     fn insert(&mut self, at: PathBuf, mode: u32, time: u32, node: Node) {
-        self.above(&at);
-        self.entries.insert(at, Entry { mode, time, node });
-    }
-
-    /// A directory, and those above it.
-    fn directory(&mut self, path: &Path, mode: u32, time: u32) {
-        self.insert(path.into(), mode, time, Node::Directory);
-    }
-
-    /// The directories above a path, where there are none yet.
-    fn above(&mut self, path: &Path) {
-        if let Some(above) = path.parent()
+        if let Some(above) = at.parent()
             && above != Path::new("/")
             && !self.is_taken(above)
         {
             self.directory(above, 0o755, 0);
         }
+        self.entries.insert(at, Entry { mode, time, node });
     }
 
-    /// A link, and the directories above it, unless there is something.
+    fn directory(&mut self, path: &Path, mode: u32, time: u32) {
+        self.insert(path.into(), mode, time, Node::Directory);
+    }
+
+    /// A link, unless there is something.
     fn link(&mut self, path: PathBuf, target: PathBuf, time: u32) {
         if !self.is_taken(&path) {
             self.insert(path, 0o777, time, Node::Link(target));
@@ -129,7 +128,6 @@ impl Tree {
         self.insert(merged(path), mode, 0, Node::File(bytes));
     }
 
-    /// Reads a file of this machine.
     fn read(&mut self, source: &Path) -> Result<Vec<u8>, Failure> {
         self.sources.push(stamped(source)?);
         fs::read(source)
@@ -207,18 +205,9 @@ impl Tree {
     }
 
     /// A program of this machine at a path in the guest, with the interpreter
-    /// if it is a script. [`Tree::libraries`] adds what else it needs to run.
-    pub fn program(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
-        self.runnable(at, source, 0o7777)
-    }
-
-    /// The same for a tool, which loses its set-user-ID bit: nobody in the guest
-    /// gets a privilege that he has not made.
-    pub fn tool(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
-        self.runnable(at, source, 0o755)
-    }
-
-    fn runnable(
+    /// if it is a script, and with these bits of its mode.
+    /// [`Tree::libraries`] adds what else it needs to run.
+    pub fn program(
         &mut self,
         at: &Path,
         source: &Path,
@@ -300,7 +289,7 @@ impl Tree {
     fn interpreter(&mut self, at: &Path, source: &Path) -> Result<(), Failure> {
         match self.has(at) {
             true => Ok(()),
-            false => self.tool(at, source),
+            false => self.program(at, source, TOOL),
         }
     }
 
@@ -358,7 +347,6 @@ impl Tree {
         newc::write(&self.entries, to)
     }
 
-    /// Whether there is nothing to be unpacked.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -388,7 +376,7 @@ mod tests {
         std::os::unix::fs::symlink("script", &link).expect("a link");
 
         let mut tree = Tree::default();
-        tree.program(&link, &link).expect("packed");
+        tree.program(&link, &link, TOOL).expect("packed");
         let file = |path: &Path| match &tree.entries.get(path)?.node {
             Node::File(bytes) => Some(&bytes[..]),
             _ => None,

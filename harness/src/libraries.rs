@@ -122,7 +122,7 @@ pub fn in_parallel<T: Sync, R: Send>(
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use rstest::rstest;
 
     use super::*;
@@ -182,6 +182,12 @@ mod tests {
         assert_eq!(plain(Path::new("/lib"), |_| true), None);
     }
 
+    pub fn cc(dir: &Path, arguments: &str) {
+        let mut cc = Command::new("cc");
+        let cc = cc.args(arguments.split(' ')).current_dir(dir);
+        assert!(cc.status().expect("cc").success(), "{arguments}");
+    }
+
     /// A program with a library in a folder beside it, of which there is also a
     /// variant for newer processors.
     #[test]
@@ -193,13 +199,8 @@ mod tests {
         fs::write(dir.join("f.c"), "int f(void) { return 0; }").expect("write");
         let main = "int f(void); int main(void) { return f(); }";
         fs::write(dir.join("main.c"), main).expect("write");
-        let cc = |arguments: &str| {
-            let mut cc = Command::new("cc");
-            let cc = cc.args(arguments.split(' ')).current_dir(&dir);
-            assert!(cc.status().expect("cc").success(), "{arguments}");
-        };
-        cc("-shared -fPIC -o lib/libf.so f.c");
-        cc("-o main main.c -Llib -lf -Wl,-rpath,$ORIGIN/lib");
+        cc(&dir, "-shared -fPIC -o lib/libf.so f.c");
+        cc(&dir, "-o main main.c -Llib -lf -Wl,-rpath,$ORIGIN/lib");
         let library = dir.join("lib/libf.so");
         fs::copy(&library, variants.join("libf.so")).expect("a copy");
 

@@ -1,21 +1,22 @@
 //! One QEMU process: its monitor, its console, and how it is ended.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader, Read, Write};
-use std::net::Shutdown;
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{
+    self, BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write,
+};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
 use serde_json::{Value, json};
 
@@ -47,14 +48,16 @@ pub struct Machine {
     /// 65 536 of them, but a socket only a few hundred.
     pub output: PipeReader,
     monitor: BufReader<UnixStream>,
-    console: UnixStream,
+    /// The console. When nobody reads it, the guest waits in the end.
+    pub console: UnixStream,
+    /// The last part of what it has printed.
+    printed: RefCell<Vec<u8>>,
     /// The memory of a machine that was booted.
     memory: Option<File>,
-    /// The saved state, for a machine that was not booted.
-    state: Option<PipeReader>,
-    /// What the console has printed.
-    printed: Arc<Mutex<Vec<u8>>>,
-    reader: Option<JoinHandle<()>>,
+    /// For a saved state. QEMU from 11.1 on cannot read it from the descriptor
+    /// of a file (`fd:`), and QEMU 7.2 cannot read it from a file by its name
+    /// (`file:`). Both can read it from a pipe.
+    state: Option<(PipeReader, PipeWriter)>,
 }
 
 /// Where a machine starts.
@@ -76,12 +79,20 @@ impl Machine {
         at: Start,
     ) -> Result<Machine, Failure> {
         let (input, guest_input) = pair()?;
-        let (output, guest_output) =
-            io::pipe().map_err(|e| Failure::because("pipe", e))?;
+        let pipe = || io::pipe().map_err(|e| Failure::because("pipe", e));
+        let (output, guest_output) = pipe()?;
+        let state = pipe()?;
         let (monitor, guest_monitor) = pair()?;
         let (console, guest_console) = pair()?;
-        let errors = copy(&guest_console)?;
-        let (memory, state) = memory_and_state(dir, at)?;
+        let errors = console
+            .set_nonblocking(true)
+            .and_then(|()| guest_console.try_clone())
+            .map_err(|error| Failure::because("console", error))?;
+        // A file on a disk would take a second longer.
+        let memory = (at == Start::Boot)
+            .then(|| memfd_create(c"memory", MFdFlags::MFD_CLOEXEC))
+            .transpose()
+            .map_err(|error| Failure::because("memfd_create", error))?;
         let arch = Arch::here()?;
         let process = Process {
             accelerator,
@@ -94,9 +105,9 @@ impl Machine {
                 _ => String::new(),
             },
         };
-        let mut inherited = vec![process.monitor, process.console];
+        let mut inherited =
+            vec![process.monitor, process.console, state.0.as_raw_fd()];
         inherited.extend(process.memory);
-        inherited.extend(state.as_ref().map(AsRawFd::as_raw_fd));
         let mut qemu = Command::new(qemu()?);
         qemu.current_dir(dir)
             .args(arguments(arch, &process))
@@ -109,23 +120,15 @@ impl Machine {
         })?;
         drop((guest_monitor, guest_console, qemu));
 
-        // A write to a machine that hangs must not block forever.
-        input
-            .set_write_timeout(Some(patience(MONITOR)))
-            .and_then(|()| monitor.set_write_timeout(Some(patience(MONITOR))))
-            .map_err(|error| Failure::because("setsockopt", error))?;
-        let printed = Arc::default();
-        let reader = keep(copy(&console)?, Arc::clone(&printed));
         Ok(Machine {
             child,
             input,
             output,
             monitor: BufReader::new(monitor),
             console,
-            memory,
-            state,
-            printed,
-            reader: Some(reader),
+            printed: RefCell::default(),
+            memory: memory.map(File::from),
+            state: Some(state),
         })
     }
 
@@ -138,13 +141,7 @@ impl Machine {
     pub fn fail(&mut self, what: impl Into<String>) -> Failure {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // The reader still gets what is in the socket, and then EOF, even if
-        // another process has the other end open.
-        let _ = self.console.shutdown(Shutdown::Both);
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
-        let console = self.console();
+        let console = self.printed();
         let mut what = what.into();
         if let Some(at) = console.find("Kernel panic") {
             let line = console[at..].lines().next().unwrap_or_default();
@@ -154,12 +151,16 @@ impl Machine {
     }
 
     /// The last part of what the console has printed.
-    pub fn console(&self) -> String {
-        let printed = self.printed.lock().unwrap_or_else(|e| e.into_inner());
-        String::from_utf8_lossy(&printed).into_owned()
+    pub fn printed(&self) -> String {
+        self.listen();
+        String::from_utf8_lossy(&self.printed.borrow()).into_owned()
     }
 
-    /// Negotiates capabilities with the monitor.
+    /// Reads what the console has printed since.
+    pub fn listen(&self) {
+        keep_last(&self.console, &mut self.printed.borrow_mut());
+    }
+
     pub fn negotiate(&mut self) -> Result<(), Failure> {
         self.reply()?; // The greeting.
         self.execute("qmp_capabilities", json!({}))?;
@@ -191,18 +192,23 @@ impl Machine {
             }
         }
         let Some(memory) = &self.memory else { return Ok(()) };
-        File::open(dir.join("initramfs"))
+        fs::read(dir.join("initramfs"))
             .and_then(|initramfs| cut_out(memory, &initramfs))
             .and_then(|()| File::create(dir.join("memory")))
             .and_then(|file| copy_sparse(memory, &file))
             .map_err(|error| Failure::because("memory", error))
     }
 
-    /// Continues from the file `state`.
-    pub fn restore(&mut self) -> Result<(), Failure> {
-        let Some(state) = self.state.take() else { return Ok(()) };
-        let uri = format!("fd:{}", state.as_raw_fd());
+    /// Continues from the file `state` in `dir`.
+    pub fn restore(&mut self, dir: &Path) -> Result<(), Failure> {
+        let Some((pipe, mut to)) = self.state.take() else { return Ok(()) };
+        let mut state = File::open(dir.join("state"))
+            .map_err(|error| Failure::because("state", error))?;
+        let uri = format!("fd:{}", pipe.as_raw_fd());
         self.execute("migrate-incoming", json!({ "uri": uri }))?;
+        drop(pipe);
+        // An error means that QEMU has ended, which is noticed elsewhere.
+        let _ = io::copy(&mut state, &mut to);
         Ok(())
     }
 
@@ -212,8 +218,10 @@ impl Machine {
         command: &str,
         arguments: Value,
     ) -> Result<Value, Failure> {
+        // All at once: each write wakes QEMU up.
         let line = json!({"execute": command, "arguments": arguments});
-        if let Err(error) = writeln!(self.monitor.get_mut(), "{line}") {
+        let line = format!("{line}\n");
+        if let Err(error) = self.monitor.get_mut().write_all(line.as_bytes()) {
             return Err(self.fail(format!("QEMU's monitor: {error}")));
         }
         loop {
@@ -229,14 +237,8 @@ impl Machine {
     }
 
     fn reply(&mut self) -> Result<Value, Failure> {
-        let patience = patience(MONITOR);
         let mut line = String::new();
-        let read = self
-            .monitor
-            .get_ref()
-            .set_read_timeout(Some(patience))
-            .and_then(|()| self.monitor.read_line(&mut line));
-        match read {
+        match self.monitor.read_line(&mut line) {
             Ok(0) => Err(self.fail("QEMU ended at its start")),
             Ok(_) => match serde_json::from_str(&line) {
                 Ok(reply) => Ok(reply),
@@ -245,6 +247,7 @@ impl Machine {
                 }
             },
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let patience = patience(MONITOR);
                 Err(self.fail(format!("QEMU says nothing for {patience:?}")))
             }
             Err(error) => Err(self.fail(format!("QEMU's monitor: {error}"))),
@@ -259,12 +262,16 @@ impl Drop for Machine {
     }
 }
 
+/// Our end of a socket, and QEMU's. A machine that hangs must not block us
+/// forever.
 fn pair() -> Result<(UnixStream, UnixStream), Failure> {
-    UnixStream::pair().map_err(|error| Failure::because("socketpair", error))
-}
-
-fn copy(socket: &UnixStream) -> Result<UnixStream, Failure> {
-    socket.try_clone().map_err(|error| Failure::because("dup", error))
+    let (ours, qemus) = UnixStream::pair()
+        .map_err(|error| Failure::because("socketpair", error))?;
+    let patience = Some(patience(MONITOR));
+    ours.set_write_timeout(patience)
+        .and_then(|()| ours.set_read_timeout(patience))
+        .map_err(|error| Failure::because("setsockopt", error))?;
+    Ok((ours, qemus))
 }
 
 /// QEMU ends with the thread that starts it, even after a SIGKILL, and has
@@ -288,59 +295,13 @@ fn end_with_this_thread(qemu: &mut Command, inherited: Vec<RawFd>) {
     }
 }
 
-/// The memory of a machine that boots, or else the state of a saved one.
-fn memory_and_state(
-    dir: &Path,
-    at: Start,
-) -> Result<(Option<File>, Option<PipeReader>), Failure> {
-    match at {
-        // A file on a disk would take a second longer.
-        Start::Boot => memfd_create(c"memory", MFdFlags::MFD_CLOEXEC)
-            .map(|memory| (Some(memory.into()), None))
-            .map_err(|error| Failure::because("memfd_create", error)),
-        Start::State => through_a_pipe(&dir.join("state"))
-            .map(|state| (None, Some(state)))
-            .map_err(|error| Failure::because("state", error)),
-    }
-}
-
-/// A thread that keeps the last part of what the console prints.
-fn keep(console: UnixStream, text: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
-    thread::spawn(move || {
-        block_signals();
-        keep_last(console, &text);
-    })
-}
-
-/// A pipe from which the file's bytes can be read. QEMU from 11.1 on cannot
-/// read the state from the descriptor of a file (`fd:`), and QEMU 7.2 cannot
-/// read it from a file by its name (`file:`). Both can read it from a pipe.
-fn through_a_pipe(path: &Path) -> io::Result<PipeReader> {
-    let mut file = File::open(path)?;
-    let (reader, mut writer) = io::pipe()?;
-    // An error means that QEMU has ended, which is noticed elsewhere.
-    thread::spawn(move || {
-        block_signals();
-        io::copy(&mut file, &mut writer)
-    });
-    Ok(reader)
-}
-
-/// Blocks all signals in this thread. The main thread blocks the signals of its
-/// signalfd(2), and so the kernel would deliver them here.
-fn block_signals() {
-    let _ = SigSet::all().thread_block();
-}
-
-/// Reads to the end, and keeps the last part.
-fn keep_last(mut console: UnixStream, text: &Mutex<Vec<u8>>) {
+/// Reads what there is, and keeps the last part.
+fn keep_last(mut console: impl Read, printed: &mut Vec<u8>) {
     let mut bytes = [0; 4096];
     while let Ok(n @ 1..) = console.read(&mut bytes) {
-        let mut text = text.lock().unwrap_or_else(|e| e.into_inner());
-        text.extend(&bytes[..n]);
-        if let Some(surplus) = text.len().checked_sub(CONSOLE) {
-            text.drain(..surplus);
-        }
+        printed.extend(&bytes[..n]);
+        let surplus = printed.len().saturating_sub(CONSOLE);
+        printed.drain(..surplus);
     }
 }
 
@@ -350,16 +311,10 @@ mod tests {
 
     #[test]
     fn last_part_of_the_console_is_kept() {
-        let (mut guest, console) = UnixStream::pair().expect("a socket");
-        let text = Mutex::default();
-        thread::scope(|scope| {
-            scope.spawn(|| keep_last(console, &text));
-            guest.write_all(&vec![b'-'; 3 * CONSOLE]).expect("write");
-            guest.write_all(b"the last words").expect("write");
-            drop(guest);
-        });
-        let text = text.into_inner().expect("text");
-        assert_eq!(text.len(), 64 * 1024);
-        assert!(text.ends_with(b"--the last words"));
+        let mut printed = b"the first words".to_vec();
+        let more = [&[b'-'; 3 * CONSOLE], &b"the last words"[..]].concat();
+        keep_last(&*more, &mut printed);
+        assert_eq!(printed.len(), 64 * 1024);
+        assert!(printed.ends_with(b"--the last words"));
     }
 }

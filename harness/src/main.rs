@@ -7,10 +7,8 @@
 //! Without COMMAND: a root shell in the machine, to try out what would damage
 //! this one. The machine ends with COMMAND, and nothing is left of it.
 
-mod terminal;
-
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -20,11 +18,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use harness::{
-    End, Failure, Harness, Input, Io, Request, User, guest, streams,
+    End, Failure, Harness, Io, Request, Terminal, User, guest, streams,
 };
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
-use terminal::Terminal;
 
 const USAGE: &str = "usage: harness [COMMAND [ARG]...]\n       \
                      harness check [reader] PREFIX [ARG]...\n";
@@ -55,7 +52,9 @@ fn main() -> ExitCode {
         Some(command) => std::iter::once(command).chain(args).collect(),
         None => vec!["bash".into()],
     };
-    reset_sigchld();
+    // If the caller ignores it, we inherit that, and the kernel discards the
+    // status of our children: wait(2).
+    by_default(Signal::SIGCHLD);
     match run(argv) {
         Ok(status) => status,
         Err(failure) => fail(125, failure),
@@ -100,80 +99,51 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, Failure> {
         }),
         closed: streams::closed(),
     };
-    let mut event = || terminal.as_ref().and_then(Terminal::event);
-    let mut output = Output { to: output.into(), broken_pipe: false };
-    let mut errors = Output { to: errors.into(), broken_pipe: false };
     let io = Io {
-        input: Input::Stream(input.as_fd()),
-        output: &mut output,
-        errors: &mut errors,
+        input: Some(input.as_fd()),
+        output: &mut File::from(output),
+        errors: &mut File::from(errors),
         patience: None,
-        events: terminal
-            .as_ref()
-            .map(|terminal| (terminal.events(), &mut event as &mut _)),
+        terminal: terminal.as_ref(),
     };
     let end = vm.run(&request, io);
     drop((terminal, vm));
-    if output.broken_pipe || errors.broken_pipe {
-        return Ok(end_by_sigpipe());
-    }
-    let end = end?;
-    Ok(match end {
-        End::NotStarted(errno) => {
+    match end {
+        Err(failure) if failure.broken_pipe => Ok(end_by_sigpipe()),
+        Err(failure) => Err(failure),
+        Ok(end @ End::NotStarted(errno)) => {
             let (errno, name) = (Errno::from_raw(errno), argv[0].display());
-            fail(end.status(), format!("exec {name}: {errno}"))
+            Ok(fail(end.status(), format!("exec {name}: {errno}")))
         }
-        _ => ExitCode::from(end.status()),
-    })
+        Ok(end) => Ok(ExitCode::from(end.status())),
+    }
 }
 
 /// The words of the command. `check` has deadlines of its own in the guest,
 /// which are longer if these are.
-fn patient(argv: &[OsString]) -> Vec<Vec<u8>> {
-    let mut words = Vec::new();
+fn patient(argv: &[OsString]) -> Vec<CString> {
+    let mut words: Vec<OsString> = Vec::new();
     if argv[0] == "check"
         && let Some(patience) = env::var_os("HARNESS_PATIENCE")
     {
-        let patience = [b"HARNESS_PATIENCE=", patience.as_bytes()].concat();
-        words.extend([b"env".to_vec(), patience]);
+        let mut setting = OsString::from("HARNESS_PATIENCE=");
+        setting.push(patience);
+        words.extend(["env".into(), setting]);
     }
-    words.extend(argv.iter().map(|word| word.as_bytes().to_vec()));
-    words
+    words.extend_from_slice(argv);
+    let word = |it: OsString| CString::new(it.into_vec()).expect("no zero");
+    words.into_iter().map(word).collect()
 }
 
-/// If the caller ignores SIGCHLD, we inherit that, and the kernel discards the
-/// status of our children: wait(2).
 #[expect(unsafe_code, reason = "signal has no safe wrapper")]
-fn reset_sigchld() {
+fn by_default(which: Signal) {
     // SAFETY: the default action calls no handler.
-    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
-}
-
-/// An output stream.
-struct Output {
-    to: File,
-    /// Whether nobody reads the other end any more (EPIPE).
-    broken_pipe: bool,
-}
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.to.write(bytes);
-        let error = written.as_ref().err().map(io::Error::kind);
-        self.broken_pipe |= error == Some(io::ErrorKind::BrokenPipe);
-        written
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let _ = unsafe { signal(which, SigHandler::SigDfl) };
 }
 
 /// Ends as `yes | head -n 1` does: killed by SIGPIPE, which Rust ignores.
-#[expect(unsafe_code, reason = "signal has no safe wrapper")]
 fn end_by_sigpipe() -> ExitCode {
-    // SAFETY: the default action calls no handler.
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    by_default(Signal::SIGPIPE);
     let _ = raise(Signal::SIGPIPE);
     ExitCode::from(128 + Signal::SIGPIPE as u8)
 }

@@ -24,7 +24,6 @@ pub enum Node {
     Directory,
     Link(PathBuf),
     File(Vec<u8>),
-    /// /dev/console.
     Console,
 }
 

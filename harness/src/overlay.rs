@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::{env, fs, io};
 
 use crate::arch::Arch;
+use crate::contents::Tools;
 use crate::elf::{Elf, elf};
 use crate::env::on_path;
 use crate::packages::{Wanted, unpacked};
@@ -22,26 +23,22 @@ const RUN: &str = "run";
 
 /// Fetches the packages of tools that this machine lacks, where apt can, unless
 /// another user has them in the folder `theirs`: [`find`] finds them from then
-/// on. `missing` are the programs and `names` the packages that hold them.
+/// on.
 ///
 /// # Errors
 /// What failed, in words.
 pub fn unpack(
     store: &Path,
     theirs: Option<&Path>,
-    missing: &[&str],
-    names: &[String],
+    lacking: &Tools,
 ) -> Result<(), String> {
     let has = |root: &Path| {
-        let mut missing = missing.iter();
+        let mut missing = lacking.missing.iter();
         missing.all(|name| below(root, name).is_some())
     };
-    if missing.is_empty() {
-        return Ok(());
-    }
     let tools = Wanted {
         name: "tools",
-        plan: &|lists| lists.to_install(names),
+        plan: &|lists| lists.to_install(&lacking.packages),
         has: &has,
         finish: &|root| {
             fs::create_dir(root.join(RUN))?;
@@ -150,6 +147,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::libraries::tests::cc;
 
     /// A program whose library is in its root directory only.
     #[test]
@@ -164,15 +162,11 @@ mod tests {
         let main = "int f(void); int main(int n, char **v) \
                     { return f() + n; }";
         fs::write(root.join("main.c"), main).expect("a file");
-        let cc = |arguments: &[&str]| {
-            let mut cc = Command::new("cc");
-            let cc = cc.args(arguments).current_dir(&root);
-            assert!(cc.status().expect("cc").success(), "{arguments:?}");
-        };
         let library = libraries.join("libf.so");
-        let library = library.to_str().expect("UTF-8");
-        cc(&["-shared", "-fPIC", "-Wl,-soname,libf.so", "-o", library, "f.c"]);
-        cc(&["-o", "sbin/depmod", "main.c", library]);
+        let library = library.display();
+        let named = "-shared -fPIC -Wl,-soname,libf.so";
+        cc(&root, &format!("{named} -o {library} f.c"));
+        cc(&root, &format!("-o sbin/depmod main.c {library}"));
 
         let status = |program: PathBuf| {
             let status = Command::new(program).arg("argument").status();

@@ -10,7 +10,6 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::apt::{Archive, Lists, command, output, reason};
 use crate::env::variable;
-use crate::lock::lock;
 use crate::progress::progress;
 use crate::room::PACKAGES;
 use crate::stamp::Stamp;
@@ -42,23 +41,6 @@ pub fn store(cache: &Path) -> PathBuf {
 /// # Errors
 /// What failed, in words: all that apt or dpkg has said.
 pub fn unpacked(store: &Path, wanted: &Wanted) -> Result<PathBuf, String> {
-    // There may be no lists, as in an image for a container. Old lists may name
-    // files that the mirror no longer has. So there are lists of our own, which
-    // are fetched when the ones before them do not do.
-    let own = || Some(store.join("apt"));
-    let lists = [
-        Lists { own: None, update: false },
-        Lists { own: own(), update: false },
-        Lists { own: own(), update: true },
-    ];
-    unpacked_by(&lists, store, wanted)
-}
-
-fn unpacked_by(
-    lists: &[Lists],
-    store: &Path,
-    wanted: &Wanted,
-) -> Result<PathBuf, String> {
     let dir = store.join(wanted.name);
     let asked = store.join(wanted.name).with_extension("asked");
     let now = state();
@@ -72,13 +54,13 @@ fn unpacked_by(
         return Ok(dir);
     }
     fs::create_dir_all(store).map_err(|error| PACKAGES.error(store, &error))?;
-    let _lock = lock(store, &PACKAGES).map_err(|it| it.to_string())?;
+    let _lock = PACKAGES.lock(store).map_err(|it| it.to_string())?;
     // Another process may have fetched them while we waited.
     if is_current() {
         return Ok(dir);
     }
     let there = (wanted.has)(&dir);
-    match renew(lists, &dir, wanted, there) {
+    match renew(store, &dir, wanted, there) {
         Err(why) if !there => {
             return Err(PACKAGES.refusal(store).unwrap_or(why));
         }
@@ -99,14 +81,23 @@ fn state() -> String {
 /// Fetches and unpacks the packages, unless these very ones are in `dir`. With
 /// `there`, what is in `dir` would do.
 fn renew(
-    lists: &[Lists],
+    store: &Path,
     dir: &Path,
     wanted: &Wanted,
     there: bool,
 ) -> Result<(), String> {
     let debs = dir.with_extension("debs");
+    // There may be no lists, as in an image for a container. Old lists may name
+    // files that the mirror no longer has. So there are lists of our own, which
+    // are fetched when the ones before them do not do.
+    let own = || Some(store.join("apt"));
+    let lists = [
+        Lists { own: None, update: false },
+        Lists { own: own(), update: false },
+        Lists { own: own(), update: true },
+    ];
     let mut why = Vec::new();
-    for lists in lists {
+    for lists in &lists {
         if lists.update {
             if there {
                 break;

@@ -3,14 +3,14 @@
 //! checkout that was copied, moved or restored has programs of its own.
 
 use std::env::consts::ARCH;
-use std::io::{BufRead, BufReader, Read};
+use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
-use std::{fs, io, thread};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{AccessFlags, access, geteuid};
 use serde_json::Value;
 
@@ -101,55 +101,34 @@ fn by_cargo(workspace: &Path, target: &Path) -> Result<Vec<PathBuf>, Failure> {
         .arg(target)
         .current_dir(workspace)
         .stdin(Stdio::null());
-    let words = Mutex::new(String::new());
+    let failed = |error| {
+        let what = format!("{} in {}", cargo.display(), workspace.display());
+        Failure::because(what, error)
+    };
+    let file = memfd_create(c"words", MFdFlags::MFD_CLOEXEC);
+    let file = file.map_err(|errno| failed(errno.into()))?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let words = || {
+        let words = fs::read(&path).unwrap_or_default();
+        String::from_utf8_lossy(&words).into_owned()
+    };
+    command.stderr(file.try_clone().map_err(failed)?);
     let now = || {
-        let words = words.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = words();
         let last = words.lines().next_back().unwrap_or_default();
         // "Compiling uts-demo v0.1.0 (/a/long/path)"
         let last = last.split(" (").next().unwrap_or_default().trim();
         format!("building the demos: {last}")
     };
-    let output = report_if_slow(now, || output(&mut command, &words));
-    let (success, messages) = output.map_err(|error| {
-        let what = format!("{} in {}", cargo.display(), workspace.display());
-        Failure::because(what, error)
-    })?;
-    if !success {
-        let words = words.into_inner().unwrap_or_default();
-        return Err(Failure::new(refusal(&words)));
+    let output = report_if_slow(now, || command.output()).map_err(failed)?;
+    if !output.status.success() {
+        return Err(Failure::new(refusal(&words())));
     }
-    let messages = messages.lines();
+    let messages = output.stdout.split(|byte| *byte == b'\n');
     Ok(messages
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
         .filter_map(|message| Some(message["executable"].as_str()?.into()))
         .collect())
-}
-
-/// Runs a command. Returns whether it succeeded, and its output. Each line of
-/// its standard error is in `words` as soon as it is printed.
-fn output(
-    command: &mut Command,
-    words: &Mutex<String>,
-) -> io::Result<(bool, String)> {
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let errors = child.stderr.take().map(BufReader::new);
-    let mut output = Vec::new();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let lines = errors.into_iter().flat_map(|it| it.split(b'\n'));
-            for line in lines.map_while(Result::ok) {
-                let line = String::from_utf8_lossy(&line);
-                let mut words =
-                    words.lock().unwrap_or_else(PoisonError::into_inner);
-                *words += &format!("{line}\n");
-            }
-        });
-        let stdout = child.stdout.take();
-        stdout.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut output))
-    })?;
-    let output = String::from_utf8_lossy(&output).into_owned();
-    Ok((child.wait()?.success(), output))
 }
 
 /// What to say of a build that failed: the first error, and then everything

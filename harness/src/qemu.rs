@@ -84,43 +84,28 @@ pub fn arguments(arch: &Arch, process: &Process) -> Vec<String> {
         Some(fd) => (format!("/proc/self/fd/{fd}"), "on"),
         None => ("memory".into(), "off"),
     };
-    let board = format!("{},memory-backend=memory", arch.machine);
-    let backend = format!(
-        "memory-backend-file,id=memory,size={size}M,\
-         mem-path={path},share={share}"
+    let (machine, name) = (arch.machine, accelerator.name());
+    let wire = arch.wire_device;
+    let line = format!(
+        "-nodefaults -no-user-config -no-reboot \
+         -M {machine},memory-backend=memory -accel {name} -cpu {cpu} \
+         -m {size}M -object memory-backend-file,id=memory,size={size}M,\
+         mem-path={path},share={share} -display none -nic none \
+         -chardev socket,id=console,fd={console} -serial chardev:console \
+         -chardev stdio,id=wire,signal=off -device {wire} \
+         -chardev socket,id=monitor,fd={monitor} -qmp chardev:monitor"
     );
-    let [memory_size, console, monitor] = [
-        format!("{size}M"),
-        format!("socket,id=console,fd={console}"),
-        format!("socket,id=monitor,fd={monitor}"),
-    ];
-    let mut arguments = vec![
-        ["-M", &board],
-        ["-accel", accelerator.name()],
-        ["-cpu", cpu],
-        ["-m", &memory_size],
-        ["-object", &backend],
-        ["-display", "none"],
-        ["-nic", "none"],
-        ["-chardev", &console],
-        ["-serial", "chardev:console"],
-        ["-chardev", "stdio,id=wire,signal=off"],
-        ["-device", arch.wire_device],
-        ["-chardev", &monitor],
-        ["-qmp", "chardev:monitor"],
-    ];
-    let append = format!("{} {append} {APPEND}", arch.append);
+    let mut arguments: Vec<_> = line.split(' ').map(String::from).collect();
     match memory {
-        Some(_) => arguments.extend([
-            ["-kernel", "kernel"],
-            ["-initrd", "initramfs"],
-            ["-append", &append],
-        ]),
-        None => arguments.push(["-incoming", "defer"]),
+        Some(_) => {
+            let files = ["-kernel", "kernel", "-initrd", "initramfs"];
+            arguments.extend(files.map(String::from));
+            let append = format!("{} {append} {APPEND}", arch.append);
+            arguments.extend(["-append".into(), append]);
+        }
+        None => arguments.extend(["-incoming", "defer"].map(String::from)),
     }
-    let alone = ["-nodefaults", "-no-user-config", "-no-reboot"];
-    let all = alone.into_iter().chain(arguments.into_iter().flatten());
-    all.map(String::from).collect()
+    arguments
 }
 
 #[cfg(test)]
@@ -144,37 +129,34 @@ mod tests {
         arguments(arch, process).join(" ")
     }
 
+    /// A machine that boots has its memory where it can be saved.
     #[test]
-    fn machine_that_boots_has_its_memory_where_it_can_be_saved() {
+    fn machine_is_the_one_of_its_architecture() {
         let booted = line(&process(Some(7)));
-        for part in [
-            "-nodefaults -no-user-config -no-reboot -M virt,acpi=off,",
-            "highmem=off,memory-backend=memory -accel tcg -cpu neoverse-n1 -m \
-             256M -object memory-backend-file,id=memory,size=256M,\
-             mem-path=/proc/self/fd/7,share=on -display none -nic none \
-             -chardev socket,id=console,fd=5 -serial chardev:console \
-             -chardev stdio,id=wire,signal=off -device pci-serial,\
-             chardev=wire -chardev socket,id=monitor,fd=6 \
-             -qmp chardev:monitor -kernel kernel -initrd initramfs \
-             -append console=ttyAMA0 8250.nr_uarts=1 clock=right quiet ",
-        ] {
-            assert!(booted.contains(part), "{booted}");
-        }
+        let wanted = "\
+            -nodefaults -no-user-config -no-reboot -M virt,acpi=off,\
+            gic-version=max,its=off,highmem=off,memory-backend=memory \
+            -accel tcg -cpu neoverse-n1 -m 256M \
+            -object memory-backend-file,id=memory,size=256M,\
+            mem-path=/proc/self/fd/7,share=on -display none -nic none \
+            -chardev socket,id=console,fd=5 -serial chardev:console \
+            -chardev stdio,id=wire,signal=off -device pci-serial,\
+            chardev=wire -chardev socket,id=monitor,fd=6 \
+            -qmp chardev:monitor -kernel kernel -initrd initramfs \
+            -append console=ttyAMA0 8250.nr_uarts=1 clock=right quiet ";
+        assert!(booted.starts_with(wanted), "{booted}");
         assert!(booted.ends_with(" rdinit=/init"), "{booted}");
     }
 
+    /// The file of its memory stays as it is. Under KVM its processor is the
+    /// host's.
     #[test]
-    fn saved_machine_gets_its_state_and_leaves_the_file_as_it_is() {
-        let saved = line(&process(None));
+    fn saved_machine_gets_its_state() {
+        let accelerator = Accelerator::Kvm;
+        let saved = line(&Process { accelerator, ..process(None) });
+        assert!(saved.contains("-accel kvm -cpu host "), "{saved}");
         assert!(saved.contains("mem-path=memory,share=off "), "{saved}");
         assert!(saved.ends_with("chardev:monitor -incoming defer"), "{saved}");
-    }
-
-    #[test]
-    fn processor_under_kvm_is_the_hosts() {
-        let accelerator = Accelerator::Kvm;
-        let kvm = line(&Process { accelerator, ..process(None) });
-        assert!(kvm.contains("-accel kvm -cpu host "), "{kvm}");
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! What the harness keeps: saved machines and packages, each in a folder that
 //! a variable can name. Where that cannot be written, one line says so.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::failure::Failure;
 
 /// A kind of what is kept.
 #[derive(Debug)]
@@ -21,6 +25,19 @@ pub const PACKAGES: Room =
     Room { needs: "packages need 300 MB", variable: "HARNESS_PACKAGES" };
 
 impl Room {
+    /// Waits for the lock of a folder, which is a file in it: one process at a
+    /// time writes there.
+    ///
+    /// # Errors
+    /// As flock(2), and if the file cannot be made.
+    pub fn lock(&self, dir: &Path) -> Result<Flock<File>, Failure> {
+        let path = dir.join("lock");
+        let fail = |error| Failure::new(self.error(&path, &error));
+        let lock = File::create(&path).map_err(fail)?;
+        Flock::lock(lock, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| fail(errno.into()))
+    }
+
     /// What to say of an error in this folder.
     pub fn error(&self, dir: &Path, error: &io::Error) -> String {
         let Room { needs, variable } = self;
@@ -66,15 +83,11 @@ mod tests {
 
     #[test]
     fn what_another_folder_would_mend_names_the_variable() {
-        for (errno, mends) in [
-            (Errno::ENOSPC, true),
-            (Errno::EDQUOT, true),
-            (Errno::EROFS, true),
-            (Errno::EACCES, true),
-            (Errno::EPERM, true),
-            (Errno::EIO, false),
-            (Errno::ENOENT, false),
-        ] {
+        use Errno::*;
+        let mended =
+            [ENOSPC, EDQUOT, EROFS, EACCES, EPERM].map(|it| (it, true));
+        let others = [EIO, ENOENT].map(|it| (it, false));
+        for (errno, mends) in mended.into_iter().chain(others) {
             let text = MACHINES.error(Path::new("/full"), &errno.into());
             assert!(text.starts_with("/full: "), "{text}");
             assert_eq!(text.contains("HARNESS_CACHE="), mends, "{text}");

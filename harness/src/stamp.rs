@@ -23,12 +23,9 @@ pub struct Stamp {
 
 impl Stamp {
     pub fn of(path: &Path) -> Result<Stamp, Failure> {
-        let found = fs::symlink_metadata(path)
-            .and_then(|link| match link.is_symlink() {
-                // If the link is broken, the link itself counts.
-                true => fs::metadata(path).or(Ok(link)),
-                false => Ok(link),
-            })
+        // If a link is broken, the link itself counts.
+        let found = fs::metadata(path)
+            .or_else(|_| fs::symlink_metadata(path))
             .map_err(|error| Failure::because(path.display(), error))?;
         Ok(Stamp {
             inode: found.ino(),

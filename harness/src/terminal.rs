@@ -9,6 +9,7 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 /// The reader's terminal in raw mode: each key goes into the machine as it is.
 /// Dropping this restores the terminal's settings.
+#[derive(Debug)]
 pub struct Terminal {
     fd: OwnedFd,
     before: Termios,
@@ -19,6 +20,9 @@ impl Terminal {
     /// Sets the terminal to raw mode. From now on these signals are events.
     /// Before that no settings have to be restored, and so they may end this
     /// process at once.
+    ///
+    /// # Errors
+    /// As signalfd(2) and tcsetattr(3), if this is no terminal for example.
     pub fn take(fd: BorrowedFd) -> io::Result<Terminal> {
         let signals: SigSet =
             [Signal::SIGWINCH, Signal::SIGTERM, Signal::SIGHUP]

@@ -6,8 +6,8 @@
 //! [COBS]: https://doi.org/10.1109/90.769765
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
+use std::ffi::CString;
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -40,18 +40,12 @@ const LONGEST: usize = 64 * 1024;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToGuest {
     /// Asks for an answer, and sets the guest's clock, which was stopped while
-    /// the machine was saved.
-    Hello {
-        /// Comes back in the answer.
-        nonce: u64,
-        /// Since the epoch.
-        time: Duration,
-    },
+    /// the machine was saved, to so many nanoseconds since the epoch.
+    Hello(u64),
     /// A piece of a [`Request`]. Answered by [`FromGuest::Taken`].
     Part(Vec<u8>),
     /// The last piece, after which the guest starts COMMAND.
     Run {
-        /// The piece.
         part: Vec<u8>,
         /// Whether there is any input. If not, standard input is `/dev/null`.
         input: bool,
@@ -81,55 +75,50 @@ pub enum FromGuest {
     Ready(Vec<u64>),
     /// The machine could not be set up, for this reason.
     Unfit(String),
-    /// The answer to [`ToGuest::Hello`], with its nonce.
-    Hello(u64),
+    /// The answer to [`ToGuest::Hello`].
+    Hello,
     /// The next [`ToGuest::Part`] or [`ToGuest::Input`] may come.
     Taken,
     /// What COMMAND wrote to standard output, or to its terminal.
-    Out(#[serde(with = "shorter")] Vec<u8>),
+    Out(Data),
     /// What COMMAND wrote to standard error.
-    Err(#[serde(with = "shorter")] Vec<u8>),
+    Err(Data),
     /// The verdict: COMMAND has ended.
     End(End),
     /// The archive is unpacked, or could not be, for this reason.
     Unpacked(Result<(), String>),
 }
 
-/// Data is compressed (LZ4) if that makes it shorter: compression takes less
-/// time than the serial port. Measured under TCG, in seconds of the processor:
-/// `seq 400000` takes 2.2 instead of 3.0, 10 MB of zeros 0.4 instead of 11.
-mod shorter {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+/// Output. It is compressed (LZ4) if that makes it shorter: compression takes
+/// less time than the serial port. Measured under TCG, in seconds of the
+/// processor: `seq 400000` takes 2.2 instead of 3.0, 10 MB of zeros 0.4 instead
+/// of 11.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum Data {
+    Plain(Vec<u8>),
+    Packed(Vec<u8>),
+}
 
-    use super::OUTPUT;
-
-    const LEAST: usize = 4096;
-
-    pub fn serialize<S>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error>
-    where
-        S: Serializer,
-    {
+impl Data {
+    /// At most [`OUTPUT`] bytes.
+    pub fn new(bytes: &[u8]) -> Data {
         // Under TCG the port sends a few bytes in less time than compression
         // takes to begin.
-        if bytes.len() >= LEAST {
+        if bytes.len() >= 4096 {
             let packed = lz4_flex::block::compress(bytes);
             if packed.len() < bytes.len() {
-                return (true, packed).serialize(to);
+                return Data::Packed(packed);
             }
         }
-        (false, bytes).serialize(to)
+        Data::Plain(bytes.to_vec())
     }
 
-    pub fn deserialize<'de, D>(from: D) -> Result<Vec<u8>, D::Error>
-    where
-        D: Deserializer<'de>,
-    {
-        let (packed, bytes) = <(bool, Vec<u8>)>::deserialize(from)?;
-        match packed {
-            true => lz4_flex::block::decompress(&bytes, OUTPUT)
-                .map_err(D::Error::custom),
-            false => Ok(bytes),
+    pub fn bytes(self) -> Result<Vec<u8>, Rubbish> {
+        match self {
+            Data::Plain(bytes) => Ok(bytes),
+            Data::Packed(bytes) => {
+                lz4_flex::block::decompress(&bytes, OUTPUT).map_err(|_| Rubbish)
+            }
         }
     }
 }
@@ -137,8 +126,8 @@ mod shorter {
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// COMMAND and its arguments, as bytes.
-    pub argv: Vec<Vec<u8>>,
+    /// COMMAND and its arguments.
+    pub argv: Vec<CString>,
     /// Who runs it.
     pub user: User,
     /// The working directory, which is made if it is missing.
@@ -199,40 +188,42 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     frame
 }
 
-/// Decodes messages, byte by byte.
+/// Decodes messages.
 #[derive(Debug, Default)]
 pub struct Decoder {
+    /// A frame that has begun and has not ended.
     frame: Vec<u8>,
-    rubbish: bool,
 }
 
 impl Decoder {
     /// Whether a frame has begun that has not ended.
     pub fn inside(&self) -> bool {
-        self.rubbish || !self.frame.is_empty()
+        !self.frame.is_empty()
     }
 
-    /// Takes one more byte. `Some` if it completes a frame: the message, or
-    /// `Err` if the frame is no message.
+    /// Takes more bytes. Returns what the frames are that they complete.
     pub fn push<T: DeserializeOwned>(
         &mut self,
-        byte: u8,
-    ) -> Option<Result<T, Rubbish>> {
-        if byte != 0 {
-            self.rubbish |= self.frame.len() == LONGEST;
-            if !self.rubbish {
-                self.frame.push(byte);
+        bytes: &[u8],
+    ) -> Vec<Result<T, Rubbish>> {
+        let mut messages = Vec::new();
+        for part in bytes.split_inclusive(|byte| *byte == 0) {
+            self.frame.extend_from_slice(part);
+            // What is longer is no message.
+            self.frame.truncate(LONGEST + 1);
+            if part.ends_with(&[0]) {
+                let mut frame = std::mem::take(&mut self.frame);
+                match frame.len() {
+                    1 => {} // Between two frames there are two zeros.
+                    ..=LONGEST => messages.push(
+                        postcard::from_bytes_cobs(&mut frame)
+                            .map_err(|_| Rubbish),
+                    ),
+                    _ => messages.push(Err(Rubbish)),
+                }
             }
-            return None;
         }
-        let mut frame = std::mem::take(&mut self.frame);
-        if std::mem::take(&mut self.rubbish) {
-            return Some(Err(Rubbish));
-        }
-        if frame.is_empty() {
-            return None;
-        }
-        Some(postcard::from_bytes_cobs(&mut frame).map_err(|_| Rubbish))
+        messages
     }
 }
 
@@ -245,8 +236,7 @@ mod tests {
     use super::*;
 
     fn decode(bytes: &[u8]) -> Vec<Result<FromGuest, Rubbish>> {
-        let mut decoder = Decoder::default();
-        bytes.iter().filter_map(|byte| decoder.push(*byte)).collect()
+        Decoder::default().push(bytes)
     }
 
     /// Bytes in which each value occurs, also the zero that ends a frame.
@@ -260,8 +250,9 @@ mod tests {
     fn messages_arrive_as_they_were_sent() {
         let lengths = [0, 1, 253, 254, 255, 256, CHUNK, OUTPUT];
         let mut sent: Vec<_> =
-            lengths.map(|length| FromGuest::Out(noise(length))).into();
-        sent.extend([0, 255].map(|byte| FromGuest::Err(vec![byte; OUTPUT])));
+            lengths.map(|it| FromGuest::Out(Data::new(&noise(it)))).into();
+        let same = [0, 255].map(|byte| Data::new(&[byte; OUTPUT]));
+        sent.extend(same.map(FromGuest::Err));
         let bytes: Vec<u8> = sent.iter().flat_map(encode).collect();
         let received: Result<Vec<_>, _> = decode(&bytes).into_iter().collect();
         assert_eq!(received, Ok(sent));
@@ -279,7 +270,7 @@ mod tests {
 
     #[test]
     fn part_of_a_message_is_never_a_message() {
-        let message = encode(&FromGuest::Out(vec![7; 40]));
+        let message = encode(&FromGuest::Out(Data::new(&[7; 40])));
         for cut in 2..40 {
             let mut bytes = message[..cut].to_vec();
             bytes.push(0);
@@ -294,28 +285,35 @@ mod tests {
             (b"text ".repeat(OUTPUT / 5), 0..OUTPUT / 100),
             (noise(OUTPUT), OUTPUT..OUTPUT + OUTPUT / 100),
         ] {
-            let message = FromGuest::Err(bytes);
-            let sent = encode(&message);
+            let data = Data::new(&bytes);
+            let sent = encode(&data);
             assert!(length.contains(&sent.len()), "{}", sent.len());
-            assert_eq!(decode(&sent), [Ok(message)]);
+            assert_eq!(data.bytes(), Ok(bytes));
         }
         // Output that would be longer than the limit is refused.
-        let sent = encode(&FromGuest::Out(vec![7; OUTPUT + 1]));
-        assert_eq!(decode(&sent), [Err(Rubbish)]);
+        let long = Data::new(&[7; OUTPUT + 1]);
+        assert_eq!(long.bytes(), Err(Rubbish));
     }
 
     #[test]
     fn frame_without_end_takes_limited_memory() {
         let mut decoder = Decoder::default();
-        for _ in 0..3 * LONGEST {
-            assert_eq!(decoder.push::<FromGuest>(1), None);
-            assert!(decoder.frame.len() <= LONGEST);
+        for _ in 0..LONGEST {
+            assert_eq!(decoder.push::<FromGuest>(&[1; 3]), []);
+            assert!(decoder.frame.len() <= LONGEST + 1);
         }
-        assert_eq!(decoder.push::<FromGuest>(0), Some(Err(Rubbish)));
-        for byte in encode(&FromGuest::Ready(vec![])) {
-            if let Some(message) = decoder.push::<FromGuest>(byte) {
-                assert_eq!(message, Ok(FromGuest::Ready(vec![])));
-            }
-        }
+        let mut bytes = vec![0];
+        bytes.extend(encode(&FromGuest::Taken));
+        let received = decoder.push(&bytes);
+        assert_eq!(received, [Err(Rubbish), Ok(FromGuest::Taken)]);
+    }
+
+    #[test]
+    fn message_arrives_byte_by_byte() {
+        let mut decoder = Decoder::default();
+        let bytes = encode(&FromGuest::Taken);
+        let received = bytes.iter().flat_map(|byte| decoder.push(&[*byte]));
+        assert_eq!(received.collect::<Vec<_>>(), [Ok(FromGuest::Taken)]);
+        assert!(!decoder.inside());
     }
 }

@@ -5,13 +5,15 @@ mod archive;
 pub mod check;
 mod command;
 mod outside;
+mod spawn;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -25,10 +27,11 @@ use nix::time::{ClockId, clock_settime};
 use nix::unistd::Pid;
 
 use self::archive::Archive;
-use self::command::{Streams, start};
+use self::command::{set_path, start};
+use self::spawn::{Streams, reap};
 use crate::arch::Arch;
 use crate::window::Window;
-use crate::wire::{self, Decoder, End, FromGuest, ToGuest};
+use crate::wire::{self, Data, Decoder, End, FromGuest, Rubbish, ToGuest};
 
 /// Serves until the machine is switched off.
 ///
@@ -36,6 +39,7 @@ use crate::wire::{self, Decoder, End, FromGuest, ToGuest};
 /// If the wire to the harness is broken, or input was damaged on its way. Then
 /// PID 1 ends, the kernel panics, and the machine ends, as it should.
 pub fn serve() -> io::Result<Infallible> {
+    set_path();
     let prepared = outside::prepare();
     let mut wire = Wire::open()?;
     wire.send(&match prepared {
@@ -73,7 +77,7 @@ pub fn serve() -> io::Result<Infallible> {
                 let unpacked = unpacked.map_err(|error| error.to_string());
                 wire.send(&FromGuest::Unpacked(unpacked))?;
             }
-            ToGuest::Resize(..) | ToGuest::Hello { .. } => {}
+            ToGuest::Resize(..) | ToGuest::Hello(_) => {}
         }
     }
 }
@@ -83,7 +87,7 @@ struct Wire {
     port: File,
     children: SignalFd,
     decoder: Decoder,
-    inbox: Vec<u8>,
+    inbox: VecDeque<ToGuest>,
     window: Window,
 }
 
@@ -107,12 +111,11 @@ impl Wire {
         signals.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let children = SignalFd::with_flags(&signals, flags)?;
-        let decoder = Decoder::default();
         Ok(Wire {
             port,
             children,
-            decoder,
-            inbox: Vec::new(),
+            decoder: Decoder::default(),
+            inbox: VecDeque::new(),
             window: Window::open()?,
         })
     }
@@ -124,96 +127,79 @@ impl Wire {
     /// Waits for the next message, and reaps orphans in the meantime.
     fn receive(&mut self) -> io::Result<ToGuest> {
         loop {
-            if let Some(message) = self.next()? {
+            if let Some(message) = self.inbox.pop_front() {
                 return Ok(message);
             }
-            if self.wait(&[])? {
+            let (has_come, has_ended) = self.wait(Vec::new())?;
+            if has_ended {
+                self.reap(None)?;
+            }
+            if has_come {
                 self.read()?;
             }
-            self.reap(Pid::this())?;
         }
     }
 
-    /// Waits for the port, for the end of a child, or for one of these. True
-    /// if the port is readable.
-    fn wait(&self, more: &[(BorrowedFd, PollFlags)]) -> io::Result<bool> {
-        let mut fds = vec![
-            PollFd::new(self.port.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.children.as_fd(), PollFlags::POLLIN),
-        ];
-        fds.extend(more.iter().map(|(fd, what)| PollFd::new(*fd, *what)));
+    /// Waits for the port, for the end of a child, or for one of these. Returns
+    /// whether something has come at the port, and whether a child has ended.
+    fn wait<'a>(
+        &'a self,
+        mut fds: Vec<PollFd<'a>>,
+    ) -> io::Result<(bool, bool)> {
+        fds.push(PollFd::new(self.port.as_fd(), PollFlags::POLLIN));
+        fds.push(PollFd::new(self.children.as_fd(), PollFlags::POLLIN));
         poll(&mut fds, PollTimeout::NONE)?;
-        Ok(fds[0].any().unwrap_or_default())
+        let mut ready = || fds.pop().and_then(|it| it.any()) == Some(true);
+        let has_ended = ready();
+        Ok((ready(), has_ended))
     }
 
     /// Reaps all children that have ended, and returns how COMMAND ended if it
     /// is one of them.
-    #[expect(unsafe_code, reason = "nix has no real-time signals")]
-    fn reap(&self, command: Pid) -> io::Result<Option<End>> {
+    fn reap(&self, command: Option<Pid>) -> io::Result<Option<End>> {
         while self.children.read_signal()?.is_some() {}
-        let mut end = None;
-        loop {
-            let mut status = 0;
-            // SAFETY: the kernel writes the status, and nothing else.
-            let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
-            match Errno::result(pid) {
-                Ok(0) | Err(Errno::ECHILD) => return Ok(end),
-                Ok(pid) if pid == command.as_raw() => {
-                    let status = ExitStatus::from_raw(status);
-                    end = status.code().map(|code| End::Exited(code as u8));
-                    end = end.or(status.signal().map(|n| End::Killed(n as u8)));
-                }
-                Ok(_) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let mut ended = reap().into_iter();
+        let ended = ended.find(|(pid, _)| Some(*pid) == command);
+        Ok(ended.and_then(|(_, status)| {
+            let end = status.code().map(|code| End::Exited(code as u8));
+            end.or(status.signal().map(|number| End::Killed(number as u8)))
+        }))
     }
 
-    /// Reads what has arrived at the port; blocks if there is nothing.
+    /// Reads what has arrived at the port; blocks if there is nothing. Frames
+    /// that are no message are skipped: they can only be noise on the line after
+    /// a restore.
     fn read(&mut self) -> io::Result<()> {
         let mut bytes = [0; 4096];
         let n = self.port.read(&mut bytes)?;
-        self.inbox.extend(&bytes[..n]);
-        Ok(())
-    }
-
-    /// The next message among the bytes that were read. Frames that are no
-    /// message are skipped: they can only be noise on the line after a restore.
-    fn next(&mut self) -> io::Result<Option<ToGuest>> {
-        let mut bytes = std::mem::take(&mut self.inbox).into_iter();
-        while let Some(byte) = bytes.next() {
-            match self.decoder.push(byte) {
-                Some(Ok(ToGuest::Hello { nonce, time })) => {
-                    clock_settime(
-                        ClockId::CLOCK_REALTIME,
-                        TimeSpec::from_duration(time),
-                    )?;
-                    self.send(&FromGuest::Hello(nonce))?;
+        for message in self.decoder.push(&bytes[..n]) {
+            match message {
+                Ok(ToGuest::Hello(time)) => {
+                    let time = Duration::from_nanos(time);
+                    let time = TimeSpec::from_duration(time);
+                    clock_settime(ClockId::CLOCK_REALTIME, time)?;
+                    self.send(&FromGuest::Hello)?;
                 }
-                Some(Ok(message)) => {
-                    self.inbox = bytes.collect();
-                    return Ok(Some(message));
-                }
-                Some(Err(_)) | None => {}
+                Ok(message) => self.inbox.push_back(message),
+                Err(Rubbish) => {}
             }
         }
-        Ok(None)
+        Ok(())
     }
 }
 
 /// Runs a command to its end, and passes its input and output on.
 fn run(wire: &mut Wire, command: Pid, mut streams: Streams) -> io::Result<End> {
     let mut pending = Vec::new(); // Input that COMMAND has no room for yet.
-    let mut closing = false;
-
     loop {
         // Before the first wait: input may have arrived with the request.
-        while let Some(message) = wire.next()? {
+        while let Some(message) = wire.inbox.pop_front() {
             match message {
-                ToGuest::Input(bytes) => {
-                    closing = bytes.is_empty();
-                    pending = bytes;
+                ToGuest::Input(bytes) if bytes.is_empty() => {
+                    streams.input = None;
+                    wire.send(&FromGuest::Taken)?;
                 }
+                ToGuest::Input(bytes) => pending = bytes,
                 ToGuest::Window { length, sum } => {
                     pending = wire.window.read(length, sum)?.to_vec();
                 }
@@ -223,28 +209,28 @@ fn run(wire: &mut Wire, command: Pid, mut streams: Streams) -> io::Result<End> {
                 ToGuest::Part(_)
                 | ToGuest::Run { .. }
                 | ToGuest::Unpack
-                | ToGuest::Hello { .. } => {}
+                | ToGuest::Hello(_) => {}
             }
-        }
-        if closing {
-            closing = false;
-            streams.close_input();
-            wire.send(&FromGuest::Taken)?;
         }
         if !pending.is_empty() && streams.feed(&mut pending) {
             wire.send(&FromGuest::Taken)?;
         }
-
-        let ended = wire.reap(command)?;
+        let (has_come, has_ended) = wire.wait(streams.awaited(&pending))?;
+        let end = match has_ended {
+            true => wire.reap(Some(command))?,
+            false => None,
+        };
         // COMMAND was reaped before this read, so all of its output is in the
         // pipes by now. A process that it left behind may hold them open: what
         // that writes later is no output of COMMAND.
-        streams.carry(|message| wire.send(message))?;
-        if let Some(end) = ended {
+        streams.carry(|number, bytes| {
+            let message = [FromGuest::Out, FromGuest::Err][number];
+            wire.send(&message(Data::new(bytes)))
+        })?;
+        if let Some(end) = end {
             return Ok(end);
         }
-
-        if wire.wait(&streams.awaited(&pending))? {
+        if has_come {
             wire.read()?;
         }
     }

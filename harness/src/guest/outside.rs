@@ -22,12 +22,12 @@ pub fn prepare() -> Result<(), String> {
     // The kernel's own limit is half of the memory.
     let room = Some("size=80%");
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REMOUNT, room)
-        .map_err(|error| because("mount / size=80%")(error.into()))?;
+        .map_err(because("mount / size=80%"))?;
     for (source, target, kind, options) in MOUNTS {
         fs::create_dir_all(target).map_err(because(target))?;
         let (source, kind) = (Some(*source), Some(*kind));
         mount(source, *target, kind, MsFlags::empty(), Some(*options))
-            .map_err(|error| because(target)(error.into()))?;
+            .map_err(because(target))?;
     }
     // As systemd does at boot. Since Linux 6.14 each PID namespace has its own
     // limit, and a new one begins with this value: without it the columns of
@@ -42,22 +42,22 @@ pub fn prepare() -> Result<(), String> {
     // mounts never propagate: no claim about propagation could fail.
     let shared = MsFlags::MS_REC | MsFlags::MS_SHARED;
     mount(None::<&str>, "/", None::<&str>, shared, None::<&str>)
-        .map_err(|error| because("mount / MS_SHARED")(error.into()))?;
+        .map_err(because("mount / MS_SHARED"))?;
 
     for (link, to) in LINKS {
         symlink(to, link).map_err(because(link))?;
     }
     for (home, id, _) in HOMES {
         chown(*home, Some((*id).into()), Some((*id).into()))
-            .map_err(|error| because(home)(error.into()))?;
+            .map_err(because(home))?;
     }
-    sethostname("outside").map_err(|e| because("sethostname")(e.into()))?;
+    sethostname("outside").map_err(because("sethostname"))?;
     network()
 }
 
 /// An error, as PID 1 reports it.
-fn because(what: &str) -> impl Fn(io::Error) -> String {
-    move |error| format!("{what}: {error}")
+fn because<E: Into<io::Error>>(what: &str) -> impl Fn(E) -> String {
+    move |error| format!("{what}: {}", error.into())
 }
 
 /// A claim "only loopback inside" needs another interface outside. Loading the
@@ -67,7 +67,7 @@ fn network() -> Result<(), String> {
     let modules = Path::new("/lib/modules").join(release.release());
     if let Ok(module) = File::open(modules.join("kernel/dummy.ko")) {
         finit_module(&module, c"", ModuleInitFlags::empty())
-            .map_err(|error| because("dummy.ko")(error.into()))?;
+            .map_err(because("dummy.ko"))?;
     }
     let ip = Command::new("/usr/bin/ip").args(["-batch", "/etc/ip"]).output();
     let ip = ip.map_err(because("ip"))?;

@@ -14,7 +14,7 @@ use crate::contents;
 use crate::env::patience;
 use crate::failure::Failure;
 use crate::files::Files;
-use crate::initramfs::Tree;
+use crate::initramfs::{TOOL, Tree};
 use crate::kernel::Kernel;
 use crate::machine::{Machine, Start};
 use crate::progress::progress;
@@ -50,7 +50,6 @@ impl Harness {
             places.push(stamp::bytes(at));
         }
         let host = self.accelerators.host.clone();
-        let accelerator = accelerator.name().to_string();
         Ok(Inputs { accelerator, host, files, places })
     }
 
@@ -73,8 +72,9 @@ impl Harness {
         let release = &kernel.release;
         let (_, why) = self.accelerators.now();
         let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-        let accelerator = &inputs.accelerator;
-        progress(format_args!("booting Linux {release}, {accelerator}{why}"));
+        let accelerator = inputs.accelerator;
+        let name = accelerator.name();
+        progress(format_args!("booting Linux {release}, {name}{why}"));
         let fail = |error: io::Error| Failure::because(new.display(), error);
         // Files of the reader's own may be for him alone.
         let has_own = self.own().0.iter().any(|files| !files.is_empty());
@@ -97,9 +97,9 @@ impl Harness {
         let size = fs::metadata(&initramfs).map_err(fail)?.len();
         let memory = memory_for(size);
 
-        let (accelerator, usual) = match &*inputs.accelerator {
-            "kvm" => (Accelerator::Kvm, KVM_BOOT),
-            _ => (Accelerator::Tcg, BOOT),
+        let usual = match accelerator {
+            Accelerator::Kvm => KVM_BOOT,
+            Accelerator::Tcg => BOOT,
         };
         let machine = Machine::start(new, memory, accelerator, Start::Boot)?;
         let (vm, frames) = Vm::boot(machine, patience(usual))?;
@@ -120,15 +120,15 @@ impl Harness {
     fn pack(&self, kernel: &Kernel, to: &Path) -> Result<Tree, Failure> {
         let mut tree = Tree::new();
         for name in ["/init", "/usr/local/bin/check"] {
-            tree.tool(Path::new(name), &self.init)?;
+            tree.program(Path::new(name), &self.init, TOOL)?;
         }
         for (at, source) in &self.tools.programs {
-            tree.tool(at, source)?;
+            tree.program(at, source, TOOL)?;
         }
         // The demos are no sources: those that change are delivered.
         let sources = tree.sources.len();
         for (at, source) in &self.demos {
-            tree.tool(at, source)?;
+            tree.program(at, source, TOOL)?;
         }
         tree.sources.truncate(sources);
         tree.libraries()?;

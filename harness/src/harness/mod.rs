@@ -50,13 +50,10 @@ pub struct Harness {
     cache: PathBuf,
     /// The cache of the checkout's owner, if that is another user.
     owners: Option<PathBuf>,
-    /// Where packages are unpacked.
     packages: PathBuf,
-    /// The kernel's image.
     kernel: PathBuf,
     accelerators: Accelerators,
     init: PathBuf,
-    /// This machine's tools.
     tools: Files,
     /// What Cargo has built: for each demo its path there, and its path here.
     demos: Vec<(PathBuf, PathBuf)>,
@@ -98,8 +95,6 @@ impl Harness {
         let packages = packages::store(&cache);
         let theirs = owners.as_ref().map(|owners| packages::store(owners));
         let theirs = theirs.as_deref();
-        unpack_what_is_missing(&packages, theirs)?;
-
         let demos: Vec<_> = built
             .into_iter()
             .map(|demo| {
@@ -107,7 +102,7 @@ impl Harness {
                 (Path::new("/usr/local/bin").join(name), demo)
             })
             .collect();
-        let tools = tools()?;
+        let tools = tools(&packages, theirs)?;
         let wanted = variable("HARNESS_FILES").unwrap_or_default();
         let wanted = files::readers_files(&wanted)?;
         let known = [&demos[..], &tools.programs].concat();
@@ -348,38 +343,38 @@ impl Harness {
     }
 }
 
-/// This machine's tools, and the files that they need.
-fn tools() -> Result<Files, Failure> {
-    let tools = contents::tools()?.into_iter();
-    let tools = tools.map(|(name, it)| (Path::new("/usr/bin").join(name), it));
+/// This machine's tools, and the files that they need. What it lacks, QEMU too,
+/// is unpacked where apt is here and knows it.
+fn tools(packages: &Path, theirs: Option<&Path>) -> Result<Files, Failure> {
+    let qemu = match variable("HARNESS_QEMU") {
+        Some(_) => "",
+        None => Arch::here()?.qemu,
+    };
+    let mut tools = contents::tools(qemu);
+    if !tools.missing.is_empty() {
+        let failed = |missing: &[&str], why: &str| {
+            let missing = missing.join(", ");
+            Failure::new(format!(
+                "missing on this machine: {missing}: run harness/setup{why}"
+            ))
+        };
+        overlay::unpack(packages, theirs, &tools).map_err(|why| {
+            let why = format!("; they could not be unpacked instead: {why}");
+            failed(&tools.missing, &why)
+        })?;
+        tools = contents::tools("");
+        if !tools.missing.is_empty() {
+            return Err(failed(&tools.missing, ""));
+        }
+    }
     // A symbolic link's target is packed in its place.
     let files = contents::optional_files().into_iter();
     let files =
         files.filter_map(|it| Some((it.clone(), it.canonicalize().ok()?)));
-    Ok(Files { programs: tools.collect(), files: files.collect() })
+    Ok(Files { programs: tools.found, files: files.collect() })
 }
 
 /// How many bytes can be delivered.
 fn room(has_window: bool) -> u64 {
     if has_window { u64::MAX } else { SHORT }
-}
-
-/// QEMU and the tools that this machine lacks are unpacked, where apt is here
-/// and knows them.
-fn unpack_what_is_missing(
-    packages: &Path,
-    theirs: Option<&Path>,
-) -> Result<(), Failure> {
-    let qemu = match variable("HARNESS_QEMU") {
-        Some(_) => "",
-        None => Arch::here()?.qemu,
-    };
-    let (missing, names) = contents::missing(qemu);
-    overlay::unpack(packages, theirs, &missing, &names).map_err(|why| {
-        let missing = missing.join(", ");
-        Failure::new(format!(
-            "missing on this machine: {missing}: run harness/setup; they could \
-             not be unpacked instead: {why}"
-        ))
-    })
 }

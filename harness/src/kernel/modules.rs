@@ -16,8 +16,6 @@ pub struct Module {
     pub path: PathBuf,
     /// What the kernel loads: an ELF file.
     pub bytes: Vec<u8>,
-    /// The names of the modules that it needs directly.
-    pub needs: Vec<String>,
 }
 
 /// The modules with these names that are below `dir`, and those that they need.
@@ -66,12 +64,11 @@ fn add_module(
     let bytes = bytes.map_err(|error| {
         Failure::new(format!("module {}: {error}", path.display()))
     })?;
-    let needs = needs(&bytes);
-    for name in &needs {
-        add_module(name, files, found)?;
+    for name in needs(&bytes) {
+        add_module(&name, files, found)?;
     }
     let (name, path) = (name.to_string(), path.clone());
-    found.push(Module { name, path, bytes, needs });
+    found.push(Module { name, path, bytes });
     Ok(())
 }
 
@@ -116,7 +113,6 @@ pub mod tests {
         let found = find(root.path(), &["bridge", "stp"]).expect("read");
         let names: Vec<&str> = found.iter().map(|it| &*it.name).collect();
         assert_eq!(names, ["x_llc", "stp", "bridge"]);
-        assert_eq!(found[2].needs, ["stp", "x_llc"]);
         let twice = find(root.path(), &["x_llc", "x_llc"]).expect("read");
         assert_eq!(twice.len(), 1);
 

@@ -1,6 +1,5 @@
 //! The line to a running machine: messages to its guest and from it.
 
-use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
@@ -8,43 +7,16 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::Vm;
 use crate::failure::Failure;
-use crate::machine::Machine;
-use crate::wire::{self, Decoder, FromGuest, Rubbish, ToGuest};
+use crate::wire::{self, FromGuest, Rubbish, ToGuest};
 
-/// A machine, and the messages from it.
-#[derive(Debug)]
-pub struct Line {
-    /// The machine at the other end.
-    pub machine: Machine,
-    decoder: Decoder,
-    /// Messages that have arrived and are not handled yet.
-    pub inbox: VecDeque<FromGuest>,
-}
-
-/// What can be read after a wait.
-#[derive(Debug)]
-pub struct Ready {
-    /// Messages from the machine.
-    pub wire: bool,
-    /// COMMAND's input.
-    pub input: bool,
-    /// What happens to the terminal.
-    pub event: bool,
-}
-
-impl Line {
-    /// The line to a machine that has sent nothing yet.
-    pub fn new(machine: Machine) -> Line {
-        let (decoder, inbox) = (Decoder::default(), VecDeque::new());
-        Line { machine, decoder, inbox }
-    }
-
+impl Vm {
     /// Sends a message.
     ///
     /// # Errors
     /// If the machine has ended, or reads nothing any more.
-    pub fn send(&mut self, message: &ToGuest) -> Result<(), Failure> {
+    pub(super) fn send(&mut self, message: &ToGuest) -> Result<(), Failure> {
         let sent = self.machine.input.write_all(&wire::encode(message));
         sent.map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => self.machine.fail("the machine hangs"),
@@ -53,35 +25,29 @@ impl Line {
     }
 
     /// The next message; `None` if the deadline passes first.
-    pub fn receive(
+    pub(super) fn receive(
         &mut self,
         deadline: Option<Instant>,
     ) -> Result<Option<FromGuest>, Failure> {
         while self.inbox.is_empty() {
-            let port = self.machine.output.as_fd();
-            if !wait(&mut [PollFd::new(port, PollFlags::POLLIN)], deadline) {
-                return Ok(None);
+            match self.wait([None; 2], deadline) {
+                None => return Ok(None),
+                Some([true, ..]) => self.read()?,
+                Some(_) => {}
             }
-            self.read()?;
         }
         Ok(self.inbox.pop_front())
     }
 
     /// Reads what has arrived on the wire; blocks if there is nothing.
-    pub fn read(&mut self) -> Result<(), Failure> {
+    pub(super) fn read(&mut self) -> Result<(), Failure> {
         let mut bytes = [0; 16 * 1024];
         match self.machine.output.read(&mut bytes) {
             Ok(0) => Err(self.machine.fail("the machine has ended")),
             Ok(n) => {
-                for byte in &bytes[..n] {
-                    match self.decoder.push(*byte) {
-                        Some(Ok(message)) => self.inbox.push_back(message),
-                        Some(Err(Rubbish)) => {
-                            let what = "the guest sends rubbish";
-                            return Err(self.machine.fail(what));
-                        }
-                        None => {}
-                    }
+                for message in self.decoder.push(&bytes[..n]) {
+                    let message = message.map_err(|it| self.rubbish(it))?;
+                    self.inbox.push_back(message);
                 }
                 if self.decoder.inside() {
                     // The rest arrives byte by byte, and each byte would wake
@@ -95,46 +61,49 @@ impl Line {
         }
     }
 
-    /// Waits for messages, for the stream `input`, and for an `event` at the
-    /// terminal. `None` if the deadline passes first.
-    pub fn wait(
+    pub(super) fn rubbish(&mut self, _: Rubbish) -> Failure {
+        self.machine.fail("the guest sends rubbish")
+    }
+
+    /// Waits for messages, and for one of these. Returns which can be read, the
+    /// messages first. `None` if the deadline passes first, even if one is
+    /// ready: a guest that sends without end must not postpone it.
+    pub(super) fn wait(
         &self,
-        input: Option<BorrowedFd>,
-        event: Option<BorrowedFd>,
+        more: [Option<BorrowedFd>; 2],
         deadline: Option<Instant>,
-    ) -> Option<Ready> {
-        let sources = [Some(self.machine.output.as_fd()), input, event];
+    ) -> Option<[bool; 3]> {
+        let [first, second] = more;
+        let machine = &self.machine;
+        let sources = [
+            Some(machine.output.as_fd()),
+            first,
+            second,
+            Some(machine.console.as_fd()),
+        ];
         let fds = sources.iter().flatten();
         let fds = fds.map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
         let mut fds: Vec<PollFd> = fds.collect();
-        if !wait(&mut fds, deadline) {
-            return None;
+        loop {
+            let left =
+                deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let patience = match left {
+                None => PollTimeout::NONE,
+                Some(Duration::ZERO) => return None,
+                Some(left) => PollTimeout::try_from(left.as_millis() + 1)
+                    .unwrap_or(PollTimeout::MAX),
+            };
+            // The only possible error is EINTR, and then it waits again.
+            if let Ok(1..) = poll(&mut fds, patience) {
+                break;
+            }
         }
         let mut fds = fds.iter().map(|fd| fd.any().unwrap_or_default());
-        let [wire, input, event] = sources
+        let [wire, first, second, console] = sources
             .map(|source| source.is_some() && fds.next().unwrap_or_default());
-        Some(Ready { wire, input, event })
-    }
-}
-
-/// Waits for one of these. False if the deadline has passed, even if one is
-/// ready: a guest that sends without end must not postpone it.
-fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
-    loop {
-        let patience = match deadline {
-            None => PollTimeout::NONE,
-            Some(at) => {
-                let left = at.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return false;
-                }
-                let left = left.as_millis() + 1;
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-            }
-        };
-        // The only possible error is EINTR, and then it waits again.
-        if let Ok(1..) = poll(fds, patience) {
-            return true;
+        if console {
+            self.machine.listen();
         }
+        Some([wire, first, second])
     }
 }

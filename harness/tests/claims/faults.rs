@@ -79,7 +79,9 @@ fn panic_of_the_kernel_is_the_machines_failure() {
 fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     let mut vm = common::harness().start().expect("a machine");
     let words = "\x1b[31mKernel panic in \x1b[7m";
-    let kmsg = ["sh", "-c", "printf '<0>%s\n' \"$1\" > /dev/kmsg", "sh", words];
+    // More than a socket holds comes first.
+    let script = "seq 1000 > /dev/console; printf '<0>%s\n' \"$1\" > /dev/kmsg";
+    let kmsg = ["sh", "-c", script, "sh", words];
     let printed = vm.output(Root, kmsg, b"", patience()).expect("a verdict");
     printed.assert().success();
     // On Linux 7 a kernel thread prints them, perhaps some time later.

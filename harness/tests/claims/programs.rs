@@ -63,6 +63,10 @@ fn readers_program_goes_in_wherever_the_line_names_it() {
     fs::set_permissions(&text, fs::Permissions::from_mode(0o644))
         .expect("chmod");
     let text = text.to_str().expect("text");
+    readers.file("plain", "echo \"without an interpreter: $1\"\n");
+    let said = "without an interpreter: a b\n";
+    let mut plain = typed(&["./plain", "a b"]);
+    plain.current_dir(&readers.dir).assert().success().stdout(said);
     let path = std::env::var("PATH").expect("PATH");
     let path = format!("{}/bin:{path}", readers.dir.path().display());
     typed(&["tool", "pid-demo", "env", "A=b", "./own", text])

@@ -295,4 +295,6 @@ fn outside_is_realistic() {
     let id = machine.sh(Reader, "id");
     assert_eq!(id, "uid=1000(reader) gid=1000(reader) groups=1000(reader)\n");
     machine.run(Reader, ["cat", "/etc/shadow"], b"").assert().failure();
+    // PID 1 is where it was, and no mount is in use by it.
+    assert_eq!(machine.sh(Root, "readlink /proc/1/cwd"), "/\n");
 }

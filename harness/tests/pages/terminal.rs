@@ -2,6 +2,7 @@
 
 use std::env;
 use std::error::Error;
+use std::ffi::CStr;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
@@ -9,7 +10,7 @@ use std::slice::Iter;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use harness::{Input, Io, Request, User, Vm};
+use harness::{Io, Request, User, Vm};
 use memchr::memmem;
 use regex::Regex;
 
@@ -30,7 +31,7 @@ PS1="MARK$PS1"
 "#;
 
 /// The user's shell.
-const SHELL: [&str; 3] = ["sh", "-c", "ENV=/run/prompt exec sh"];
+const SHELL: [&CStr; 3] = [c"sh", c"-c", c"ENV=/run/prompt exec sh"];
 
 /// Why a session could not be typed to its end.
 type Failed = Box<dyn Error>;
@@ -180,7 +181,7 @@ impl Machine {
     ) -> Result<(), Failed> {
         let (stdin, keys) = io::pipe()?;
         let request = Request {
-            argv: SHELL.map(|arg| arg.as_bytes().to_vec()).to_vec(),
+            argv: SHELL.map(CStr::to_owned).to_vec(),
             user,
             dir: None,
             terminal: Some((24, 80, "dumb".into())),
@@ -188,11 +189,11 @@ impl Machine {
         };
         let mut screen = Screen { typist, keys, shown: Vec::new() };
         let io = Io {
-            input: Input::Stream(stdin.as_fd()),
+            input: Some(stdin.as_fd()),
             output: &mut screen,
             errors: &mut io::sink(),
             patience: Some(patience()),
-            events: None,
+            terminal: None,
         };
         let end = self.vm.run(&request, io);
         screen.typist.finish(&String::from_utf8_lossy(&screen.shown));

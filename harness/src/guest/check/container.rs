@@ -1,20 +1,20 @@
 //! A container that is started: `PREFIX COMMAND`.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus, Stdio};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::pty::openpty;
+use nix::spawn::PosixSpawnFlags;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::Pid;
 
 use super::outside::Outside;
+use crate::guest::spawn::{Kind, Streams, reap, spawn};
 
 /// How long a container may take to start COMMAND, or to end after it.
 pub const START: Duration = Duration::from_secs(10);
@@ -22,72 +22,45 @@ pub const START: Duration = Duration::from_secs(10);
 /// one needs a hundredth of this.
 pub const SOON: Duration = Duration::from_secs(2);
 
+/// How much is kept of what it says, in bytes.
+const LONGEST: usize = 40 * 1024;
+
 pub struct Container {
     pub pid: Pid,
     command: Vec<String>,
-    input: Option<OwnedFd>,
-    /// Output and errors, or the terminal.
-    streams: Vec<File>,
+    pub streams: Streams,
     /// What came from them.
     pub said: [Vec<u8>; 2],
     pub end: Option<ExitStatus>,
 }
 
-/// What COMMAND has as its standard streams.
-#[derive(PartialEq)]
-pub enum Streams {
-    Pipes,
-    Terminal,
-}
-
 impl Container {
-    /// Starts `PREFIX COMMAND`, in a process group of its own.
     pub fn start(
         prefix: &[OsString],
         command: &[&str],
-        streams: Streams,
+        kind: Kind,
     ) -> io::Result<Container> {
-        let mut start = Command::new(&prefix[0]);
-        start.args(&prefix[1..]).args(command);
-        let spawn = |start: &mut Command| {
-            start.spawn().map_err(|error| {
+        let words = command.iter().map(OsString::from);
+        let argv = prefix.iter().cloned().chain(words);
+        let environment = std::env::vars_os().map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            name
+        });
+        let text = |it: OsString| CString::new(it.into_vec());
+        let argv = argv.map(text).collect::<Result<Vec<_>, _>>()?;
+        let environment =
+            environment.map(text).collect::<Result<Vec<_>, _>>()?;
+        let ids = PosixSpawnFlags::empty();
+        let (pid, streams) =
+            spawn(&argv, &environment, kind, ids).map_err(|error| {
                 let name = prefix[0].to_string_lossy();
                 io::Error::other(format!("exec {name}: {error}"))
-            })
-        };
-        let (child, input, streams) = match streams {
-            Streams::Pipes => {
-                let streams = || Stdio::piped();
-                start.stdin(streams()).stdout(streams()).stderr(streams());
-                let mut child = spawn(start.process_group(0))?;
-                let streams = [
-                    child.stdout.take().map(OwnedFd::from),
-                    child.stderr.take().map(OwnedFd::from),
-                ];
-                let input = child.stdin.take().map(OwnedFd::from);
-                (child, input, streams.into_iter().flatten().collect())
-            }
-            Streams::Terminal => {
-                let pair = openpty(None, None)?;
-                for end in [&pair.master, &pair.slave] {
-                    fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-                }
-                start.stdin(pair.slave.try_clone()?);
-                start.stdout(pair.slave.try_clone()?).stderr(pair.slave);
-                (spawn(take_terminal(&mut start))?, None, vec![pair.master])
-            }
-        };
-        let streams: Vec<OwnedFd> = streams;
-        for stream in &streams {
-            let flags = fcntl(stream.as_fd(), FcntlArg::F_GETFL)?;
-            let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
-            fcntl(stream.as_fd(), FcntlArg::F_SETFL(flags))?;
-        }
+            })?;
         Ok(Container {
-            pid: Pid::from_raw(child.id() as i32),
+            pid,
             command: command.iter().map(|word| word.to_string()).collect(),
-            input,
-            streams: streams.into_iter().map(File::from).collect(),
+            streams,
             said: Default::default(),
             end: None,
         })
@@ -139,19 +112,17 @@ impl Container {
                 self.end = Some(status);
             }
         }
-        for (stream, said) in self.streams.iter_mut().zip(&mut self.said) {
-            let mut bytes = [0; 4096];
-            while let Ok(n @ 1..) = stream.read(&mut bytes) {
-                // A container that never stops talking is not listened to.
-                if said.len() < 10 * bytes.len() {
-                    said.extend(&bytes[..n]);
-                }
+        let _ = self.streams.carry(|number, bytes| {
+            let said = &mut self.said[number];
+            // A container that never stops talking is not listened to.
+            if said.len() < LONGEST {
+                said.extend(bytes);
             }
-        }
+            Ok(())
+        });
         self.end.is_some()
     }
 
-    /// Sends a signal to PREFIX.
     pub fn signal(&self, signal: Signal) {
         if self.end.is_none() {
             let _ = kill(self.pid, signal);
@@ -160,14 +131,9 @@ impl Container {
 
     /// Writes COMMAND's input, and closes it.
     pub fn feed(&mut self, text: &str) {
-        if let Some(input) = self.input.take() {
+        if let Some(input) = self.streams.input.take() {
             let _ = File::from(input).write_all(text.as_bytes());
         }
-    }
-
-    /// Closes its terminal.
-    pub fn close(&mut self) {
-        self.streams.clear();
     }
 
     /// What it has said, in one line.
@@ -191,35 +157,6 @@ impl Container {
                 }
             }
         }
-    }
-}
-
-/// Gives the program a session of its own, at the terminal that is its input.
-#[expect(unsafe_code, reason = "the child takes its terminal before exec")]
-fn take_terminal(start: &mut Command) -> &mut Command {
-    // SAFETY: these are system calls only, safe between fork and exec.
-    unsafe {
-        start.pre_exec(|| {
-            setsid()?;
-            let done = libc::ioctl(0, libc::TIOCSCTTY, 0);
-            Errno::result(done).map(drop).map_err(io::Error::from)
-        })
-    }
-}
-
-/// The children that have ended, orphans too. (nix's waitpid loses a child that
-/// a real-time signal has killed.)
-#[expect(unsafe_code, reason = "nix has no real-time signals")]
-pub fn reap() -> Vec<(Pid, ExitStatus)> {
-    let mut ended = Vec::new();
-    loop {
-        let mut status = 0;
-        // SAFETY: the kernel writes the status, and nothing else.
-        let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
-        if pid <= 0 {
-            return ended;
-        }
-        ended.push((Pid::from_raw(pid), ExitStatus::from_raw(status)));
     }
 }
 

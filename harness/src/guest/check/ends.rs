@@ -2,16 +2,18 @@
 //! two, and answers for one row or more.
 
 use std::io;
+use std::path::Path;
 
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 
 use super::Check;
-use super::container::{Container, SOON, START, Streams, fault};
+use super::container::{Container, SOON, START, fault};
 use super::inside::{Inside, ORPHAN};
 use super::proc::NAMESPACES;
 use super::tap::Verdict;
+use crate::guest::spawn::{Kind, Streams};
 
 type Rows = io::Result<Vec<Verdict>>;
 
@@ -19,10 +21,17 @@ const SLEEP: &str = "sleep";
 const SHELL: &str = "sh";
 
 impl Check {
-    fn start(&self, command: &[&str]) -> io::Result<Container> {
-        let name = format!("{}{}", self.folder, command[0]);
+    /// Starts `PREFIX COMMAND`, at pipes.
+    pub fn start(&self, command: &[&str]) -> io::Result<Container> {
+        let closed = [false; 3];
+        self.start_at(Kind::Pipes { input: true, closed }, command)
+    }
+
+    fn start_at(&self, kind: Kind, command: &[&str]) -> io::Result<Container> {
+        let name = Path::new(self.folder).join(command[0]);
+        let name = name.to_string_lossy();
         let command = [&[&*name], &command[1..]].concat();
-        Container::start(&self.prefix, &command, Streams::Pipes)
+        Container::start(&self.prefix, &command, kind)
     }
 
     /// Waits until no process of the container is left, PREFIX included.
@@ -102,18 +111,15 @@ impl Check {
                 Verdict::unless((!handled).then_some(reason))
             }
         };
-        self.outside.put_back()?;
         Ok(vec![verdict])
     }
 
     pub fn terminal(&mut self) -> Rows {
-        let sleep = format!("{}{SLEEP}", self.folder);
-        let command = [&*sleep, "987654003"];
-        let mut container =
-            Container::start(&self.prefix, &command, Streams::Terminal)?;
+        let terminal = Kind::Terminal(Uid::from_raw(0), 0, 0);
+        let mut container = self.start_at(terminal, &[SLEEP, "987654003"])?;
         let verdict = match container.find(&self.outside) {
             Some(_) => {
-                container.close();
+                container.streams = Streams::default();
                 Verdict::unless(self.left(&mut container))
             }
             None => Verdict::NotOk(format!(
@@ -121,7 +127,6 @@ impl Check {
                 container.words()
             )),
         };
-        self.outside.put_back()?;
         Ok(vec![verdict])
     }
 
@@ -135,7 +140,6 @@ impl Check {
         let Some(inside) = inside else {
             let why = container.words();
             self.death = Some(Verdict::NotOk(why.clone()));
-            self.outside.put_back()?;
             return Ok(vec![Verdict::NotOk(why)]);
         };
         let has_pids = inside.has("pid");
@@ -152,7 +156,6 @@ impl Check {
         let told = container.told();
         let is_right = told == "status 139" || told == "killed by SIGSEGV";
         self.death = Some(Verdict::unless((!is_right).then_some(told)));
-        self.outside.put_back()?;
         Ok(vec![match has_pids {
             true => Verdict::unless(left),
             false => Verdict::Skip("shares the outside's".into()),
@@ -180,15 +183,10 @@ impl Check {
     }
 
     pub fn missing(&mut self) -> Rows {
-        let mut container = Container::start(
-            &self.prefix,
-            &["/no/such/command"],
-            Streams::Pipes,
-        )?;
+        let mut container = self.start(&["/no/such/command"])?;
         container.feed("");
         self.outside.wait(START, || container.ended());
         let told = container.told();
-        self.outside.put_back()?;
         Ok(vec![Verdict::unless(match container.end {
             None => Some(told),
             Some(end) if end.success() => Some(told),

@@ -71,7 +71,6 @@ impl<'a> Inside<'a> {
         self.namespaces.iter().any(|(there, _)| *there == name)
     }
 
-    /// A field of COMMAND's status.
     pub fn field(&self, name: &str) -> String {
         field(&self.status, name).unwrap_or_default()
     }
@@ -152,11 +151,8 @@ impl<'a> Inside<'a> {
         place: Place,
         question: impl FnOnce() -> T,
     ) -> io::Result<T> {
-        if !place.iter().any(|it| ["pid", "user"].contains(it)) {
-            return self.ask_here(place, question);
-        }
-        // A PID namespace is joined by children only, and out of a user
-        // namespace leads no way back.
+        // A child asks: a PID namespace is joined by children only, and out of a
+        // user namespace leads no way back.
         let (mut from, mut to) = io::pipe()?;
         let child = forked(|| {
             let answer = self.enter(place).map(|()| question());
@@ -170,31 +166,6 @@ impl<'a> Inside<'a> {
         let answer: Result<T, String> = postcard::from_bytes(&bytes)
             .map_err(|_| io::Error::other("it does not answer"))?;
         answer.map_err(io::Error::other)
-    }
-
-    /// The same without a child: this process goes there, and comes back.
-    fn ask_here<T>(
-        &self,
-        place: Place,
-        question: impl FnOnce() -> T,
-    ) -> io::Result<T> {
-        let proc = &self.outside.proc;
-        let root = proc.open_at("self/root", OFlag::O_PATH)?;
-        let here = proc.open_at("self/cwd", OFlag::O_PATH)?;
-        let own = |(name, _): &&(&str, _)| {
-            proc.open_at(&format!("self/ns/{name}"), OFlag::O_RDONLY)
-        };
-        let left = self.namespaces.iter().filter(|it| place.contains(&it.0));
-        let left = left.map(|it| own(&it)).collect::<io::Result<Vec<_>>>()?;
-        let answer = self.enter(place).map(|()| question());
-        for namespace in left {
-            setns(namespace, CloneFlags::empty())?;
-        }
-        fchdir(&root)?;
-        chroot(Path::new("."))?;
-        // PREFIX may be a relative path.
-        fchdir(&here)?;
-        answer
     }
 
     /// Makes a process in COMMAND's PID namespace, whose parent has ended.

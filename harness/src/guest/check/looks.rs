@@ -21,7 +21,7 @@ use super::tap::Verdict;
 type Row = io::Result<Verdict>;
 
 /// Why a row is skipped that asks about a namespace which is not there.
-const SHARED: &str = "shares the outside's";
+pub const SHARED: &str = "shares the outside's";
 
 fn not_ok(reason: impl Into<String>) -> Row {
     Ok(Verdict::NotOk(reason.into()))
@@ -36,9 +36,6 @@ pub fn hostname(inside: &Inside) -> Row {
 }
 
 pub fn queues(inside: &Inside) -> Row {
-    if !inside.has("ipc") {
-        return Verdict::skip(SHARED);
-    }
     let queue = format!("/dev/mqueue{QUEUE}");
     let shown = inside.ask(&["mnt", "root"], || Path::new(&queue).exists())?;
     Ok(Verdict::unless(shown.then_some("/dev/mqueue shows the outside's")))
@@ -98,9 +95,6 @@ pub fn proc_outside(inside: &Inside) -> Row {
 }
 
 pub fn mounts_inside(inside: &Inside) -> Row {
-    if !inside.has("mnt") {
-        return Verdict::skip(SHARED);
-    }
     let proc = &inside.outside.proc;
     let outsides = proc.read("self/mountinfo")?;
     let outsides = mounts(&outsides);
@@ -129,7 +123,6 @@ pub fn mounts_inside(inside: &Inside) -> Row {
     })
 }
 
-/// The first few of a list.
 fn list(all: Vec<String>) -> Option<String> {
     let more = if all.len() > 4 { " ..." } else { "" };
     let first = all.iter().take(4).cloned().collect::<Vec<_>>();
@@ -176,9 +169,6 @@ pub fn old_root(inside: &Inside) -> Row {
 }
 
 pub fn uids(inside: &Inside) -> Row {
-    if !inside.has("user") {
-        return Verdict::skip(SHARED);
-    }
     let reason = "COMMAND's uid is not mapped";
     Ok(Verdict::unless(inside.mapped_uid().is_none().then_some(reason)))
 }
@@ -241,9 +231,6 @@ pub fn network(inside: &Inside) -> Row {
 }
 
 pub fn lo(inside: &Inside) -> Row {
-    if !inside.has("net") {
-        return Verdict::skip(SHARED);
-    }
     let up = inside.ask(&["net"], || {
         getifaddrs().into_iter().flatten().any(|it| {
             it.interface_name == "lo"
@@ -255,9 +242,6 @@ pub fn lo(inside: &Inside) -> Row {
 }
 
 pub fn sys(inside: &Inside) -> Row {
-    if !inside.has("net") {
-        return Verdict::skip(SHARED);
-    }
     let own = inside.ask(&["net"], interfaces)?;
     let shown = inside.ask(&["mnt", "root"], || {
         let entries = fs::read_dir("/sys/class/net").into_iter().flatten();
@@ -328,9 +312,6 @@ pub fn signals(inside: &Inside) -> Row {
 
 /// An orphan that ends in COMMAND's PID namespace. Its new parent is PID 1.
 pub fn orphans(inside: &Inside) -> Row {
-    if !inside.has("pid") {
-        return Verdict::skip(SHARED);
-    }
     if inside.own_pid() == 1 {
         return Verdict::skip("COMMAND itself is PID 1: its duty");
     }

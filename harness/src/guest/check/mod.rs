@@ -19,7 +19,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use container::{Container, Streams};
+use container::Container;
 use inside::Inside;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -31,27 +31,28 @@ use tap::{Tap, Verdict};
 
 type Look = fn(&Inside) -> io::Result<Verdict>;
 
-/// The rows about a running container, in the chapter's order.
-const LOOKS: [(&str, Look); 19] = [
-    ("UTS: a hostname of its own", looks::hostname),
-    ("IPC: queues of its own, also in /dev/mqueue", looks::queues),
-    ("PID: COMMAND, or an init above it, is PID 1", looks::pid_1),
-    ("mount: /proc inside shows the inside", looks::proc_inside),
-    ("mount: /proc outside is whole while it runs", looks::proc_outside),
-    ("mount: a mount inside is not seen outside", looks::mounts_inside),
-    ("root: a root of its own, with no way out", looks::root),
-    ("root: the outside's root is not inside it", looks::old_root),
-    ("user: uids of its own", looks::uids),
-    ("user: root's files outside cannot be written", looks::roots_files),
-    ("user: the kernel's switches cannot be written", looks::switches),
-    ("net: interfaces and ports of its own", looks::network),
-    ("net: lo is up", looks::lo),
-    ("net: /sys shows its own network", looks::sys),
-    ("cgroup: a memory limit that is set holds", looks::memory_limit),
-    ("call: /dev/null works", looks::dev_null),
-    ("call: no descriptor is open but 0, 1, 2", looks::descriptors),
-    ("call: no signal is ignored or blocked", looks::signals),
-    ("end: orphans inside are reaped", looks::orphans),
+/// The rows about a running container, in the chapter's order, each with the
+/// namespace without which it is skipped, if there is one.
+const LOOKS: [(&str, &str, Look); 19] = [
+    ("UTS: a hostname of its own", "", looks::hostname),
+    ("IPC: queues of its own, also in /dev/mqueue", "ipc", looks::queues),
+    ("PID: COMMAND, or an init above it, is PID 1", "", looks::pid_1),
+    ("mount: /proc inside shows the inside", "", looks::proc_inside),
+    ("mount: /proc outside is whole while it runs", "", looks::proc_outside),
+    ("mount: a mount inside is not seen outside", "mnt", looks::mounts_inside),
+    ("root: a root of its own, with no way out", "", looks::root),
+    ("root: the outside's root is not inside it", "", looks::old_root),
+    ("user: uids of its own", "user", looks::uids),
+    ("user: root's files outside cannot be written", "", looks::roots_files),
+    ("user: the kernel's switches cannot be written", "", looks::switches),
+    ("net: interfaces and ports of its own", "", looks::network),
+    ("net: lo is up", "net", looks::lo),
+    ("net: /sys shows its own network", "net", looks::sys),
+    ("cgroup: a memory limit that is set holds", "", looks::memory_limit),
+    ("call: /dev/null works", "", looks::dev_null),
+    ("call: no descriptor is open but 0, 1, 2", "", looks::descriptors),
+    ("call: no signal is ignored or blocked", "", looks::signals),
+    ("end: orphans inside are reaped", "pid", looks::orphans),
 ];
 
 type End = fn(&mut Check) -> io::Result<Vec<Verdict>>;
@@ -92,7 +93,7 @@ const ENDS: [(&[&str], End); 8] = [
 /// The texts of all rows, in their order.
 pub fn rows() -> Vec<&'static str> {
     let ends = ENDS.iter().flat_map(|(rows, _)| rows.iter().copied());
-    LOOKS.iter().map(|(row, _)| *row).chain(ends).collect()
+    LOOKS.iter().map(|(row, ..)| *row).chain(ends).collect()
 }
 
 /// The deadline of all, times `$HARNESS_PATIENCE`.
@@ -123,6 +124,12 @@ pub fn main(prefix: Vec<OsString>) -> ExitCode {
     })
 }
 
+/// This deadline, times `$HARNESS_PATIENCE`.
+fn patience(deadline: Duration) -> Duration {
+    let patience = std::env::var("HARNESS_PATIENCE").unwrap_or_default();
+    deadline * patience.parse().unwrap_or(1)
+}
+
 /// Says that no row follows. Returns the status: 2, but 125 where nobody was
 /// told.
 fn bail_out(reason: &str, more: &str) -> u8 {
@@ -150,8 +157,7 @@ fn watched(work: impl FnOnce() -> u8) -> ExitCode {
         return ExitCode::from(status);
     };
     drop(ends);
-    let patience = std::env::var("HARNESS_PATIENCE").unwrap_or_default();
-    let all = ALL * patience.parse().unwrap_or(1);
+    let all = patience(ALL);
     let timeout = PollTimeout::try_from(all).unwrap_or(PollTimeout::MAX);
     let mut ended = [PollFd::new(running.as_fd(), PollFlags::POLLIN)];
     if poll(&mut ended, timeout) == Ok(0) {
@@ -191,14 +197,19 @@ fn check(prefix: Vec<OsString>, tap: &mut Tap) -> io::Result<()> {
     let command = check.first()?;
     {
         let inside = Inside::of(command, &check.outside)?;
-        for (text, look) in LOOKS {
-            tap.row(text, &look(&inside)?)?;
+        for (text, namespace, look) in LOOKS {
+            let verdict = match namespace.is_empty() || inside.has(namespace) {
+                true => look(&inside)?,
+                false => Verdict::Skip(looks::SHARED.into()),
+            };
+            tap.row(text, &verdict)?;
         }
     }
     for (texts, end) in ENDS {
         for (text, verdict) in texts.iter().zip(end(&mut check)?) {
             tap.row(text, &verdict)?;
         }
+        check.outside.put_back()?;
     }
     Ok(())
 }
@@ -209,10 +220,7 @@ impl Check {
         let mut said = String::new();
         for folder in ["", "/bin/"] {
             self.folder = folder;
-            let name = format!("{folder}sleep");
-            let command = [&*name, "987654001"];
-            let mut container =
-                Container::start(&self.prefix, &command, Streams::Pipes)?;
+            let mut container = self.start(&["sleep", "987654001"])?;
             let found = container.find(&self.outside);
             if let Some(pid) = found {
                 self.running = Some(container);

@@ -16,7 +16,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Pid, sethostname};
 
+use super::patience;
 use super::proc::{Proc, mounts};
+use crate::guest::spawn::reap;
 
 /// A queue of the outside, and a file that only root may write.
 pub const QUEUE: &str = "/check-outside";
@@ -46,7 +48,6 @@ pub struct Outside {
     /// The processes before the first start.
     processes: Vec<i32>,
     traces: Vec<Trace>,
-    patience: u32,
 }
 
 impl Outside {
@@ -60,13 +61,8 @@ impl Outside {
         let file = Path::new("/").join(FILE);
         let mut only_root = fs::OpenOptions::new();
         only_root.write(true).create(true).mode(0o600).open(file)?;
-        let patience = std::env::var("HARNESS_PATIENCE").unwrap_or_default();
-        let mut outside = Outside {
-            processes: proc.numbers("."),
-            proc,
-            traces: Vec::new(),
-            patience: patience.parse().unwrap_or(1),
-        };
+        let mut outside =
+            Outside { processes: proc.numbers("."), proc, traces: Vec::new() };
         outside.traces = outside.look();
         Ok(outside)
     }
@@ -77,7 +73,7 @@ impl Outside {
         deadline: Duration,
         mut so: impl FnMut() -> bool,
     ) -> bool {
-        let end = Instant::now() + deadline * self.patience;
+        let end = Instant::now() + patience(deadline);
         while !so() {
             if Instant::now() > end {
                 return so();
@@ -119,7 +115,6 @@ impl Outside {
         strays.find(|pid| has(pid).as_deref() == name.to_str().ok())
     }
 
-    /// Their names.
     pub fn names(&self, processes: &[i32]) -> String {
         let names: Vec<_> =
             processes.iter().map(|pid| self.proc.name(*pid)).collect();
@@ -143,7 +138,7 @@ impl Outside {
     /// left, besides processes.
     pub fn put_back(&mut self) -> io::Result<Option<String>> {
         self.wait(Duration::from_secs(5), || {
-            super::container::reap();
+            reap();
             let strays = self.strays();
             for stray in &strays {
                 let _ = kill(Pid::from_raw(*stray), Signal::SIGKILL);
