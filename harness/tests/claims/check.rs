@@ -342,12 +342,15 @@ fn output_is_tap_and_the_status_sums_it_up() {
     for (output, fails) in [(bare, 0), (wrong, not_ok)] {
         let file = dir.path().join("output");
         fs::write(&file, &output.stdout).expect("a file");
-        let prove =
-            Command::new("prove").args(["-e", "cat"]).arg(file).output();
-        let Ok(prove) = prove else {
+        // By a shell: where programs for another processor are emulated, only
+        // a status says that there is none.
+        let mut prove = Command::new("sh");
+        prove.args(["-c", "exec prove -e cat \"$0\""]).arg(file);
+        let prove = prove.output().expect("sh");
+        if prove.status.code() == Some(127) {
             println!("prove(1) is not installed, and did not read it");
             continue;
-        };
+        }
         let text = String::from_utf8_lossy(&prove.stdout);
         let tests = format!("Tests={}", rows().len());
         assert!(text.contains(&tests), "{text}");
