@@ -28,8 +28,9 @@ use crate::qemu::{Process, arguments, qemu};
 use crate::sparse::{copy_sparse, cut_out};
 
 /// How long QEMU's monitor may take for an answer. Its greeting takes 0.1 s if
-/// QEMU was not in the page cache.
-const MONITOR: Duration = Duration::from_secs(4);
+/// QEMU was not in the page cache, and took more than 4 s on a machine with six
+/// times the work that it has processors for.
+const MONITOR: Duration = Duration::from_secs(20);
 
 /// How long writing a machine's state may take.
 const SAVE: Duration = Duration::from_secs(60);
