@@ -136,8 +136,12 @@ fn by_cargo(workspace: &Path, target: &Path) -> Result<Vec<PathBuf>, Failure> {
 fn refusal(words: &str) -> String {
     let mut errors = words.lines().filter(|it| it.starts_with("error"));
     let error = errors.next().unwrap_or("no error is named");
-    let lines = words.lines().filter(|it| !it.starts_with("   "));
-    let words: Vec<&str> = lines.collect();
+    // "   Compiling uts-demo v0.1.0 (/a/long/path)": the compiler's own lines
+    // that are indented begin with a sign.
+    let is_status = |it: &&str| {
+        it.starts_with("   ") && it.trim_start().starts_with(char::is_uppercase)
+    };
+    let words: Vec<&str> = words.lines().filter(|it| !is_status(it)).collect();
     format!("cargo build failed: {error}\n{}", words.join("\n"))
 }
 

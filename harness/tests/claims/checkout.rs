@@ -171,9 +171,13 @@ fn failed_build_says_what_cargo_said() {
     let checkout = Checkout::new();
     let words = " --> uts-demo/src/main.rs:1:2
 error[E0425]: no such name
- --> uts-demo/src/main.rs:7:5";
+  --> uts-demo/src/main.rs:17:5
+   |
+17 |     name(eagle)
+   |          ^^^^^ not found in this scope";
     let cargo = format!(
         "echo '   Compiling uts-demo v0.1.0
+    Blocking waiting for file lock
 warning: unused variable\n{words}' >&2; exit 101"
     );
     let end = checkout.by_cargo(&cargo).assert().code(125);

@@ -79,8 +79,17 @@ fn panic_of_the_kernel_is_the_machines_failure() {
 fn words_of_the_guest_are_harmless_to_the_readers_terminal() {
     let mut vm = common::harness().start().expect("a machine");
     let words = "\x1b[31mKernel panic in \x1b[7m";
-    // More than a socket holds comes first.
-    let script = "seq 1000 > /dev/console; printf '<0>%s\n' \"$1\" > /dev/kmsg";
+    // More than a socket holds comes first, and the kernel's own words do not
+    // wait for it.
+    let numbers = vm.output(
+        Root,
+        ["sh", "-c", "seq 1000 > /dev/console"],
+        b"",
+        patience(),
+    );
+    numbers.expect("a verdict").assert().success();
+    until(|| vm.console(), || vm.console().contains("\n1000\r\n"));
+    let script = "printf '<0>%s\n' \"$1\" > /dev/kmsg";
     let kmsg = ["sh", "-c", script, "sh", words];
     let printed = vm.output(Root, kmsg, b"", patience()).expect("a verdict");
     printed.assert().success();

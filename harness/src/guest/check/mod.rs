@@ -211,7 +211,7 @@ fn check(prefix: Vec<OsString>, tap: &mut Tap) -> io::Result<()> {
         }
         check.outside.put_back()?;
     }
-    Ok(())
+    tap.end()
 }
 
 impl Check {

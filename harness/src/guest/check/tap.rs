@@ -65,6 +65,21 @@ impl Tap {
             }
         }
     }
+
+    /// Says where the rows are explained, if one is not ok.
+    pub fn end(&self) -> io::Result<()> {
+        let Tap { rows, failed } = self;
+        match failed {
+            0 => Ok(()),
+            _ => comment(
+                "# ",
+                &format!(
+                    "{failed} of {rows} rows are not ok: harness/CHECK.md says \
+                     what each means, and what to do"
+                ),
+            ),
+        }
+    }
 }
 
 /// No row follows, for this reason. prove(1) reads no further.
