@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{
     self, BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write,
 };
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -13,7 +13,8 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -202,15 +203,22 @@ impl Machine {
 
     /// Continues from the file `state` in `dir`.
     pub fn restore(&mut self, dir: &Path) -> Result<(), Failure> {
-        let Some((pipe, mut to)) = self.state.take() else { return Ok(()) };
-        let mut state = File::open(dir.join("state"))
+        let Some((pipe, to)) = self.state.take() else { return Ok(()) };
+        let state = fs::read(dir.join("state"))
             .map_err(|error| Failure::because("state", error))?;
         let uri = format!("fd:{}", pipe.as_raw_fd());
         self.execute("migrate-incoming", json!({ "uri": uri }))?;
         drop(pipe);
-        // An error means that QEMU has ended, which is noticed elsewhere.
-        let _ = io::copy(&mut state, &mut to);
-        Ok(())
+        let patience = patience(MONITOR);
+        match write_in_time(to, &state, patience) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                let what = "QEMU does not read its state for";
+                Err(self.fail(format!("{what} {patience:?}")))
+            }
+            // Another error means that QEMU has ended, which is noticed
+            // elsewhere.
+            _ => Ok(()),
+        }
     }
 
     /// Sends a command to the monitor (QMP), and returns the answer.
@@ -275,6 +283,33 @@ fn pair() -> Result<(UnixStream, UnixStream), Failure> {
     Ok((ours, qemus))
 }
 
+/// Writes all of it to a pipe.
+///
+/// # Errors
+/// As write(2), and `TimedOut` if nobody reads for so long.
+fn write_in_time(
+    mut to: PipeWriter,
+    mut bytes: &[u8],
+    patience: Duration,
+) -> io::Result<()> {
+    fcntl(&to, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let mut fds = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
+                if poll(&mut fds, patience) == Ok(0) {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// QEMU ends with the thread that starts it, even after a SIGKILL, and has
 /// these descriptors.
 #[expect(unsafe_code, reason = "what the child does before exec")]
@@ -309,6 +344,25 @@ fn keep_last(mut console: impl Read, printed: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn write_to_a_pipe_that_nobody_reads_ends() {
+        let long = vec![7; 1 << 20];
+        let (mut reader, to) = io::pipe().expect("a pipe");
+        let late = write_in_time(to, &long, Duration::ZERO);
+        assert_eq!(late.expect_err("late").kind(), ErrorKind::TimedOut);
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).expect("what was written");
+        assert!(long.starts_with(&read) && read.len() < long.len());
+
+        let (mut reader, to) = io::pipe().expect("a pipe");
+        let mut read = Vec::new();
+        thread::scope(|scope| {
+            scope.spawn(|| reader.read_to_end(&mut read).expect("a pipe"));
+            write_in_time(to, &long, patience(MONITOR)).expect("written");
+        });
+        assert_eq!(read, long);
+    }
 
     #[test]
     fn last_part_of_the_console_is_kept() {

@@ -11,6 +11,7 @@ use nix::unistd::{Pid, Uid};
 use super::Check;
 use super::container::{Container, SOON, START, fault};
 use super::inside::{Inside, ORPHAN};
+use super::looks::SHARED;
 use super::proc::NAMESPACES;
 use super::tap::Verdict;
 use crate::guest::spawn::{Kind, Streams};
@@ -158,7 +159,7 @@ impl Check {
         self.death = Some(Verdict::unless((!is_right).then_some(told)));
         Ok(vec![match has_pids {
             true => Verdict::unless(left),
-            false => Verdict::Skip("shares the outside's".into()),
+            false => Verdict::Skip(SHARED.into()),
         }])
     }
 
