@@ -65,8 +65,8 @@ impl Drop for Child {
 /// In a child: tells the parent what it saw, or why it could not.
 pub fn send(seen: Result<Vec<String>, Failure>, mut writer: PipeWriter) {
     let text = match seen {
-        Ok(values) => format!("+{}", values.join("\0")),
-        Err(failure) => format!("-{}", failure.messages.join("\0")),
+        Ok(values) => format!("+{}\0", values.join("\0")),
+        Err(failure) => format!("-{}\0", failure.messages.join("\0")),
     };
     // If this fails, the parent has ended, and nobody waits for the answer.
     let _ = writer.write_all(text.as_bytes());
@@ -78,11 +78,34 @@ pub fn send(seen: Result<Vec<String>, Failure>, mut writer: PipeWriter) {
 /// As read(2); what the child could not see; and where it was killed.
 pub fn receive(reader: PipeReader) -> Result<Vec<String>, Failure> {
     let text = io::read_to_string(reader).map_err(failed("read"))?;
+    // Without its end it is a part of what the child saw.
+    let Some(text) = text.strip_suffix('\0') else {
+        return Err(Failure::new(125, "the child inside was killed".into()));
+    };
     let parts = text.get(1..).unwrap_or_default().split('\0');
     let parts = parts.map(String::from).collect();
-    match text.chars().next() {
-        Some('+') => Ok(parts),
-        Some(_) => Err(Failure { status: 125, messages: parts }),
-        None => Err(Failure::new(125, "the child inside was killed".into())),
+    match text.starts_with('+') {
+        true => Ok(parts),
+        false => Err(Failure { status: 125, messages: parts }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn part_of_what_a_child_saw_is_nothing() {
+        let received = |text: &str| {
+            let (reader, mut writer) = io::pipe().expect("a pipe");
+            writer.write_all(text.as_bytes()).expect("written");
+            drop(writer);
+            receive(reader).map_err(|failure| failure.messages)
+        };
+        let killed = || Err(vec!["the child inside was killed".to_string()]);
+        assert_eq!(received("+a\0\0"), Ok(vec!["a".into(), "".into()]));
+        assert_eq!(received("-why\0"), Err(vec!["why".into()]));
+        assert_eq!(received("+a\0b"), killed());
+        assert_eq!(received(""), killed());
     }
 }
